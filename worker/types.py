@@ -1,0 +1,217 @@
+"""What passes between the steps of the path, in the order of the path.
+
+Each step is a function from one of these values to the next; all are frozen.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from worker.errors import ErrorCode, MessageError, Stage
+
+Int32Array = npt.NDArray[np.int32]
+Float32Array = npt.NDArray[np.float32]
+Headers = tuple[tuple[str, bytes | None], ...]
+JsonValue = None | bool | int | float | str | list["JsonValue"] | dict[str, "JsonValue"]
+
+
+class TopicPartition(NamedTuple):
+    """One partition of one topic."""
+
+    topic: str
+    partition: int
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One consumed Kafka record, as it came (step 1)."""
+
+    topic: str
+    partition: int
+    offset: int
+    epoch: int
+    """Which assignment of the partition delivered it; an older epoch's results are dropped."""
+    key: bytes | None
+    value: bytes | None
+    headers: Headers = ()
+    timestamp_ms: int | None = None
+    """Milliseconds since the Unix epoch; None where the record has no timestamp."""
+
+    @property
+    def source(self) -> TopicPartition:
+        """The partition it came from."""
+        return TopicPartition(self.topic, self.partition)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What one record asks for (step 2): a text, and what it overrides of its topic's binding."""
+
+    id: str
+    text: str
+    labels: JsonValue = None
+    """An inline label set as plain JSON, not yet validated; None when the record carries none."""
+    label_schema: str | None = None
+    """`name` or `name@version`; None when the topic's own schema applies."""
+    hypothesis_template: str | None = None
+    multi_label: bool | None = None
+
+
+class TokenSpan(NamedTuple):
+    """How many tokens of a text an engine saw, and how many were cut away."""
+
+    tokens: int
+    tokens_dropped: int
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizedPairs:
+    """One message's pairs as token ids (step 5), joined with their special tokens.
+
+    `token_ids` and `type_ids` are int32 [sum of lengths]; `lengths` is int32 [pairs]. The pairs stand one
+    after the other, in the order of the plan's hypotheses.
+    """
+
+    token_ids: Int32Array
+    type_ids: Int32Array
+    lengths: Int32Array
+    text: TokenSpan
+
+
+class PairRef(NamedTuple):
+    """Which pair of which message a row of a batch is."""
+
+    message: int
+    """The message's number, given when it was admitted; unique in the process."""
+    pair: int
+    """Index into the plan's hypotheses."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Pairs of any messages, scored in one call (step 6).
+
+    `token_ids` and `type_ids` are int32 [sum of lengths], the pairs one after the other without padding;
+    `lengths` is int32 [pairs]. How they are laid out for the device (padded, packed) is the engine's business.
+    """
+
+    refs: tuple[PairRef, ...]
+    token_ids: Int32Array
+    type_ids: Int32Array
+    lengths: Int32Array
+
+
+@dataclass(frozen=True, slots=True)
+class PairScores:
+    """What an engine says of a batch (step 7): float32 logits [pairs, classes], rows in the batch's order."""
+
+    logits: Float32Array
+
+
+@dataclass(frozen=True, slots=True)
+class NliHead:
+    """Which column of the logits means what, read from the model's `id2label`."""
+
+    classes: int
+    entailment: int
+    contradiction: int
+    """The class that speaks against the hypothesis: contradiction, or not_entailment in a 2-class head."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelStamp:
+    """Which model, engine and precision made a prediction."""
+
+    name: str
+    digest: str
+    """`sha256:…` over weights, config.json and tokenizer.json of the model that was loaded."""
+    engine: str
+    precision: str
+
+
+@dataclass(frozen=True, slots=True)
+class LabelScore:
+    """One label and its score in [0, 1]."""
+
+    label: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class PairCounts:
+    """What a prediction cost: pairs scored, taken from a cache, left out."""
+
+    scored: int
+    cached: int = 0
+    skipped: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What was decided about one message (step 9)."""
+
+    mode: str
+    """`single` or `multi`."""
+    label: str | None
+    selected: tuple[str, ...]
+    scores: tuple[LabelScore, ...]
+    """By falling score, cut to `top_k`; selected labels are always among them."""
+    calibrated: bool
+    text: TokenSpan
+    pairs: PairCounts
+    template_spread: float | None = None
+    """Largest difference, over labels, between the scores that single templates would give; None with one."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutboundRecord:
+    """One record to publish (steps 10 and 11)."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+    timestamp_ms: int | None
+    source: TopicPartition
+    """The input partition: the output goes to the same partition number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """All there is to publish for one input record: predictions or a dead letter, and the record's position."""
+
+    record: Record
+    outputs: tuple[OutboundRecord, ...]
+    code: ErrorCode | None = None
+    """Set when the record became a dead letter."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a record cannot be predicted."""
+
+    code: ErrorCode
+    stage: Stage
+    reason: str
+
+    @classmethod
+    def of(cls, error: MessageError) -> "Refusal":
+        """The refusal that `error` stands for."""
+        return cls(error.code, error.stage, error.reason)
+
+
+@dataclass(frozen=True, slots=True)
+class EngineInfo:
+    """What the rest of the worker has to know of an engine."""
+
+    stamp: ModelStamp
+    head: NliHead
+    max_pair_tokens: int
+    """Longest pair the model takes, special tokens included."""
+    token_budget: int
+    """Padded tokens per batch at which this engine is at its best on this machine."""
+    details: Mapping[str, str] = field(default_factory=dict)
+    """For people: device, threads, why this engine was chosen."""
