@@ -1,0 +1,210 @@
+"""The delivery thread, steps 8 to 12: scores to predictions, predictions to the broker, in order."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from worker.clock import Clock
+from worker.errors import ErrorCode, MessageError, Stage
+from worker.flow import (
+    Admitted,
+    BatchFailed,
+    BatchScored,
+    Event,
+    Finish,
+    Flush,
+    InFlight,
+    Inbox,
+    NotAdmitted,
+    PairQueue,
+    PartitionsGone,
+)
+from worker.kafka.producer import Publisher, StoppedError
+from worker.observability.metrics import Metrics
+from worker.pipeline.assembly import Assembly, Refused, Scored
+from worker.pipeline.decision import ModelView, decide
+from worker.types import Finished, OutboundRecord, Prediction, Record, Refusal
+
+IDLE_SECONDS = 0.5
+"""How long the thread waits for an event before it shows that it is alive."""
+
+log = structlog.get_logger(__name__)
+
+
+class Encoder:
+    """Step 10, for every binding: kept behind two functions so that delivery knows no wire format."""
+
+    def __init__(
+        self,
+        prediction: Callable[[Prediction, Scored], OutboundRecord],
+        dead_letter: Callable[[Record, Refusal], OutboundRecord],
+    ) -> None:
+        """`prediction` may raise MessageError; `dead_letter` never does."""
+        self.prediction = prediction
+        self.dead_letter = dead_letter
+
+
+@dataclass(frozen=True, slots=True)
+class Cadence:
+    """When a transaction is made: what came first."""
+
+    interval_seconds: float
+    """After the first finished record has waited this long."""
+    records: int
+    """When this many are finished."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryParts:
+    """What the delivery thread works with."""
+
+    inbox: Inbox
+    pairs: PairQueue
+    in_flight: InFlight
+    publisher: Publisher
+    encoder: Encoder
+    model: ModelView
+    metrics: Metrics
+    clock: Clock
+    beat: Callable[[], None]
+
+
+class Delivery:
+    """Turns what comes into its inbox into committed transactions. `run` is the thread."""
+
+    def __init__(self, parts: DeliveryParts, cadence: Cadence) -> None:
+        """Nothing starts before `run`."""
+        self._parts = parts
+        self._cadence = cadence
+        self._assembly = Assembly(parts.model.head.classes)
+        self._finished: list[Finished] = []
+        self._oldest_seconds = 0.0
+        self._handlers: Mapping[type, Callable[[Event], None]] = {
+            Admitted: self._admit,
+            NotAdmitted: self._refuse,
+            BatchScored: self._gather,
+            BatchFailed: self._fail,
+            PartitionsGone: self._drop,
+        }
+
+    def run(self) -> None:
+        """Work until `Finish` has been taken from the inbox.
+
+        Raises:
+            FatalError: going on would lose or double records.
+        """
+        parts = self._parts
+        try:
+            parts.publisher.start()
+            while True:
+                parts.beat()
+                event = parts.inbox.take(self._patience_seconds())
+                while event is not None:
+                    if isinstance(event, Finish | Flush):
+                        break
+                    self._handlers[type(event)](event)
+                    event = parts.inbox.take(0) if len(self._finished) < self._cadence.records else None
+                self._release()
+                if isinstance(event, Flush):
+                    self._publish()
+                    event.done.set()
+                elif isinstance(event, Finish):
+                    self._publish()
+                    return
+                elif self._is_due():
+                    self._publish()
+        except StoppedError:
+            log.warning("delivery.abandoned", records=len(self._finished) + len(self._assembly))
+        finally:
+            parts.publisher.close()
+
+    def _patience_seconds(self) -> float:
+        if not self._finished:
+            return IDLE_SECONDS
+        return max(0.0, self._oldest_seconds + self._cadence.interval_seconds - self._parts.clock.monotonic())
+
+    def _is_due(self) -> bool:
+        return bool(self._finished) and (
+            len(self._finished) >= self._cadence.records or self._patience_seconds() <= 0
+        )
+
+    def _admit(self, event: Event) -> None:
+        assert isinstance(event, Admitted)  # noqa: S101  the handler table says so
+        self._assembly.admit(event.number, event.record, event.plan, event.pairs)
+
+    def _refuse(self, event: Event) -> None:
+        assert isinstance(event, NotAdmitted)  # noqa: S101
+        self._assembly.refuse(event.number, event.record, event.refusal)
+        self._release()
+
+    def _gather(self, event: Event) -> None:
+        assert isinstance(event, BatchScored)  # noqa: S101
+        self._assembly.gather(event.batch, event.scores)
+        self._release()
+
+    def _fail(self, event: Event) -> None:
+        assert isinstance(event, BatchFailed)  # noqa: S101
+        self._assembly.fail(event.batch, event.refusal)
+
+    def _drop(self, event: Event) -> None:
+        assert isinstance(event, PartitionsGone)  # noqa: S101
+        dropped = self._assembly.drop(set(event.partitions))
+        self._parts.pairs.drop(set(dropped))
+        gone = [f for f in self._finished if f.record.source in event.partitions]
+        self._finished = [f for f in self._finished if f.record.source not in event.partitions]
+        self._parts.in_flight.settle([*dropped.values(), *(f.record for f in gone)])
+
+    def _release(self) -> None:
+        for outcome in self._assembly.release():
+            if not self._finished:
+                self._oldest_seconds = self._parts.clock.monotonic()
+            self._finished.append(self._finish(outcome))
+
+    def _finish(self, outcome: Scored | Refused) -> Finished:
+        if isinstance(outcome, Refused):
+            return self._dead_letter(outcome.record, outcome.refusal)
+        try:
+            prediction = decide(outcome.plan, outcome.logits, outcome.text, self._parts.model)
+            return Finished(outcome.record, (self._parts.encoder.prediction(prediction, outcome),))
+        except MessageError as error:
+            return self._dead_letter(outcome.record, Refusal.of(error))
+        except Exception as error:
+            # One record must not take its neighbours along; the type says where to look, the text stays out.
+            log.exception("message.encoding_failed", error=type(error).__name__)
+            return self._dead_letter(
+                outcome.record, Refusal(ErrorCode.ENCODE_FAILED, Stage.ENCODE, "the prediction could not be encoded")
+            )
+
+    def _dead_letter(self, record: Record, refusal: Refusal) -> Finished:
+        log.warning(
+            "message.dead_lettered",
+            topic=record.topic,
+            partition=record.partition,
+            offset=record.offset,
+            reason=refusal.code.value,
+            stage=refusal.stage.value,
+        )
+        return Finished(record, (self._parts.encoder.dead_letter(record, refusal),), refusal.code)
+
+    def _publish(self) -> None:
+        if not self._finished:
+            return
+        batch, self._finished = self._finished, []
+        started = self._parts.clock.monotonic()
+        published = self._parts.publisher.publish(batch)
+        self._note(published, self._parts.clock.monotonic() - started)
+        self._parts.in_flight.settle([each.record for each in batch])
+
+    def _note(self, published: Sequence[Finished], seconds: float) -> None:
+        metrics, now_seconds = self._parts.metrics, self._parts.clock.wall()
+        metrics.transaction_duration_seconds.observe(seconds)
+        metrics.transaction_records.observe(len(published))
+        for each in published:
+            topic = each.record.topic
+            if each.code is None:
+                metrics.predictions_delivered_total.labels(topic=topic).inc()
+            else:
+                metrics.dead_letters_total.labels(topic=topic, reason=each.code.value).inc()
+            if each.record.timestamp_ms is not None:
+                metrics.end_to_end_latency_seconds.observe(max(0.0, now_seconds - each.record.timestamp_ms / 1000))

@@ -1,0 +1,208 @@
+"""What stands between the threads: the pair queue, the inbox of delivery, and the bound on what is in flight."""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+
+from worker.pipeline.batching import Batcher
+from worker.pipeline.planning import PairPlan
+from worker.types import Batch, PairScores, Record, Refusal, TokenizedPairs, TopicPartition
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A record took its place in line; its pairs are queued."""
+
+    number: int
+    record: Record
+    plan: PairPlan
+    pairs: TokenizedPairs
+
+
+@dataclass(frozen=True, slots=True)
+class NotAdmitted:
+    """A record took its place in line as a dead letter."""
+
+    number: int
+    record: Record
+    refusal: Refusal
+
+
+@dataclass(frozen=True, slots=True)
+class BatchScored:
+    """The engine finished a batch."""
+
+    batch: Batch
+    scores: PairScores
+
+
+@dataclass(frozen=True, slots=True)
+class BatchFailed:
+    """The engine cannot score a batch; it holds pairs of one message only."""
+
+    batch: Batch
+    refusal: Refusal
+
+
+@dataclass(frozen=True, slots=True)
+class Flush:
+    """Publish what is finished now, then set `done`."""
+
+    done: threading.Event
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionsGone:
+    """Forget what is in flight of these partitions."""
+
+    partitions: frozenset[TopicPartition]
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """Nothing more will come: publish what is finished and end."""
+
+
+Event = Admitted | NotAdmitted | BatchScored | BatchFailed | Flush | PartitionsGone | Finish
+
+
+class Inbox:
+    """The events of the delivery thread, in the order they were put. Thread-safe; bounded by `InFlight`."""
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self._events: SimpleQueue[Event] = SimpleQueue()
+
+    def put(self, event: Event) -> None:
+        """Add an event; never blocks."""
+        self._events.put(event)
+
+    def take(self, timeout_seconds: float) -> Event | None:
+        """The next event; None when none came within the timeout (0: at once)."""
+        try:
+            return self._events.get(timeout=timeout_seconds) if timeout_seconds > 0 else self._events.get_nowait()
+        except Empty:
+            return None
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How much may be in flight before partitions are paused."""
+
+    records: int
+    value_bytes: int
+    queued_tokens: int
+
+
+class InFlight:
+    """What has been admitted and is neither published nor dropped, and the tokens waiting for the engine.
+
+    Thread-safe. The poll thread admits and waits for room; the engine and delivery threads make room.
+    """
+
+    def __init__(self, bounds: Bounds) -> None:
+        """Start empty."""
+        self._bounds = bounds
+        self._condition = threading.Condition()
+        self._records = 0
+        self._value_bytes = 0
+        self._queued_tokens = 0
+
+    @property
+    def records(self) -> int:
+        """Records in flight."""
+        return self._records
+
+    def admit(self, record: Record) -> None:
+        """Count `record` in."""
+        with self._condition:
+            self._records += 1
+            self._value_bytes += len(record.value or b"")
+
+    def settle(self, records: list[Record]) -> None:
+        """Count `records` out: published, or no longer ours."""
+        with self._condition:
+            self._records -= len(records)
+            self._value_bytes -= sum(len(record.value or b"") for record in records)
+            self._condition.notify_all()
+
+    def note_queued_tokens(self, tokens: int) -> None:
+        """Say how many tokens wait for the engine."""
+        with self._condition:
+            self._queued_tokens = tokens
+            self._condition.notify_all()
+
+    def room(self) -> int:
+        """How many records may be admitted now."""
+        with self._condition:
+            return self._room(1.0)
+
+    def wait_for_room(self, timeout_seconds: float) -> bool:
+        """Block until there is room, at most for the timeout; false when there is none."""
+        with self._condition:
+            return self._condition.wait_for(lambda: self._room(1.0) > 0, timeout_seconds)
+
+    def is_low(self) -> bool:
+        """Whether paused partitions may resume: at most half of every bound is used."""
+        with self._condition:
+            return self._room(0.5) > 0
+
+    def wait_until_empty(self, timeout_seconds: float) -> bool:
+        """Block until nothing is in flight, at most for the timeout."""
+        with self._condition:
+            return self._condition.wait_for(lambda: self._records == 0, timeout_seconds)
+
+    def _room(self, share: float) -> int:
+        bounds = self._bounds
+        if self._value_bytes >= bounds.value_bytes * share or self._queued_tokens >= bounds.queued_tokens * share:
+            return 0
+        return max(0, int(bounds.records * share) - self._records)
+
+
+class PairQueue:
+    """The batcher behind a lock: the poll thread adds, the engine thread pops, the delivery thread drops."""
+
+    def __init__(self, batcher: Batcher, note_tokens: Callable[[int], None]) -> None:
+        """`note_tokens` is told the tokens waiting after every change."""
+        self._batcher = batcher
+        self._note_tokens = note_tokens
+        self._condition = threading.Condition()
+        self._is_closed = False
+
+    @property
+    def pairs(self) -> int:
+        """Pairs waiting."""
+        return self._batcher.pairs
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._is_closed
+
+    def add(self, message: int, pairs: TokenizedPairs) -> None:
+        """Queue every pair of `message`."""
+        with self._condition:
+            self._batcher.add(message, pairs)
+            self._note_tokens(self._batcher.tokens)
+            self._condition.notify()
+
+    def pop(self, timeout_seconds: float) -> Batch | None:
+        """The next batch, waiting for one at most for the timeout."""
+        with self._condition:
+            self._condition.wait_for(lambda: self._batcher.pairs > 0 or self._is_closed, timeout_seconds)
+            batch = self._batcher.pop()
+            self._note_tokens(self._batcher.tokens)
+            return batch
+
+    def drop(self, messages: set[int]) -> None:
+        """Forget the waiting pairs of `messages`."""
+        with self._condition:
+            self._batcher.drop(messages)
+            self._note_tokens(self._batcher.tokens)
+
+    def close(self) -> None:
+        """Wake who waits; what is queued can still be popped."""
+        with self._condition:
+            self._is_closed = True
+            self._condition.notify_all()

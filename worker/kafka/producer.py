@@ -1,0 +1,334 @@
+"""Step 11: outputs, dead letters and offsets leave together.
+
+`publish` is the whole of it: it returns when what it was given is committed, or is no longer ours to commit. The
+finished records are kept by the caller's call frame, so an aborted transaction is simply sent again.
+
+What a KafkaException of a transactional call asks for (librdkafka's own rules, checked against a real broker):
+fatal -> replace the producer; requires abort -> abort and send again; retriable -> the same call again, and past a
+deadline replace the producer, never abort (a commit that timed out may have held).
+"""
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import structlog
+from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka import TopicPartition as KafkaPartition
+
+from worker.clock import Clock
+from worker.errors import FatalError
+from worker.kafka.offsets import Assignment, commit_positions
+from worker.kafka.topics import TopicDirectory, target_partition
+from worker.types import Finished, OutboundRecord, TopicPartition
+
+CALL_SECONDS = 5.0
+"""How long one transactional call may block before it is repeated."""
+FENCE_WINDOW_SECONDS = 60.0
+"""Fenced twice within this: somebody else uses the same transactional id."""
+BACK_OFF_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+
+log = structlog.get_logger(__name__)
+
+
+class Publisher(Protocol):
+    """Publishes finished records and commits their offsets. Used by one thread at a time."""
+
+    def start(self) -> None:
+        """Be ready to publish. Blocks until the broker knows this producer."""
+        ...
+
+    def publish(self, finished: Sequence[Finished]) -> list[Finished]:
+        """Publish `finished` in order, with the offsets they stand for. Blocks; returns those that were ours and held.
+
+        Raises:
+            FatalError: going on would lose or double records.
+            StoppedError: the worker is to stop while the broker does not answer; nothing more was committed.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of the broker."""
+        ...
+
+
+class Membership(Protocol):
+    """What a publisher needs of the consumer: `kafka.consumer.RecordConsumer` has it. Thread-safe."""
+
+    def group_metadata(self) -> Any:  # noqa: ANN401  an opaque handle of librdkafka
+        """The membership to commit under."""
+        ...
+
+    def committed(self, partitions: frozenset[TopicPartition]) -> dict[TopicPartition, int]:
+        """The group's committed offsets, once open transactions have ended."""
+        ...
+
+    def commit(self, positions: Mapping[TopicPartition, int]) -> None:
+        """Commit without a transaction."""
+        ...
+
+
+class StoppedError(Exception):
+    """The worker is to stop while the broker does not answer."""
+
+
+class _AbortAndRedo(Exception):  # noqa: N818  a verdict, not an error
+    """The transaction is lost but the producer is not."""
+
+
+class _Replace(Exception):  # noqa: N818  a verdict, not an error
+    """The producer can no longer say what became of its transaction."""
+
+
+class _Waiter:
+    """Back-off between attempts, ended early by `stop`; tells who listens what is being waited for."""
+
+    def __init__(self, wait: Callable[[float], bool], trouble: Callable[[str | None], None]) -> None:
+        self._wait = wait
+        self._trouble = trouble
+        self._attempts = 0
+
+    def failed(self, reason: str) -> None:
+        self._trouble(reason)
+        seconds = BACK_OFF_SECONDS[min(self._attempts, len(BACK_OFF_SECONDS) - 1)]
+        self._attempts += 1
+        if self._wait(seconds):
+            raise StoppedError
+
+    def succeeded(self) -> None:
+        if self._attempts:
+            self._trouble(None)
+        self._attempts = 0
+
+
+class PublisherParts:
+    """What both publishers are made of."""
+
+    def __init__(
+        self,
+        settings: Mapping[str, object],
+        membership: Membership,
+        assignment: Assignment,
+        topics: TopicDirectory,
+    ) -> None:
+        """`settings` are librdkafka's producer settings, `transactional.id` among them where there is one."""
+        self.settings = dict(settings)
+        self.membership = membership
+        self.assignment = assignment
+        self.topics = topics
+
+    def send(self, producer: Producer, outputs: Sequence[OutboundRecord], on_delivery: Any = None) -> None:  # noqa: ANN401
+        """Hand `outputs` to librdkafka, waiting where its queue is full.
+
+        Raises:
+            KafkaException: a record cannot be accepted.
+        """
+        for output in outputs:
+            facts = self.topics.facts(output.topic)
+            if facts is None:
+                raise KafkaException(KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART))
+            arguments: dict[str, Any] = {
+                "partition": target_partition(output.source.partition, output.key, facts.partitions),
+                "headers": list(output.headers),
+            }
+            if output.timestamp_ms is not None:
+                arguments["timestamp"] = output.timestamp_ms
+            if on_delivery is not None:
+                arguments["on_delivery"] = on_delivery
+            while True:
+                try:
+                    producer.produce(output.topic, output.value, output.key, **arguments)
+                    break
+                except BufferError:
+                    producer.poll(0.01)
+
+
+class TransactionalPublisher:
+    """Exactly once: one transaction per `publish`, from begin to commit."""
+
+    def __init__(
+        self,
+        parts: PublisherParts,
+        clock: Clock,
+        wait: Callable[[float], bool],
+        trouble: Callable[[str | None], None],
+    ) -> None:
+        """`wait(seconds)` blocks and says whether to stop; `trouble(reason)` is told what holds publishing up."""
+        self._parts = parts
+        self._clock = clock
+        self._waiter = _Waiter(wait, trouble)
+        self._deadline_seconds = int(str(parts.settings["transaction.timeout.ms"])) / 1000
+        self._fenced_at: deque[float] = deque(maxlen=2)
+        self._producer: Producer | None = None
+
+    def start(self) -> None:
+        """Register the transactional id; ends or aborts what a former process left open."""
+        while self._producer is None:
+            producer = Producer(self._parts.settings)
+            try:
+                producer.init_transactions(CALL_SECONDS * 2)
+            except KafkaException as error:
+                self._refuse_hopeless(error.args[0])
+                self._waiter.failed(f"the transaction coordinator does not answer ({error.args[0].name()})")
+            else:
+                self._producer = producer
+        self._waiter.succeeded()
+
+    def publish(self, finished: Sequence[Finished]) -> list[Finished]:
+        """Publish in one transaction, again and again until it is committed. See `Publisher`."""
+        pending = list(finished)
+        settled: list[Finished] = []
+        while True:
+            # Metadata first, ownership second: whoever loses a partition after this has a stale generation.
+            metadata = self._parts.membership.group_metadata()
+            pending = self._parts.assignment.owned(pending)
+            if not pending:
+                return settled
+            producer = self._require_producer()
+            try:
+                self._transact(producer, pending, metadata)
+            except _AbortAndRedo as verdict:
+                self._abort(producer)
+                self._waiter.failed(str(verdict))
+            except _Replace as verdict:
+                self._replace(str(verdict))
+                committed, pending = self._settle(pending)
+                settled += committed
+            else:
+                self._waiter.succeeded()
+                return settled + pending
+
+    def close(self) -> None:
+        """Drop the producer; an open transaction is left to the next owner of the id, or to its timeout."""
+        if self._producer is not None:
+            self._producer.purge()
+            self._producer = None
+
+    def _transact(self, producer: Producer, finished: Sequence[Finished], metadata: Any) -> None:  # noqa: ANN401
+        offsets = [KafkaPartition(*p, offset) for p, offset in commit_positions(finished).items()]
+        self._call(lambda: producer.begin_transaction())
+        try:
+            for each in finished:
+                self._parts.send(producer, each.outputs)
+        except KafkaException as exception:  # never repeated in place: part of it is already sent
+            raise _AbortAndRedo(exception.args[0].name()) from exception
+        self._call(lambda: producer.send_offsets_to_transaction(offsets, metadata, CALL_SECONDS))
+        self._call(lambda: producer.commit_transaction(CALL_SECONDS))
+
+    def _call(self, step: Callable[[], object]) -> None:
+        deadline = self._clock.monotonic() + self._deadline_seconds
+        while True:
+            try:
+                step()
+            except KafkaException as exception:
+                error = exception.args[0]
+                if error.fatal():
+                    raise _Replace(error.name()) from exception
+                if error.txn_requires_abort() or not error.retriable():
+                    raise _AbortAndRedo(error.name()) from exception
+                if self._clock.monotonic() > deadline:
+                    raise _Replace(error.name()) from exception
+                self._waiter.failed(f"the broker does not answer ({error.name()})")
+            else:
+                return
+
+    def _abort(self, producer: Producer) -> None:
+        try:
+            self._call(lambda: producer.abort_transaction(CALL_SECONDS))
+        except (_AbortAndRedo, _Replace) as verdict:
+            self._replace(str(verdict))
+
+    def _replace(self, reason: str) -> None:
+        log.warning("producer.replaced", reason=reason)
+        if reason == "_FENCED":
+            self._note_fence()
+        self.close()
+        self._waiter.failed(f"the producer was replaced ({reason})")
+        self.start()
+
+    def _note_fence(self) -> None:
+        self._fenced_at.append(self._clock.monotonic())
+        if len(self._fenced_at) == 2 and self._fenced_at[1] - self._fenced_at[0] < FENCE_WINDOW_SECONDS:  # noqa: PLR2004
+            message = (
+                f"another process uses the transactional id {self._parts.settings['transactional.id']}: "
+                "give every worker its own kafka.instance_id"
+            )
+            raise FatalError(message)
+
+    def _settle(self, pending: Sequence[Finished]) -> tuple[list[Finished], list[Finished]]:
+        """What of `pending` the lost producer had committed, and what it had not: the group's offsets know."""
+        partitions = frozenset(each.record.source for each in pending)
+        while True:
+            try:
+                committed = self._parts.membership.committed(partitions)
+                break
+            except KafkaException as error:
+                self._waiter.failed(f"the group coordinator does not answer ({error.args[0].name()})")
+        held = [f for f in pending if f.record.offset < committed.get(f.record.source, 0)]
+        return held, [f for f in pending if f.record.offset >= committed.get(f.record.source, 0)]
+
+    def _require_producer(self) -> Producer:
+        if self._producer is None:
+            self.start()
+        if self._producer is None:
+            message = "This is a bug. `start` returned without a producer."
+            raise RuntimeError(message)
+        return self._producer
+
+    def _refuse_hopeless(self, error: KafkaError) -> None:
+        hopeless = {
+            KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: "grant Write and Describe on the transactional id",
+            KafkaError.INVALID_TRANSACTION_TIMEOUT: "lower kafka.transaction_timeout_ms to the broker's maximum",
+            KafkaError.UNSUPPORTED_FOR_MESSAGE_FORMAT: "use delivery: at_least_once",
+        }
+        if (fix := hopeless.get(error.code())) is not None:
+            message = f"transactions are refused by the broker ({error.name()}): {fix}"
+            raise FatalError(message)
+
+
+class AtLeastOncePublisher:
+    """At least once: offsets are committed after every output was acknowledged. A crash between the two doubles."""
+
+    def __init__(
+        self, parts: PublisherParts, wait: Callable[[float], bool], trouble: Callable[[str | None], None]
+    ) -> None:
+        """See `TransactionalPublisher`."""
+        self._parts = parts
+        self._waiter = _Waiter(wait, trouble)
+        self._producer = Producer({**parts.settings, "enable.idempotence": True})
+
+    def start(self) -> None:
+        """Nothing to wait for."""
+
+    def publish(self, finished: Sequence[Finished]) -> list[Finished]:
+        """Send, wait for the acknowledgements, commit. See `Publisher`."""
+        pending = list(finished)
+        while pending := self._parts.assignment.owned(pending):
+            try:
+                self._send_and_commit(pending)
+            except KafkaException as error:
+                self._waiter.failed(f"publishing failed ({error.args[0].name()})")
+            else:
+                self._waiter.succeeded()
+                return pending
+        return []
+
+    def close(self) -> None:
+        """Forget what was not acknowledged."""
+        self._producer.purge()
+
+    def _send_and_commit(self, pending: Sequence[Finished]) -> None:
+        failures: list[KafkaError] = []
+
+        def on_delivery(error: KafkaError | None, _: object) -> None:
+            if error is not None:
+                failures.append(error)
+
+        for each in pending:
+            self._parts.send(self._producer, each.outputs, on_delivery)
+        while self._producer.flush(CALL_SECONDS) > 0:
+            self._waiter.failed("the broker does not acknowledge")
+        if failures:
+            raise KafkaException(failures[0])
+        # Filtered again: offsets of a partition that went while we waited are the next owner's business.
+        self._parts.membership.commit(commit_positions(self._parts.assignment.owned(pending)))
