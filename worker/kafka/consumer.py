@@ -1,12 +1,15 @@
-"""Step 1: records from the broker, and what happens when partitions come and go."""
+"""Step 1: records from the broker, and what happens when partitions come and go.
+
+The consumer belongs to the poll thread alone: since 2.16 confluent-kafka lets no other thread use it while one is
+inside `consume`, not even to ask. What others need (epochs, membership) lies in `offsets.Assignment`, renewed after every poll.
+"""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import structlog
 from confluent_kafka import (
     OFFSET_BEGINNING,
-    OFFSET_END,
     TIMESTAMP_NOT_AVAILABLE,
     Consumer,
     KafkaError,
@@ -16,7 +19,7 @@ from confluent_kafka import (
 from confluent_kafka import TopicPartition as KafkaPartition
 
 from worker.errors import FatalError
-from worker.kafka.offsets import Assignment
+from worker.kafka.offsets import Assignment, GroupOffsets
 from worker.types import Record, TopicPartition
 
 REQUEST_SECONDS = 5.0
@@ -46,36 +49,51 @@ class RebalanceListener(Protocol):
 
 
 class RecordConsumer:
-    """A member of the consumer group. All methods but `group_metadata` and `committed` belong to the poll thread."""
+    """A member of the consumer group. Every method belongs to the poll thread."""
 
     def __init__(
-        self, settings: Mapping[str, object], start: str, assignment: Assignment, listener: RebalanceListener
+        self,
+        settings: Mapping[str, object],
+        group: GroupOffsets,
+        start: str,
+        assignment: Assignment,
+        listener: RebalanceListener,
     ) -> None:
         """`start` is `earliest`, `latest` or `error`: where a partition without a committed offset begins."""
         self._consumer = Consumer({**settings, "enable.partition.eof": True})
+        self._group = group
         self._start = start
         self._assignment = assignment
         self._listener = listener
         self._held: Callable[[TopicPartition], bool] = lambda _: False
-        self._paused: set[TopicPartition] = set()
+        self._paused: frozenset[TopicPartition] = frozenset()
         self._ends: dict[TopicPartition, int] = {}
         self._positions: dict[TopicPartition, int] = {}
+        self._failure: Exception | None = None
 
     def subscribe(self, topics: Sequence[str], held: Callable[[TopicPartition], bool]) -> None:
         """Join the group. `held` says which partitions are to stay paused; see `apply_holds`."""
         self._held = held
         self._consumer.subscribe(
-            list(topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+            list(topics),
+            on_assign=lambda _, partitions: self._guarded(self._on_assign, partitions),
+            on_revoke=lambda _, partitions: self._guarded(self._on_revoke, partitions),
+            on_lost=lambda _, partitions: self._guarded(self._on_lost, partitions),
         )
 
     def poll(self, max_records: int, timeout_seconds: float) -> list[Record]:
         """Up to `max_records` records; also serves rebalances. Blocks for at most the timeout.
 
         Raises:
-            FatalError: the client cannot go on, or a position is out of range.
+            FatalError: the client cannot go on, or a position is out of range. Records may have been taken from the
+                client and not returned: nothing after them may be committed, the process has to end.
         """
         records = []
-        for message in self._consumer.consume(max_records, timeout_seconds):
+        messages = self._consumer.consume(max_records, timeout_seconds)
+        if self._failure is not None:
+            raise self._failure
+        self._assignment.note_membership(self._consumer.consumer_group_metadata())
+        for message in messages:
             error = message.error()
             if error is not None:
                 self._note_error(error, message)
@@ -86,54 +104,30 @@ class RecordConsumer:
     def apply_holds(self) -> int:
         """Pause what is held, resume what is not; returns how many partitions are paused."""
         owned = self._assignment.partitions()
-        wanted = {partition for partition in owned if self._held(partition)}
-        self._paused &= owned
-        if wanted != self._paused:
-            if more := wanted - self._paused:
-                self._consumer.pause(_kafka_partitions(more))
-            if less := self._paused - wanted:
-                self._consumer.resume(_kafka_partitions(less))
-            self._paused = wanted
-        return len(self._paused)
+        wanted = frozenset(partition for partition in owned if self._held(partition))
+        self._pause(wanted - self._paused)
+        self._resume((self._paused - wanted) & owned)
+        self._paused = wanted
+        return len(wanted)
 
-    def group_metadata(self) -> Any:  # noqa: ANN401  an opaque handle of librdkafka
-        """The membership to commit under. Thread-safe."""
-        return self._consumer.consumer_group_metadata()
-
-    def committed(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
-        """The group's committed offsets, waiting for open transactions to end; without an entry where there is none.
-
-        Thread-safe, blocks for a few seconds at most.
-
-        Raises:
-            KafkaException: the coordinator does not answer, or a transaction is still open.
-        """
-        answer = self._consumer.committed(_kafka_partitions(partitions), timeout=REQUEST_SECONDS)
-        for each in answer:
-            if each.error is not None:
-                raise KafkaException(each.error)
-        return {TopicPartition(p.topic, p.partition): p.offset for p in answer if p.offset >= 0}
-
-    def commit(self, positions: Mapping[TopicPartition, int]) -> None:
-        """Commit without a transaction (at-least-once). Thread-safe, blocks.
-
-        Raises:
-            KafkaException: it was not committed.
-        """
-        offsets = [KafkaPartition(p.topic, p.partition, offset) for p, offset in positions.items()]
-        for each in self._consumer.commit(offsets=offsets, asynchronous=False):
-            if each.error is not None:
-                raise KafkaException(each.error)
+    def commit(self, positions: Mapping[TopicPartition, int], *, wait: bool) -> None:
+        """Commit without a transaction (at-least-once); a failure is logged: the next commit covers it."""
+        owned = self._assignment.partitions()
+        offsets = [KafkaPartition(*p, offset) for p, offset in positions.items() if p in owned]
+        if not offsets:
+            return
+        try:
+            self._consumer.commit(offsets=offsets, asynchronous=not wait)
+        except KafkaException as error:
+            log.warning("consumer.commit_failed", reason=error.args[0].name())
 
     def lag(self) -> dict[TopicPartition, int]:
-        """Records between our position and the last stable offset, per owned partition; from the client's own picture."""
+        """Records between our position and the last stable offset, per owned partition, as the client last heard."""
         lag = {}
         for partition in self._assignment.partitions():
             position = self._positions.get(partition)
             # With read_committed the cached high watermark is the last stable offset.
-            _, high = self._consumer.get_watermark_offsets(
-                KafkaPartition(partition.topic, partition.partition), cached=True
-            )
+            _, high = self._consumer.get_watermark_offsets(KafkaPartition(*partition), cached=True)
             if position is not None and high >= 0:
                 lag[partition] = max(0, high - position)
         return lag
@@ -144,13 +138,7 @@ class RecordConsumer:
         Raises:
             KafkaException: the broker does not answer.
         """
-        ends = {}
-        for topic in topics:
-            metadata = self._consumer.list_topics(topic, timeout=REQUEST_SECONDS).topics[topic]
-            for number in metadata.partitions:
-                _, high = self._consumer.get_watermark_offsets(KafkaPartition(topic, number), timeout=REQUEST_SECONDS)
-                ends[TopicPartition(topic, number)] = high
-        return ends
+        return {partition: self._watermarks(partition)[1] for partition in self._all_partitions(topics)}
 
     def is_at(self, ends: Mapping[TopicPartition, int]) -> bool:
         """Whether every owned partition has been read up to `ends`; false while none is owned."""
@@ -164,8 +152,7 @@ class RecordConsumer:
     def _record(self, message: Message) -> Record | None:
         topic, number, offset = message.topic(), message.partition(), message.offset()
         if topic is None or number is None or offset is None:
-            bug = "This is a bug. A message without an error has no position."
-            raise RuntimeError(bug)
+            raise RuntimeError("This is a bug. A message without an error has no position.")
         partition = TopicPartition(topic, number)
         epoch = self._assignment.epoch(partition)
         if epoch is None:  # fetched before the partition was taken from us
@@ -185,86 +172,110 @@ class RecordConsumer:
 
     def _note_error(self, error: KafkaError, message: Message) -> None:
         topic, number, offset = message.topic(), message.partition(), message.offset()
-        if error.code() == KafkaError._PARTITION_EOF and topic is not None and number is not None:  # noqa: SLF001
-            self._ends[TopicPartition(topic, number)] = offset or 0
-            self._positions[TopicPartition(topic, number)] = offset or 0
-            return
-        if error.code() == KafkaError._AUTO_OFFSET_RESET and topic is not None and number is not None:  # noqa: SLF001
-            raise FatalError(self._out_of_range(TopicPartition(topic, number)))
+        if topic is not None and number is not None:
+            partition = TopicPartition(topic, number)
+            if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001  librdkafka's own codes are named so
+                self._ends[partition] = self._positions[partition] = offset or 0
+                return
+            if error.code() == KafkaError._AUTO_OFFSET_RESET:  # noqa: SLF001
+                raise FatalError(self._out_of_range(partition))
         if error.fatal():
-            text = f"the Kafka consumer cannot go on ({error.name()})"
-            raise FatalError(text)
+            raise FatalError(f"the Kafka consumer cannot go on ({error.name()})")
         log.warning("consumer.error_reported", reason=error.name(), topic=topic, partition=number)
 
     def _out_of_range(self, partition: TopicPartition) -> str:
-        where = f"{partition.topic}/{partition.partition}"
-        low, _ = self._consumer.get_watermark_offsets(KafkaPartition(*partition), timeout=REQUEST_SECONDS)
+        low, _ = self._watermarks(partition)
         position = self._positions.get(partition, -1)
         gap = f"{low - position} records are gone" if 0 <= position < low else "records may be gone"
         return (
-            f"the position of {where} is out of range: {gap}; the oldest offset is {low}. "
-            "To go on from there, set the group's offset with kafka-consumer-groups --reset-offsets"
+            f"the position of {partition.topic}/{partition.partition} is out of range: {gap}; the oldest offset is "
+            f"{low}. To go on from there, set the group's offset with kafka-consumer-groups --reset-offsets"
         )
 
-    def _on_assign(self, _: Consumer, partitions: list[KafkaPartition]) -> None:
-        new = frozenset(TopicPartition(p.topic, p.partition) for p in partitions)
-        positions = self._start_positions(new)
+    def _guarded(
+        self, callback: Callable[[frozenset[TopicPartition]], None], partitions: list[KafkaPartition]
+    ) -> None:
+        """No exception may leave a callback: `consume` would throw away the records it has already gathered."""
+        try:
+            callback(frozenset(TopicPartition(p.topic, p.partition) for p in partitions))
+        except Exception as error:  # noqa: BLE001  kept, and raised by `poll`
+            self._failure = self._failure or error
+
+    def _on_assign(self, new: frozenset[TopicPartition]) -> None:
+        self._assignment.note_membership(self._consumer.consumer_group_metadata())
+        starts = self._start_positions(new)
         self._assignment.assign(new)
-        for position in positions:
-            partition = TopicPartition(position.topic, position.partition)
+        for partition, offset in starts.items():
             self._ends.pop(partition, None)
             self._positions.pop(partition, None)
-            if position.offset >= 0:
-                self._positions[partition] = position.offset
-        self._consumer.incremental_assign(positions)
-        self._paused -= new
-        self.apply_holds()
+            if offset >= 0:
+                self._positions[partition] = offset
+        self._consumer.incremental_assign([KafkaPartition(*p, offset) for p, offset in sorted(starts.items())])
+        # A pause outlives revocation and reassignment, so both states are said explicitly.
+        held = frozenset(partition for partition in new if self._held(partition))
+        self._pause(held)
+        self._resume(new - held)
+        self._paused = (self._paused - new) | held
         self._listener.assigned(new)
 
-    def _on_revoke(self, _: Consumer, partitions: list[KafkaPartition]) -> None:
-        leaving = frozenset(TopicPartition(p.topic, p.partition) for p in partitions)
+    def _on_revoke(self, leaving: frozenset[TopicPartition]) -> None:
         self._listener.revoking(leaving)
-        self._let_go(leaving, partitions)
+        self._let_go(leaving)
 
-    def _on_lost(self, _: Consumer, partitions: list[KafkaPartition]) -> None:
-        self._let_go(frozenset(TopicPartition(p.topic, p.partition) for p in partitions), partitions)
+    def _on_lost(self, lost: frozenset[TopicPartition]) -> None:
+        self._assignment.note_membership(None)
+        self._let_go(lost)
 
-    def _let_go(self, leaving: frozenset[TopicPartition], partitions: list[KafkaPartition]) -> None:
+    def _let_go(self, leaving: frozenset[TopicPartition]) -> None:
         # Ownership ends before the broker is told: whatever is published from here on leaves these out.
         self._assignment.revoke(leaving)
-        self._paused -= leaving
         self._listener.gone(leaving)
-        self._consumer.incremental_unassign(partitions)
+        self._consumer.incremental_unassign(_kafka_partitions(leaving))
 
-    def _start_positions(self, partitions: frozenset[TopicPartition]) -> list[KafkaPartition]:
+    def _start_positions(self, partitions: frozenset[TopicPartition]) -> dict[TopicPartition, int]:
         """Committed offsets; the rest by `kafka.start`. Tries for as long as the broker takes."""
-        topics = {partition.topic for partition in partitions}
         while True:
             self._listener.waiting()
             try:
-                committed = self.committed(self._all_partitions(topics) | partitions)
-                break
+                topics = {partition.topic for partition in partitions}
+                known = self._all_partitions(topics) if self._start == "latest" else partitions
+                committed = self._group.committed(known | partitions)
+                topics_read = {partition.topic for partition in committed}
+                return {p: committed[p] if p in committed else self._first(p, topics_read) for p in partitions}
             except KafkaException as error:
                 log.warning("consumer.committed_offsets_awaited", reason=error.args[0].name())
-        known_topics = {partition.topic for partition in committed}
-        return [KafkaPartition(*p, committed.get(p, self._first(p, known_topics))) for p in sorted(partitions)]
+
+    def _first(self, partition: TopicPartition, topics_read: set[str]) -> int:
+        if self._start == "error":
+            raise FatalError(
+                f"{partition.topic}/{partition.partition} has no committed offset and kafka.start is `error`"
+            )
+        # `latest` never skips the records of a partition that was added to a topic the group already reads.
+        if self._start == "earliest" or partition.topic in topics_read:
+            return OFFSET_BEGINNING
+        end = self._watermarks(partition)[1]
+        # Committed at once: were the partition to move before its first record, the next owner would skip to a later end.
+        self._consumer.commit(offsets=[KafkaPartition(*partition, end)], asynchronous=False)
+        return end
 
     def _all_partitions(self, topics: Iterable[str]) -> frozenset[TopicPartition]:
-        if self._start != "latest":
-            return frozenset()
         return frozenset(
             TopicPartition(topic, number)
             for topic in topics
             for number in self._consumer.list_topics(topic, timeout=REQUEST_SECONDS).topics[topic].partitions
         )
 
-    def _first(self, partition: TopicPartition, known_topics: set[str]) -> int:
-        if self._start == "error":
-            message = f"{partition.topic}/{partition.partition} has no committed offset and kafka.start is `error`"
-            raise FatalError(message)
-        # `latest` never skips records of a partition that was added to a topic the group already reads.
-        is_new_to_group = partition.topic not in known_topics
-        return OFFSET_END if self._start == "latest" and is_new_to_group else OFFSET_BEGINNING
+    def _watermarks(self, partition: TopicPartition) -> tuple[int, int]:
+        low, high = self._consumer.get_watermark_offsets(KafkaPartition(*partition), timeout=REQUEST_SECONDS)
+        return low, high
+
+    def _pause(self, partitions: Iterable[TopicPartition]) -> None:
+        if listed := _kafka_partitions(partitions):
+            self._consumer.pause(listed)
+
+    def _resume(self, partitions: Iterable[TopicPartition]) -> None:
+        if listed := _kafka_partitions(partitions):
+            self._consumer.resume(listed)
 
 
 def _bytes(value: str | bytes | None) -> bytes | None:
@@ -272,4 +283,4 @@ def _bytes(value: str | bytes | None) -> bytes | None:
 
 
 def _kafka_partitions(partitions: Iterable[TopicPartition]) -> list[KafkaPartition]:
-    return [KafkaPartition(p.topic, p.partition) for p in partitions]
+    return [KafkaPartition(p.topic, p.partition) for p in sorted(partitions)]

@@ -1,37 +1,67 @@
-"""Step 12: which partitions are ours, since when, and how far each has been committed.
+"""Step 12: which partitions are ours, since when, under which membership, and how far to commit.
 
 The broker fences generations of a group, not ownership of a partition: it accepts an offset for a partition
-that the member no longer owns. So every assignment gets a new epoch here, every record carries it, and nothing
-of an older epoch is published or committed.
+that the member no longer owns, and does not check a commit without a member at all. So every assignment gets a
+new epoch here, every record carries it, and what is published is judged by one snapshot of epochs and membership.
 """
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException
+from confluent_kafka import TopicPartition as KafkaPartition
+from confluent_kafka.admin import AdminClient
 
 from worker.types import Finished, TopicPartition
+
+_MAGIC = b"CGMDv2:"
+_GENERATION_BYTES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Ownership:
+    """Who we were at one moment: commits made with `membership` cover only partitions with these epochs."""
+
+    epochs: Mapping[TopicPartition, int]
+    membership: bytes | None
+    """librdkafka's consumer group metadata; None while we are no member."""
+
+    def owned(self, finished: Sequence[Finished]) -> list[Finished]:
+        """Those of `finished` whose record came under the epoch of its partition."""
+        return [f for f in finished if self.epochs.get(f.record.source) == f.record.epoch]
 
 
 class Assignment:
     """The partitions this worker owns now. Thread-safe: the poll thread changes it, the delivery thread asks."""
 
     def __init__(self) -> None:
-        """Own nothing."""
         self._lock = threading.Lock()
         self._epoch = 0
         self._epochs: dict[TopicPartition, int] = {}
+        self._membership: bytes | None = None
 
     def assign(self, partitions: Iterable[TopicPartition]) -> None:
         """Own `partitions` from now on, each under a new epoch."""
         with self._lock:
             self._epoch += 1
-            for partition in partitions:
-                self._epochs[partition] = self._epoch
+            self._epochs.update(dict.fromkeys(partitions, self._epoch))
 
     def revoke(self, partitions: Iterable[TopicPartition]) -> None:
         """Own `partitions` no longer."""
         with self._lock:
             for partition in partitions:
                 self._epochs.pop(partition, None)
+
+    def note_membership(self, membership: bytes | None) -> None:
+        """Commit under `membership` from now on; nothing can be committed with None, or one that names no member."""
+        with self._lock:
+            self._membership = membership if membership is not None and names_member(membership) else None
+
+    def snapshot(self) -> Ownership:
+        """Epochs and membership of one moment."""
+        with self._lock:
+            return Ownership(dict(self._epochs), self._membership)
 
     def epoch(self, partition: TopicPartition) -> int | None:
         """The epoch of `partition`, None when it is not ours."""
@@ -43,17 +73,27 @@ class Assignment:
         with self._lock:
             return frozenset(self._epochs)
 
-    def owned(self, finished: Sequence[Finished]) -> list[Finished]:
-        """Those of `finished` whose record came under the current epoch of its partition."""
-        with self._lock:
-            return [f for f in finished if self._epochs.get(f.record.source) == f.record.epoch]
+
+def names_member(membership: bytes) -> bool:
+    """Whether librdkafka's consumer group metadata names a member of a generation.
+
+    Metadata without one commits unchecked (seen on Kafka 4.3.1: it moved another member's offset backwards).
+    Layout (librdkafka, rd_kafka_consumer_group_metadata_write): magic, int32 generation in the host's order, group id, member id and
+    instance id, each ended by a zero byte.
+    """
+    if not membership.startswith(_MAGIC):
+        message = "This is a bug. librdkafka's consumer group metadata has a layout that is not known here."
+        raise RuntimeError(message)
+    body = membership[len(_MAGIC) :]
+    parts = body[_GENERATION_BYTES:].split(b"\0")
+    return len(parts) > 1 and bool(parts[1])
 
 
 def commit_positions(finished: Iterable[Finished]) -> dict[TopicPartition, int]:
     """The offset to commit per partition: one past the last record of `finished`, which is in order per partition.
 
-    Records leave the assembly as a contiguous prefix of what was delivered; gaps in the offsets themselves (commit markers, compaction)
-    are not gaps in the prefix.
+    Records leave the assembly as a contiguous prefix of what was delivered; gaps in the offsets themselves (commit
+    markers, compaction) are not gaps in the prefix.
     """
     positions: dict[TopicPartition, int] = {}
     for each in finished:
@@ -64,3 +104,35 @@ def commit_positions(finished: Iterable[Finished]) -> dict[TopicPartition, int]:
             raise RuntimeError(message)
         positions[record.source] = record.offset + 1
     return positions
+
+
+class GroupOffsets:
+    """What the group has committed, asked over a connection of its own.
+
+    Not over the consumer: confluent-kafka lets no other thread use it while one is inside `consume`.
+    """
+
+    def __init__(self, client: Mapping[str, object], group_id: str, *, timeout_seconds: float = 5.0) -> None:
+        """`client` holds librdkafka's connection settings."""
+        self._admin = AdminClient(dict(client))
+        self._group_id = group_id
+        self._timeout_seconds = timeout_seconds
+
+    def committed(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+        """Committed offsets, once no transaction is open on them; no entry where there is none. Blocks.
+
+        Raises:
+            KafkaException: the coordinator does not answer, or a transaction is still open: not known, ask again.
+        """
+        wanted = [KafkaPartition(p.topic, p.partition) for p in partitions]
+        if not wanted:
+            return {}
+        request = ConsumerGroupTopicPartitions(self._group_id, wanted)
+        futures = self._admin.list_consumer_group_offsets(
+            [request], require_stable=True, request_timeout=self._timeout_seconds
+        )
+        answer = futures[self._group_id].result().topic_partitions
+        for each in answer:
+            if each.error is not None:
+                raise KafkaException(each.error)
+        return {TopicPartition(p.topic, p.partition): p.offset for p in answer if p.offset >= 0}

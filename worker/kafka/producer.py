@@ -8,6 +8,7 @@ fatal -> replace the producer; requires abort -> abort and send again; retriable
 deadline replace the producer, never abort (a commit that timed out may have held).
 """
 
+import contextlib
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
@@ -18,11 +19,11 @@ from confluent_kafka import TopicPartition as KafkaPartition
 
 from worker.clock import Clock
 from worker.errors import FatalError
-from worker.kafka.offsets import Assignment, commit_positions
+from worker.kafka.offsets import Assignment, GroupOffsets, Ownership, commit_positions
 from worker.kafka.topics import TopicDirectory, target_partition
 from worker.types import Finished, OutboundRecord, TopicPartition
 
-CALL_SECONDS = 5.0
+CALL_SECONDS = 2.0
 """How long one transactional call may block before it is repeated."""
 FENCE_WINDOW_SECONDS = 60.0
 """Fenced twice within this: somebody else uses the same transactional id."""
@@ -49,22 +50,6 @@ class Publisher(Protocol):
 
     def close(self) -> None:
         """Let go of the broker."""
-        ...
-
-
-class Membership(Protocol):
-    """What a publisher needs of the consumer: `kafka.consumer.RecordConsumer` has it. Thread-safe."""
-
-    def group_metadata(self) -> Any:  # noqa: ANN401  an opaque handle of librdkafka
-        """The membership to commit under."""
-        ...
-
-    def committed(self, partitions: frozenset[TopicPartition]) -> dict[TopicPartition, int]:
-        """The group's committed offsets, once open transactions have ended."""
-        ...
-
-    def commit(self, positions: Mapping[TopicPartition, int]) -> None:
-        """Commit without a transaction."""
         ...
 
 
@@ -107,13 +92,13 @@ class PublisherParts:
     def __init__(
         self,
         settings: Mapping[str, object],
-        membership: Membership,
+        group: GroupOffsets,
         assignment: Assignment,
         topics: TopicDirectory,
     ) -> None:
         """`settings` are librdkafka's producer settings, `transactional.id` among them where there is one."""
         self.settings = dict(settings)
-        self.membership = membership
+        self.group = group
         self.assignment = assignment
         self.topics = topics
 
@@ -160,6 +145,8 @@ class TransactionalPublisher:
         self._deadline_seconds = int(str(parts.settings["transaction.timeout.ms"])) / 1000
         self._fenced_at: deque[float] = deque(maxlen=2)
         self._producer: Producer | None = None
+        self._began_at: float | None = None
+        self._is_deciding = False
 
     def start(self) -> None:
         """Register the transactional id; ends or aborts what a former process left open."""
@@ -179,17 +166,20 @@ class TransactionalPublisher:
         pending = list(finished)
         settled: list[Finished] = []
         while True:
-            # Metadata first, ownership second: whoever loses a partition after this has a stale generation.
-            metadata = self._parts.membership.group_metadata()
-            pending = self._parts.assignment.owned(pending)
+            # Epochs and membership of one moment: whoever loses a partition after it has a stale generation.
+            ownership = self._parts.assignment.snapshot()
+            pending = ownership.owned(pending)
             if not pending:
                 return settled
+            if ownership.membership is None:
+                self._waiter.failed("this worker is no member of its group at the moment")
+                continue
             producer = self._require_producer()
             try:
-                self._transact(producer, pending, metadata)
+                self._transact(producer, pending, ownership)
             except _AbortAndRedo as verdict:
                 self._abort(producer)
-                self._waiter.failed(str(verdict))
+                self._waiter.failed(f"the transaction was aborted ({verdict})")
             except _Replace as verdict:
                 self._replace(str(verdict))
                 committed, pending = self._settle(pending)
@@ -199,21 +189,33 @@ class TransactionalPublisher:
                 return settled + pending
 
     def close(self) -> None:
-        """Drop the producer; an open transaction is left to the next owner of the id, or to its timeout."""
-        if self._producer is not None:
-            self._producer.purge()
-            self._producer = None
+        """Drop the producer. A transaction that is surely not committed is aborted; one in doubt is left to its fate."""
+        producer, self._producer = self._producer, None
+        if producer is None:
+            return
+        if self._began_at is not None and not self._is_deciding:
+            with contextlib.suppress(KafkaException):
+                producer.abort_transaction(CALL_SECONDS)
+        producer.purge()
 
-    def _transact(self, producer: Producer, finished: Sequence[Finished], metadata: Any) -> None:  # noqa: ANN401
+    def _transact(self, producer: Producer, finished: Sequence[Finished], ownership: Ownership) -> None:
         offsets = [KafkaPartition(*p, offset) for p, offset in commit_positions(finished).items()]
+        self._is_deciding = False
         self._call(lambda: producer.begin_transaction())
+        self._began_at = self._clock.monotonic()
         try:
             for each in finished:
                 self._parts.send(producer, each.outputs)
         except KafkaException as exception:  # never repeated in place: part of it is already sent
             raise _AbortAndRedo(exception.args[0].name()) from exception
-        self._call(lambda: producer.send_offsets_to_transaction(offsets, metadata, CALL_SECONDS))
+        # Before the offsets are sent nothing keeps the next owner from reading the same records; after it, the
+        # broker makes it wait for the end of this transaction.
+        if len(self._parts.assignment.snapshot().owned(finished)) < len(finished):
+            raise _AbortAndRedo("a partition was revoked meanwhile")
+        self._call(lambda: producer.send_offsets_to_transaction(offsets, ownership.membership, CALL_SECONDS))
+        self._is_deciding = True
         self._call(lambda: producer.commit_transaction(CALL_SECONDS))
+        self._began_at = None
 
     def _call(self, step: Callable[[], object]) -> None:
         deadline = self._clock.monotonic() + self._deadline_seconds
@@ -233,8 +235,10 @@ class TransactionalPublisher:
                 return
 
     def _abort(self, producer: Producer) -> None:
+        self._is_deciding = False
         try:
             self._call(lambda: producer.abort_transaction(CALL_SECONDS))
+            self._began_at = None
         except (_AbortAndRedo, _Replace) as verdict:
             self._replace(str(verdict))
 
@@ -242,30 +246,38 @@ class TransactionalPublisher:
         log.warning("producer.replaced", reason=reason)
         if reason == "_FENCED":
             self._note_fence()
+        # `init_transactions` under the same id settles the old transaction: a new id would leave it in doubt.
+        self._is_deciding = True
         self.close()
+        self._began_at = None
         self._waiter.failed(f"the producer was replaced ({reason})")
         self.start()
 
     def _note_fence(self) -> None:
-        self._fenced_at.append(self._clock.monotonic())
+        now = self._clock.monotonic()
+        if self._began_at is not None and now - self._began_at > self._deadline_seconds / 2:
+            return  # the broker ends transactions that take too long: that looks the same and is nobody's fault
+        self._fenced_at.append(now)
         if len(self._fenced_at) == 2 and self._fenced_at[1] - self._fenced_at[0] < FENCE_WINDOW_SECONDS:  # noqa: PLR2004
-            message = (
+            raise FatalError(
                 f"another process uses the transactional id {self._parts.settings['transactional.id']}: "
                 "give every worker its own kafka.instance_id"
             )
-            raise FatalError(message)
 
     def _settle(self, pending: Sequence[Finished]) -> tuple[list[Finished], list[Finished]]:
-        """What of `pending` the lost producer had committed, and what it had not: the group's offsets know."""
-        partitions = frozenset(each.record.source for each in pending)
+        """What of `pending` the lost producer had committed, and what it had not: the group's offsets know.
+
+        Asked only of partitions that were ours throughout: there nobody else commits.
+        """
         while True:
+            owned = self._parts.assignment.snapshot().owned(pending)
             try:
-                committed = self._parts.membership.committed(partitions)
+                committed = self._parts.group.committed({each.record.source for each in owned})
                 break
             except KafkaException as error:
                 self._waiter.failed(f"the group coordinator does not answer ({error.args[0].name()})")
-        held = [f for f in pending if f.record.offset < committed.get(f.record.source, 0)]
-        return held, [f for f in pending if f.record.offset >= committed.get(f.record.source, 0)]
+        held = [f for f in owned if f.record.offset < committed.get(f.record.source, 0)]
+        return held, [f for f in owned if f.record.offset >= committed.get(f.record.source, 0)]
 
     def _require_producer(self) -> Producer:
         if self._producer is None:
@@ -287,29 +299,38 @@ class TransactionalPublisher:
 
 
 class AtLeastOncePublisher:
-    """At least once: offsets are committed after every output was acknowledged. A crash between the two doubles."""
+    """At least once: positions are offered for commit after every output was acknowledged. A crash between doubles."""
 
     def __init__(
-        self, parts: PublisherParts, wait: Callable[[float], bool], trouble: Callable[[str | None], None]
+        self,
+        parts: PublisherParts,
+        wait: Callable[[float], bool],
+        trouble: Callable[[str | None], None],
+        offer: Callable[[Mapping[TopicPartition, int]], None],
     ) -> None:
-        """See `TransactionalPublisher`."""
+        """`offer(positions)` hands positions to the poll thread, which commits them. Else `TransactionalPublisher`."""
         self._parts = parts
         self._waiter = _Waiter(wait, trouble)
+        self._offer = offer
         self._producer = Producer({**parts.settings, "enable.idempotence": True})
 
     def start(self) -> None:
         """Nothing to wait for."""
 
     def publish(self, finished: Sequence[Finished]) -> list[Finished]:
-        """Send, wait for the acknowledgements, commit. See `Publisher`."""
+        """Send, wait for the acknowledgements, offer the positions. See `Publisher`."""
         pending = list(finished)
-        while pending := self._parts.assignment.owned(pending):
+        while pending := self._parts.assignment.snapshot().owned(pending):
             try:
-                self._send_and_commit(pending)
+                self._send(pending)
             except KafkaException as error:
+                # A record that failed has broken the order of what follows it: only a fresh producer keeps it.
+                self._producer.purge()
+                self._producer = Producer({**self._parts.settings, "enable.idempotence": True})
                 self._waiter.failed(f"publishing failed ({error.args[0].name()})")
             else:
                 self._waiter.succeeded()
+                self._offer(commit_positions(pending))
                 return pending
         return []
 
@@ -317,7 +338,7 @@ class AtLeastOncePublisher:
         """Forget what was not acknowledged."""
         self._producer.purge()
 
-    def _send_and_commit(self, pending: Sequence[Finished]) -> None:
+    def _send(self, pending: Sequence[Finished]) -> None:
         failures: list[KafkaError] = []
 
         def on_delivery(error: KafkaError | None, _: object) -> None:
@@ -330,5 +351,3 @@ class AtLeastOncePublisher:
             self._waiter.failed("the broker does not acknowledge")
         if failures:
             raise KafkaException(failures[0])
-        # Filtered again: offsets of a partition that went while we waited are the next owner's business.
-        self._parts.membership.commit(commit_positions(self._parts.assignment.owned(pending)))

@@ -1,0 +1,236 @@
+"""The loop: poll, admit, score, deliver. Only this module knows the order of the steps.
+
+Three threads. The poll thread (the caller of `run`) takes records in; the engine thread scores batches; the
+delivery thread publishes. What stands between them is in `flow`; when it is full the poll thread pauses its partitions and
+keeps polling, so the group never loses a member to a slow engine. A thread that dies ends the process.
+"""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+
+from worker.clock import Clock
+from worker.delivery import Delivery
+from worker.engines.base import Engine
+from worker.errors import EngineError, ErrorCode, FatalError, Stage, WorkerError
+from worker.flow import BatchFailed, BatchScored, Finish, Flush, InFlight, Inbox, PairQueue, PartitionsGone
+from worker.intake import Intake
+from worker.kafka.consumer import RecordConsumer
+from worker.observability.health import Heartbeats, Readiness
+from worker.observability.metrics import Metrics
+from worker.pipeline.batching import split
+from worker.types import Batch, Refusal, TopicPartition
+
+POLL_SECONDS = 0.05
+"""How long one poll waits for records: also how late a rebalance or a signal may be noticed."""
+POLL_RECORDS = 256
+"""Records per poll: enough to tokenise in parallel, few enough to stay a fraction of a second."""
+FULL_SECONDS = 0.5
+"""How long a full worker waits for room before it pauses its partitions: pausing throws away what was prefetched."""
+REVOKE_SECONDS = 10.0
+"""The budget of a rebalance for committing what is finished; the rest is dropped and read again by the next owner."""
+ENGINE_IDLE_SECONDS = 0.5
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessorParts:
+    """What the loop is made of; `app` puts it together."""
+
+    consumer: RecordConsumer
+    intake: Intake
+    engine: Engine
+    delivery: Delivery
+    inbox: Inbox
+    pairs: PairQueue
+    in_flight: InFlight
+    is_open: Callable[[str], bool]
+    """Whether records of a topic may be taken in: its outputs and its label schema are there."""
+    metrics: Metrics
+    heartbeats: Heartbeats
+    readiness: Readiness
+    clock: Clock
+
+
+class StreamProcessor:
+    """Runs until it is stopped, has reached the given end, or must not go on."""
+
+    def __init__(self, parts: ProcessorParts, *, drain_seconds: float) -> None:
+        self._parts = parts
+        self._drain_seconds = drain_seconds
+        self._stop = threading.Event()
+        self._abandon = threading.Event()
+        self._failure: BaseException | None = None
+        self._is_full = False
+        self._delivery_thread = threading.Thread(target=self._guarded, args=(parts.delivery.run,), name="delivery")
+        self._engine_thread = threading.Thread(target=self._guarded, args=(self._score_batches,), name="engine")
+
+    def stop(self) -> None:
+        """Take nothing more in, finish what is in flight, end. From any thread."""
+        self._stop.set()
+
+    def wait_or_abandon(self, seconds: float) -> bool:
+        """Block for `seconds`; True when work on a broker that does not answer is to be given up."""
+        self._parts.heartbeats.beat("delivery")
+        return self._abandon.wait(seconds)
+
+    def run(self, topics: list[str], *, until_end: bool = False) -> None:
+        """Consume `topics` until stopped; with `until_end` up to the end offsets seen now. Blocks.
+
+        Raises:
+            WorkerError: the worker must not go on; nothing unfinished was committed.
+        """
+        parts = self._parts
+        for thread in (self._delivery_thread, self._engine_thread):
+            thread.start()
+        try:
+            ends = parts.consumer.end_offsets(topics) if until_end else None
+            parts.consumer.subscribe(topics, self._is_held)
+            while not self._stop.is_set():
+                self._step()
+                if ends is not None and parts.consumer.is_at(ends):
+                    break
+            self._drain()
+        finally:
+            self._shut_down()
+        if isinstance(self._failure, WorkerError):
+            raise self._failure
+        if self._failure is not None:
+            message = f"the {type(self._failure).__name__} above ended a thread"
+            raise FatalError(message) from self._failure
+
+    # The poll thread.
+
+    def _step(self) -> None:
+        parts = self._parts
+        parts.heartbeats.beat("poll")
+        if self._is_full:
+            self._is_full = not parts.in_flight.is_low()
+        elif parts.in_flight.room() == 0:
+            self._is_full = not parts.in_flight.wait_for_room(FULL_SECONDS)
+        parts.metrics.partitions_paused.set(parts.consumer.apply_holds())
+        room = max(1, min(POLL_RECORDS, parts.in_flight.room()))
+        records = parts.consumer.poll(room, POLL_SECONDS)
+        if records:
+            parts.intake.admit(records)
+        parts.metrics.records_in_flight.set(parts.in_flight.records)
+        parts.metrics.queue_pairs.set(parts.pairs.pairs)
+
+    def _is_held(self, partition: TopicPartition) -> bool:
+        return self._is_full or self._stop.is_set() or not self._parts.is_open(partition.topic)
+
+    def _drain(self) -> None:
+        self._stop.set()
+        parts = self._parts
+        deadline = parts.clock.monotonic() + self._drain_seconds
+        log.info("worker.draining", records=parts.in_flight.records)
+        while parts.in_flight.records and self._failure is None and parts.clock.monotonic() < deadline:
+            # Rebalances are still served: a member that is going must not hold up the others.
+            parts.heartbeats.beat("poll")
+            parts.consumer.apply_holds()
+            parts.consumer.poll(1, POLL_SECONDS)
+
+    def _shut_down(self) -> None:
+        parts = self._parts
+        if parts.in_flight.records:
+            log.warning("worker.drain_unfinished", records=parts.in_flight.records)
+            self._abandon.set()
+        self._stop.set()
+        parts.pairs.close()
+        parts.inbox.put(Finish())
+        self._engine_thread.join()
+        self._delivery_thread.join()
+        parts.consumer.close()
+
+    def waiting(self) -> None:
+        """A rebalance waits for the broker."""
+        self._parts.heartbeats.beat("poll")
+        if self._stop.is_set():
+            raise FatalError("stopped while waiting for the broker's committed offsets")
+
+    def assigned(self, partitions: frozenset[TopicPartition]) -> None:
+        """Partitions came."""
+        self._parts.readiness.clear("assignment")
+        log.info("partition.assigned", partitions=_by_topic(partitions))
+
+    def revoking(self, partitions: frozenset[TopicPartition]) -> None:
+        """Partitions are about to go: commit what is finished, within the budget."""
+        log.info("partition.revoked", partitions=_by_topic(partitions))
+        if not self._delivery_thread.is_alive():
+            return
+        done = threading.Event()
+        self._parts.inbox.put(Flush(done))
+        if not done.wait(REVOKE_SECONDS):
+            log.warning("partition.revoked_uncommitted", budget_seconds=REVOKE_SECONDS)
+
+    def gone(self, partitions: frozenset[TopicPartition]) -> None:
+        """Partitions are no longer ours: drop what is in flight."""
+        self._parts.inbox.put(PartitionsGone(partitions))
+
+    # The engine thread.
+
+    def _score_batches(self) -> None:
+        parts = self._parts
+        while not (self._abandon.is_set() or (parts.pairs.is_closed and not parts.pairs.pairs)):
+            parts.heartbeats.beat("engine")
+            batch = parts.pairs.pop(ENGINE_IDLE_SECONDS)
+            if batch is not None:
+                for event in self._score(batch):
+                    parts.inbox.put(event)
+
+    def _score(self, batch: Batch) -> list[BatchScored | BatchFailed]:
+        try:
+            return [self._score_whole(batch)]
+        except EngineError:
+            raise
+        except Exception as error:  # noqa: BLE001  an engine may raise anything
+            log.warning("batch.failed", pairs=len(batch.refs), error=type(error).__name__)
+        return self._isolate(batch)
+
+    def _score_whole(self, batch: Batch) -> BatchScored:
+        parts = self._parts
+        started = parts.clock.monotonic()
+        scores = parts.engine.score(batch)
+        if scores.logits.shape != (len(batch.refs), parts.engine.info.head.classes):
+            raise EngineError(f"the engine returned {scores.logits.shape} for {len(batch.refs)} pairs")
+        parts.metrics.stage_duration_seconds.labels(stage="score").observe(parts.clock.monotonic() - started)
+        tokens = int(batch.lengths.sum())
+        parts.metrics.batch_pairs.observe(len(batch.refs))
+        parts.metrics.batch_padding_ratio.observe(1 - tokens / (len(batch.refs) * int(batch.lengths.max())))
+        parts.metrics.pairs_scored_total.inc(len(batch.refs))
+        parts.metrics.tokens_scored_total.inc(tokens)
+        return BatchScored(batch, scores)
+
+    def _isolate(self, batch: Batch) -> list[BatchScored | BatchFailed]:
+        """Score each message of a failed batch alone, so that one that breaks the engine takes no other along."""
+        events: list[BatchScored | BatchFailed] = []
+        for part in split(batch):
+            try:
+                events.append(self._score_whole(part))
+            except EngineError:
+                raise
+            except Exception as error:  # noqa: BLE001
+                reason = f"the engine failed with {type(error).__name__}"
+                events.append(BatchFailed(part, Refusal(ErrorCode.ENGINE_FAILED, Stage.SCORE, reason)))
+        if len(events) > 1 and all(isinstance(event, BatchFailed) for event in events):
+            raise EngineError("the engine fails for every message it is given: nothing was committed for them")
+        return events
+
+    def _guarded(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except BaseException as error:  # noqa: BLE001  whatever it is, the process must not live on without this thread
+            self._failure = error
+            log.error("thread.died", thread=threading.current_thread().name, error=type(error).__name__)  # noqa: TRY400
+            self._abandon.set()
+            self._stop.set()
+
+
+def _by_topic(partitions: frozenset[TopicPartition]) -> dict[str, list[int]]:
+    topics: dict[str, list[int]] = {}
+    for partition in sorted(partitions):
+        topics.setdefault(partition.topic, []).append(partition.partition)
+    return topics
