@@ -1,0 +1,161 @@
+"""What a one-node Kafka finds on its disk when it starts: its properties and its formatted storage."""
+
+import base64
+import os
+import random
+import shutil
+import socket
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from worker.kafka.embedded_jars import KAFKA_VERSION, BrokerUnavailableError
+from worker.kafka.embedded_java import KafkaJava
+
+HOST = "127.0.0.1"
+# Below the ports that operating systems lend to outgoing connections, so that a killed broker finds its own again.
+_PORT_RANGE = range(20_000, 32_000)
+_NODE_ID = "1"
+_CHECKPOINT = "bootstrap.checkpoint"
+_META = "meta.properties"
+
+# For one machine and soon: no replicas, few partitions of its own topics, small pools and buffers.
+_DEFAULTS = {
+    "process.roles": "broker,controller",
+    "node.id": _NODE_ID,
+    "controller.listener.names": "CONTROLLER",
+    "inter.broker.listener.name": "PLAINTEXT",
+    "auto.create.topics.enable": "false",
+    "num.partitions": "4",
+    "offsets.topic.replication.factor": "1",
+    "offsets.topic.num.partitions": "4",
+    "transaction.state.log.replication.factor": "1",
+    "transaction.state.log.min.isr": "1",
+    "transaction.state.log.num.partitions": "4",
+    "share.coordinator.state.topic.replication.factor": "1",
+    "share.coordinator.state.topic.min.isr": "1",
+    "share.coordinator.state.topic.num.partitions": "1",
+    "group.initial.rebalance.delay.ms": "0",
+    "group.min.session.timeout.ms": "1000",
+    "group.consumer.min.session.timeout.ms": "1000",
+    "group.consumer.min.heartbeat.interval.ms": "200",
+    # Ten seconds by default: how long readers wait for the transaction of a dead worker, beyond its timeout.
+    "transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000",
+    # A broker that was killed may register again once its old session has ended.
+    "broker.session.timeout.ms": "3000",
+    "broker.heartbeat.interval.ms": "500",
+    "num.network.threads": "2",
+    "num.io.threads": "4",
+    "background.threads": "2",
+    "log.cleaner.dedupe.buffer.size": "8388608",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedSettings:
+    """How an embedded Kafka differs from the default one."""
+
+    port: int | None = None
+    """Port for clients; None takes a free one."""
+    data_dir: Path | None = None
+    """Where records are kept; None is a folder of its own that goes when the broker is closed."""
+    properties: Mapping[str, str] = field(default_factory=dict)
+    """Server properties, over the defaults."""
+    extra_listeners: Mapping[str, str] = field(default_factory=dict)
+    """Name -> security protocol of listeners beside PLAINTEXT, each on a free port."""
+    format_arguments: Sequence[str] = ()
+    """Further arguments of `StorageTool format`, such as `--add-scram`."""
+
+
+def free_port() -> int:
+    """A port of this machine that nothing listens on just now."""
+    candidates = random.SystemRandom()
+    while True:
+        port = candidates.choice(_PORT_RANGE)
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+            try:
+                probe.bind((HOST, port))
+            except OSError:
+                continue
+        return port
+
+
+def choose_ports(settings: EmbeddedSettings) -> dict[str, int]:
+    """Listener name -> port: what the settings name, free ones for the rest."""
+    names = ["PLAINTEXT", "CONTROLLER", *settings.extra_listeners]
+    ports: dict[str, int] = {} if settings.port is None else {"PLAINTEXT": settings.port}
+    for name in names:
+        port = free_port()
+        while port in ports.values():
+            port = free_port()
+        ports.setdefault(name, port)
+    return ports
+
+
+def write_properties(path: Path, data_dir: Path, ports: Mapping[str, int], settings: EmbeddedSettings) -> None:
+    """Write the server properties of a node that listens on `ports` and keeps its records in `data_dir`."""
+    addresses = {name: f"{name}://{HOST}:{port}" for name, port in ports.items()}
+    protocols = {"PLAINTEXT": "PLAINTEXT", "CONTROLLER": "PLAINTEXT", **settings.extra_listeners}
+    properties = {
+        **_DEFAULTS,
+        "log.dirs": str(data_dir),
+        "controller.quorum.voters": f"{_NODE_ID}@{HOST}:{ports['CONTROLLER']}",
+        "listeners": ",".join(addresses.values()),
+        "advertised.listeners": ",".join(address for name, address in addresses.items() if name != "CONTROLLER"),
+        "listener.security.protocol.map": ",".join(f"{name}:{protocol}" for name, protocol in protocols.items()),
+        **settings.properties,
+    }
+    path.write_text("".join(f"{key}={value}\n" for key, value in properties.items()), encoding="utf-8")
+
+
+def stored_cluster_id(data_dir: Path) -> str | None:
+    """The cluster id of storage that is formatted already, else None."""
+    meta = data_dir / _META
+    if not meta.exists():
+        return None
+    lines = meta.read_text(encoding="utf-8").splitlines()
+    return next((line.removeprefix("cluster.id=") for line in lines if line.startswith("cluster.id=")), None)
+
+
+def format_storage(
+    java: KafkaJava, properties: Path, data_dir: Path, format_arguments: Sequence[str] = ()
+) -> str:
+    """Format `data_dir` under a new cluster id, which is returned. Blocks.
+
+    All that Kafka's own tool writes beside the ids is the same for every node of a version; it is kept from the
+    first time on, which saves one start of Java.
+
+    Raises:
+        BrokerUnavailableError: Kafka's tool refused.
+    """
+    cluster_id = _random_uuid()
+    kept = java.cache_dir / f"{KAFKA_VERSION}-{_CHECKPOINT}"
+    if kept.exists() and not format_arguments:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(kept, data_dir / _CHECKPOINT)
+        meta = {"version": "1", "node.id": _NODE_ID, "cluster.id": cluster_id, "directory.id": _random_uuid()}
+        text = "".join(f"{key}={value}\n" for key, value in meta.items())
+        (data_dir / _META).write_text(text, encoding="utf-8")
+        return cluster_id
+    arguments = ["format", "-t", cluster_id, "-c", str(properties), *format_arguments]
+    _check(java.run_tool("kafka.tools.StorageTool", arguments))
+    if not format_arguments:
+        partial = kept.with_name(f"{kept.name}.{os.getpid()}")
+        shutil.copyfile(data_dir / _CHECKPOINT, partial)
+        partial.replace(kept)
+    return cluster_id
+
+
+def _check(result: subprocess.CompletedProcess[bytes]) -> None:
+    if result.returncode != 0:
+        last = (result.stderr or result.stdout).decode(errors="replace").strip().splitlines()[-3:]
+        raise BrokerUnavailableError(f"Kafka's storage cannot be formatted: {' / '.join(last)}")
+
+
+def _random_uuid() -> str:
+    """A Kafka id: 16 random bytes in URL-safe base 64, and like Kafka's own never with a dash first."""
+    while True:
+        text = base64.urlsafe_b64encode(os.urandom(16)).rstrip(b"=").decode()
+        if not text.startswith("-"):
+            return text

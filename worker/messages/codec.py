@@ -1,0 +1,184 @@
+"""Steps 2 and 10 of the path: bytes to requests, predictions to bytes. Pure."""
+
+import base64
+import math
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+
+import orjson
+
+from worker.errors import ErrorCode, MessageError, Stage
+from worker.messages.inbound import InputFields, TextLimits, check_text, default_id, read_request
+from worker.messages.json_text import decode_utf8, parse_event
+from worker.messages.outbound import CONTRACT, OutputShape, Stamps
+from worker.types import Headers, JsonValue, OutboundRecord, Prediction, Record, Request
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_RECORD_OVERHEAD_BYTES = 128
+"""More than a record and the batch around it add (61 bytes and some 40; Kafka message format 2)."""
+_HEADER_OVERHEAD_BYTES = 10
+
+
+def decode(record: Record, fields: InputFields, limits: TextLimits) -> Request:
+    """What `record` asks for. Inline labels are handed on unchecked.
+
+    Raises:
+        MessageError: at the stage `decode`; nothing else, whatever the bytes.
+    """
+    if record.value is None:
+        raise MessageError(ErrorCode.VALUE_NULL, Stage.DECODE, "value: expected a value, it is null")
+    if fields.format == "text":
+        return Request(id=default_id(record), text=check_text(decode_utf8(record.value), limits))
+    return read_request(parse_event(record.value), record, fields, limits)
+
+
+def encode(
+    prediction: Prediction, request: Request, record: Record, stamps: Stamps, shape: OutputShape
+) -> OutboundRecord:
+    """The record to publish for `record`: its key and headers, with `prediction` as JSON.
+
+    An envelope that would be too large goes out without its event.
+
+    Raises:
+        MessageError: at the stage `encode`: `merge_field_taken`, `encode_failed` or `output_too_large`.
+    """
+    message = prediction_object(prediction, request, stamps)
+    message = _placed_after(message, "model", {"source": _source(record)})
+    headers = _headers(record, stamps)
+    value = _write(message, record, shape)
+    if shape.emit == "envelope" and record_bytes(record.key, value, headers) > shape.max_bytes:
+        value = _dump({**message, "event_omitted": True})
+    size = record_bytes(record.key, value, headers)
+    if size > shape.max_bytes:
+        raise _refused(ErrorCode.OUTPUT_TOO_LARGE, f"output: {size} bytes, the limit is {shape.max_bytes}")
+    return OutboundRecord(
+        topic=shape.topic,
+        key=record.key,
+        value=value,
+        headers=headers,
+        timestamp_ms=record.timestamp_ms if shape.timestamp == "input" else None,
+        source=record.source,
+    )
+
+
+def prediction_object(prediction: Prediction, request: Request, stamps: Stamps) -> dict[str, JsonValue]:
+    """The prediction as plain JSON in the order of the contract, without `source` and `event`.
+
+    Raises:
+        MessageError: `encode_failed`, where a score is not a finite number.
+    """
+    if not all(math.isfinite(item.score) for item in prediction.scores):
+        raise _refused(ErrorCode.ENCODE_FAILED, "scores: expected finite numbers")
+    model = stamps.model
+    return {
+        "contract": CONTRACT,
+        "id": request.id,
+        "mode": prediction.mode,
+        "label": prediction.label,
+        "selected": list(prediction.selected),
+        "scores": [{"label": item.label, "score": float(item.score)} for item in prediction.scores],
+        "schema": {"name": stamps.schema_name, "version": stamps.schema_version, "digest": stamps.schema_digest},
+        "model": {
+            "name": model.name,
+            "digest": model.digest,
+            "engine": model.engine,
+            "precision": model.precision,
+            "calibrated": prediction.calibrated,
+        },
+        "text": {
+            "tokens": prediction.text.tokens,
+            "tokens_dropped": prediction.text.tokens_dropped,
+            "windows": 1,
+        },
+        "pairs": {
+            "scored": prediction.pairs.scored,
+            "cached": prediction.pairs.cached,
+            "skipped": prediction.pairs.skipped,
+        },
+        "scored_at": stamps.scored_at,
+    }
+
+
+def utc_timestamp(milliseconds: int) -> str | None:
+    """RFC 3339 with milliseconds, in UTC; None before year 1 and after year 9999."""
+    try:
+        moment = _EPOCH + timedelta(milliseconds=milliseconds)
+    except OverflowError:
+        return None
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def replace_headers(headers: Headers, ours: Sequence[tuple[str, bytes]]) -> Headers:
+    """`headers` without those that have one of our names, then ours."""
+    names = {name for name, _ in ours}
+    return (*(header for header in headers if header[0] not in names), *ours)
+
+
+def record_bytes(key: bytes | None, value: bytes | None, headers: Headers) -> int:
+    """What a record takes on the wire, uncompressed; never less than the truth."""
+    held = sum(len(_header_name(name)) + len(held or b"") + _HEADER_OVERHEAD_BYTES for name, held in headers)
+    return len(key or b"") + len(value or b"") + held + _RECORD_OVERHEAD_BYTES
+
+
+def _header_name(name: str) -> bytes:
+    return name.encode("utf-8", "surrogateescape")
+
+
+def _headers(record: Record, stamps: Stamps) -> Headers:
+    ours = [
+        ("nli-schema", f"{stamps.schema_name}@{stamps.schema_version}".encode()),
+        ("nli-model", f"{stamps.model.name}@{stamps.model.digest}".encode()),
+        ("content-type", b"application/json"),
+    ]
+    return replace_headers(record.headers, ours)
+
+
+def _source(record: Record) -> JsonValue:
+    timestamp = None if record.timestamp_ms is None else utc_timestamp(record.timestamp_ms)
+    return {
+        "topic": record.topic,
+        "partition": record.partition,
+        "offset": record.offset,
+        "timestamp": timestamp,
+    }
+
+
+def _placed_after(message: dict[str, JsonValue], key: str, more: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    placed: dict[str, JsonValue] = {}
+    for name, value in message.items():
+        placed[name] = value
+        if name == key:
+            placed |= more
+    return placed
+
+
+def _write(message: dict[str, JsonValue], record: Record, shape: OutputShape) -> bytes:
+    event = record.value or b""
+    if shape.emit == "prediction":
+        return _dump(message)
+    if shape.emit == "merge":
+        return _merge(_dump(message), event, shape.merge_field)
+    if shape.format == "json":
+        return _dump({**message, "event": orjson.Fragment(event)})
+    return _dump({**message, "event_base64": base64.b64encode(event).decode("ascii")})
+
+
+def _merge(prediction: bytes, event: bytes, field: str) -> bytes:
+    """The bytes of the event, with one more field at its end."""
+    parsed = parse_event(event)
+    if field in parsed:
+        raise _refused(ErrorCode.MERGE_FIELD_TAKEN, "merge_field: the event has a field of this name")
+    head = event.rstrip()[:-1].rstrip()
+    comma = b"," if parsed else b""
+    return b"".join((head, comma, orjson.dumps(field), b":", prediction, b"}"))
+
+
+def _dump(message: Mapping[str, object]) -> bytes:
+    try:
+        return orjson.dumps(message)
+    except TypeError:
+        raise _refused(ErrorCode.ENCODE_FAILED, "output: a string that is no Unicode") from None
+
+
+def _refused(code: ErrorCode, reason: str) -> MessageError:
+    return MessageError(code, Stage.ENCODE, reason)
