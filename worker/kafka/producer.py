@@ -65,7 +65,7 @@ class _Replace(Exception):  # noqa: N818  a verdict, not an error
     """The producer can no longer say what became of its transaction."""
 
 
-class _Waiter:
+class Waiter:
     """Back-off between attempts, ended early by `stop`; tells who listens what is being waited for."""
 
     def __init__(self, wait: Callable[[float], bool], trouble: Callable[[str | None], None]) -> None:
@@ -74,6 +74,11 @@ class _Waiter:
         self._attempts = 0
 
     def failed(self, reason: str) -> None:
+        """Tell `reason`, then wait a little longer than last time.
+
+        Raises:
+            StoppedError: the wait was ended because the worker is to stop.
+        """
         self._trouble(reason)
         seconds = BACK_OFF_SECONDS[min(self._attempts, len(BACK_OFF_SECONDS) - 1)]
         self._attempts += 1
@@ -81,6 +86,7 @@ class _Waiter:
             raise StoppedError
 
     def succeeded(self) -> None:
+        """All is well again."""
         if self._attempts:
             self._trouble(None)
         self._attempts = 0
@@ -141,7 +147,7 @@ class TransactionalPublisher:
         """`wait(seconds)` blocks and says whether to stop; `trouble(reason)` is told what holds publishing up."""
         self._parts = parts
         self._clock = clock
-        self._waiter = _Waiter(wait, trouble)
+        self._waiter = Waiter(wait, trouble)
         self._deadline_seconds = int(str(parts.settings["transaction.timeout.ms"])) / 1000
         self._fenced_at: deque[float] = deque(maxlen=2)
         self._producer: Producer | None = None
@@ -296,58 +302,3 @@ class TransactionalPublisher:
         if (fix := hopeless.get(error.code())) is not None:
             message = f"transactions are refused by the broker ({error.name()}): {fix}"
             raise FatalError(message)
-
-
-class AtLeastOncePublisher:
-    """At least once: positions are offered for commit after every output was acknowledged. A crash between doubles."""
-
-    def __init__(
-        self,
-        parts: PublisherParts,
-        wait: Callable[[float], bool],
-        trouble: Callable[[str | None], None],
-        offer: Callable[[Mapping[TopicPartition, int]], None],
-    ) -> None:
-        """`offer(positions)` hands positions to the poll thread, which commits them. Else `TransactionalPublisher`."""
-        self._parts = parts
-        self._waiter = _Waiter(wait, trouble)
-        self._offer = offer
-        self._producer = Producer({**parts.settings, "enable.idempotence": True})
-
-    def start(self) -> None:
-        """Nothing to wait for."""
-
-    def publish(self, finished: Sequence[Finished]) -> list[Finished]:
-        """Send, wait for the acknowledgements, offer the positions. See `Publisher`."""
-        pending = list(finished)
-        while pending := self._parts.assignment.snapshot().owned(pending):
-            try:
-                self._send(pending)
-            except KafkaException as error:
-                # A record that failed has broken the order of what follows it: only a fresh producer keeps it.
-                self._producer.purge()
-                self._producer = Producer({**self._parts.settings, "enable.idempotence": True})
-                self._waiter.failed(f"publishing failed ({error.args[0].name()})")
-            else:
-                self._waiter.succeeded()
-                self._offer(commit_positions(pending))
-                return pending
-        return []
-
-    def close(self) -> None:
-        """Forget what was not acknowledged."""
-        self._producer.purge()
-
-    def _send(self, pending: Sequence[Finished]) -> None:
-        failures: list[KafkaError] = []
-
-        def on_delivery(error: KafkaError | None, _: object) -> None:
-            if error is not None:
-                failures.append(error)
-
-        for each in pending:
-            self._parts.send(self._producer, each.outputs, on_delivery)
-        while self._producer.flush(CALL_SECONDS) > 0:
-            self._waiter.failed("the broker does not acknowledge")
-        if failures:
-            raise KafkaException(failures[0])

@@ -12,8 +12,6 @@ from worker.errors import RetryableError
 
 DEFAULT_MAX_MESSAGE_BYTES = 1_048_588
 """Kafka's own default of `max.message.bytes`, used where the topic's configuration may not be read."""
-RECORD_OVERHEAD_BYTES = 2_048
-"""Room for batch header, key length fields and our headers: a value this much below the limit always fits."""
 
 log = structlog.get_logger(__name__)
 
@@ -82,11 +80,10 @@ class TopicDirectory:
         with self._lock:
             return self._facts.get(topic)
 
-    def max_value_bytes(self, topic: str) -> int:
-        """The largest value that surely fits into a record of `topic`."""
+    def max_message_bytes(self, topic: str) -> int:
+        """The largest record that `topic` takes."""
         facts = self.facts(topic)
-        limit = DEFAULT_MAX_MESSAGE_BYTES if facts is None else facts.max_message_bytes
-        return max(0, limit - RECORD_OVERHEAD_BYTES)
+        return DEFAULT_MAX_MESSAGE_BYTES if facts is None else facts.max_message_bytes
 
     def _max_message_bytes(self, topics: Iterable[str]) -> dict[str, int]:
         resources = [ConfigResource(ResourceType.TOPIC, topic) for topic in topics]

@@ -1,0 +1,64 @@
+"""Step 11 without transactions: lower latency, and a crash may publish twice."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from confluent_kafka import KafkaError, KafkaException, Producer
+
+from worker.kafka.offsets import commit_positions
+from worker.kafka.producer import CALL_SECONDS, PublisherParts, Waiter
+from worker.types import Finished, TopicPartition
+
+
+class AtLeastOncePublisher:
+    """At least once: positions are offered for commit after every output was acknowledged. A crash between doubles."""
+
+    def __init__(
+        self,
+        parts: PublisherParts,
+        wait: Callable[[float], bool],
+        trouble: Callable[[str | None], None],
+        offer: Callable[[Mapping[TopicPartition, int]], None],
+    ) -> None:
+        """`offer(positions)` hands positions to the poll thread, which commits them. Else `TransactionalPublisher`."""
+        self._parts = parts
+        self._waiter = Waiter(wait, trouble)
+        self._offer = offer
+        self._producer = Producer({**parts.settings, "enable.idempotence": True})
+
+    def start(self) -> None:
+        """Nothing to wait for."""
+
+    def publish(self, finished: Sequence[Finished]) -> list[Finished]:
+        """Send, wait for the acknowledgements, offer the positions. See `Publisher`."""
+        pending = list(finished)
+        while pending := self._parts.assignment.snapshot().owned(pending):
+            try:
+                self._send(pending)
+            except KafkaException as error:
+                # A record that failed has broken the order of what follows it: only a fresh producer keeps it.
+                self._producer.purge()
+                self._producer = Producer({**self._parts.settings, "enable.idempotence": True})
+                self._waiter.failed(f"publishing failed ({error.args[0].name()})")
+            else:
+                self._waiter.succeeded()
+                self._offer(commit_positions(pending))
+                return pending
+        return []
+
+    def close(self) -> None:
+        """Forget what was not acknowledged."""
+        self._producer.purge()
+
+    def _send(self, pending: Sequence[Finished]) -> None:
+        failures: list[KafkaError] = []
+
+        def on_delivery(error: KafkaError | None, _: object) -> None:
+            if error is not None:
+                failures.append(error)
+
+        for each in pending:
+            self._parts.send(self._producer, each.outputs, on_delivery)
+        while self._producer.flush(CALL_SECONDS) > 0:
+            self._waiter.failed("the broker does not acknowledge")
+        if failures:
+            raise KafkaException(failures[0])

@@ -1,0 +1,70 @@
+"""librdkafka's settings for each of our clients. What the promises rest on is set here and cannot be configured."""
+
+import secrets
+
+from worker.settings import Kafka
+
+MAX_POLL_INTERVAL_MS = 300_000
+STABLE_FETCH_KILOBYTES = 16_384
+"""Prefetch per consumer: a few batches for any engine; the client's default of 64 MiB is memory for nothing."""
+
+
+def instance_name(kafka: Kafka) -> str:
+    """Who this process is in its group: the configured name, or a random one drawn now."""
+    return kafka.instance_id or secrets.token_hex(6)
+
+
+def connection(kafka: Kafka, instance: str) -> dict[str, object]:
+    """Settings for reaching the cluster, secrets included: never to be printed.
+
+    Raises:
+        ConfigError: a file that holds a secret cannot be read.
+    """
+    return {
+        "socket.keepalive.enable": True,
+        **kafka.connection(),
+        "client.id": f"{kafka.group_id}.{instance}",
+        "log_level": 3,
+    }
+
+
+def consumer_settings(kafka: Kafka, instance: str) -> dict[str, object]:
+    """Settings of the one consumer: offsets travel only with the outputs, only committed records are read."""
+    settings: dict[str, object] = {
+        "queued.max.messages.kbytes": STABLE_FETCH_KILOBYTES,
+        "fetch.wait.max.ms": 50,
+        "fetch.queue.backoff.ms": 50,
+        "max.poll.interval.ms": MAX_POLL_INTERVAL_MS,
+        **connection(kafka, instance),
+        "group.id": kafka.group_id,
+        "group.protocol": kafka.group_protocol,
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        "isolation.level": "read_committed",
+        "auto.offset.reset": "error",
+        "allow.auto.create.topics": False,
+    }
+    if kafka.group_protocol == "classic":
+        settings["partition.assignment.strategy"] = "cooperative-sticky"
+    if kafka.static_membership:
+        settings["group.instance.id"] = instance
+    return settings
+
+
+def producer_settings(kafka: Kafka, instance: str, *, transactional: bool) -> dict[str, object]:
+    """Settings of the one producer."""
+    settings: dict[str, object] = {
+        "linger.ms": 5,
+        "compression.type": "lz4",
+        "retry.backoff.ms": 20,
+        **connection(kafka, instance),
+        "enable.idempotence": True,
+    }
+    if transactional:
+        timeout_ms = kafka.transaction_timeout_ms
+        if kafka.instance_id is None:
+            # Nobody comes back under a random id: what it leaves open holds readers up for this long.
+            timeout_ms = min(timeout_ms, 15_000)
+        settings["transactional.id"] = f"{kafka.group_id}.{instance}"
+        settings["transaction.timeout.ms"] = timeout_ms
+    return settings

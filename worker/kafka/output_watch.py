@@ -1,0 +1,89 @@
+"""Keeps inputs closed while a topic they write to is missing, and says so."""
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import structlog
+
+from worker.errors import RetryableError
+from worker.kafka.topics import TopicDirectory
+from worker.observability.health import Readiness
+
+CLOSED_SECONDS = 2.0
+"""How soon to look again while something is missing."""
+OPEN_SECONDS = 30.0
+"""How soon to look again while all is well: partitions may be added, a topic may be deleted."""
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Wiring:
+    """Which topics are written for which input."""
+
+    outputs: Mapping[str, frozenset[str]]
+    """Input topic -> the topics its records may go to."""
+    create: bool
+    """Whether missing ones are created with the input's partition count."""
+
+
+class OutputWatch:
+    """Asks the broker now and then; `is_open` answers at once. `run` is a thread."""
+
+    def __init__(self, directory: TopicDirectory, wiring: Wiring, readiness: Readiness, beat: Callable[[], None]) -> None:
+        """All inputs are closed until the first answer."""
+        self._directory = directory
+        self._wiring = wiring
+        self._readiness = readiness
+        self._beat = beat
+        self._open: frozenset[str] = frozenset()
+        for topic in wiring.outputs:
+            readiness.block(f"topic:{topic}", f"{topic}: its topics have not been looked up yet")
+
+    def is_open(self, topic: str) -> bool:
+        """Whether every topic that records of `topic` may go to exists."""
+        return topic in self._open
+
+    def run(self, stop: threading.Event) -> None:
+        """Look until `stop` is set."""
+        while True:
+            self._beat()
+            complete = self.look()
+            if stop.wait(OPEN_SECONDS if complete else CLOSED_SECONDS):
+                return
+
+    def look(self) -> bool:
+        """Ask the broker once; true when every input is open. Blocks."""
+        wanted = {topic for outputs in self._wiring.outputs.values() for topic in outputs} | set(self._wiring.outputs)
+        try:
+            self._directory.refresh(wanted)
+            if self._wiring.create and self._create_missing():
+                self._directory.refresh(wanted)
+        except RetryableError as error:
+            self._readiness.block("broker", str(error))
+            log.warning("broker.unreachable", reason=str(error))
+            return False
+        self._readiness.clear("broker")
+        self._open = frozenset(topic for topic in self._wiring.outputs if self._judge(topic))
+        return len(self._open) == len(self._wiring.outputs)
+
+    def _create_missing(self) -> bool:
+        missing = {}
+        for topic, outputs in self._wiring.outputs.items():
+            facts = self._directory.facts(topic)
+            if facts is not None:
+                missing.update({o: facts.partitions for o in outputs if self._directory.facts(o) is None})
+        self._directory.create(missing)
+        return bool(missing)
+
+    def _judge(self, topic: str) -> bool:
+        needed = sorted({topic, *self._wiring.outputs[topic]})
+        missing = [name for name in needed if self._directory.facts(name) is None]
+        if missing:
+            reason = f"{topic}: waiting for {', '.join(missing)}: create it, or set kafka.create_topics"
+            if self._readiness.block(f"topic:{topic}", reason):
+                log.warning("topic.missing", topic=topic, missing=missing)
+            return False
+        self._readiness.clear(f"topic:{topic}")
+        return True
