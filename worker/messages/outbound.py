@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from worker.types import JsonValue, ModelStamp
+from worker.types import ModelStamp
 
 CONTRACT = 1
 """Rises only with a breaking change."""
@@ -120,8 +120,6 @@ class PredictionMessage(BaseModel):
     text: TextField = Field(description="How much of the text the model saw.")
     pairs: PairsField = Field(description="What the prediction cost.")
     scored_at: str = Field(description="When it was decided, RFC 3339 in UTC.")
-    event: dict[str, JsonValue] | None = Field(
-        default=None, description="The input event, byte for byte; envelope only."
-    )
+    event: dict[str, object] | None = Field(default=None, description="The input event, byte for byte; envelope only.")
     event_base64: str | None = Field(default=None, description="The input value, where it is not JSON; envelope only.")
     event_omitted: bool | None = Field(default=None, description="True where the event would not fit into the record.")

@@ -1,0 +1,182 @@
+"""The configuration: one tree; the command line goes before the environment, that before the file and its defaults."""
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, ValidationError, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
+
+from worker.documents import DocumentError, MisfitError, first_problem, key_path, read_document
+from worker.errors import ConfigError
+from worker.messages.binding import Binding
+from worker.messages.outbound import MAX_RECORD_BYTES
+from worker.settings import MAX_BYTES, OWNED_BY_THE_WORKER, Batching, Http, Kafka, Limits, Schemas
+from worker.types import JsonValue
+
+Engine = Literal["auto", "tensorrt", "pytorch", "openvino", "t5_rank", "gliclass", "fake"]
+Precision = Literal["auto", "float32", "float16", "bfloat16", "int8", "float8"]
+
+
+_ENV_PREFIX = "WORKER_"
+_SECRET = re.compile(r"password|secret|\.pem$|jaas", re.IGNORECASE)
+_RELATIVE_TO_FILE = (
+    ("schemas", "directory"),
+    ("cache_dir",),
+    ("kafka", "sasl_password_file"),
+    ("kafka", "ssl_key_password_file"),
+    ("kafka", "ssl_ca_location"),
+    ("kafka", "ssl_certificate_location"),
+    ("kafka", "ssl_key_location"),
+)
+
+
+class Config(BaseSettings):
+    """Everything that can be set. `kafka.bootstrap_servers`, `kafka.group_id` and `topics` have no default."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", hide_input_in_errors=True, env_prefix=_ENV_PREFIX, env_nested_delimiter="__"
+    )
+
+    kafka: Kafka = Field(description="The cluster, and the group.")
+    delivery: Literal["exactly_once", "at_least_once"] = Field(
+        default="exactly_once", description="`at_least_once` has lower latency, and may publish twice after a crash."
+    )
+    model: Annotated[str, Field(min_length=1)] = Field(
+        default="bundled", description="`bundled`, a folder, or a Hugging Face id@revision."
+    )
+    engine: Engine = Field(default="auto", description="What runs the model; `auto` chooses and says why.")
+    precision: Precision = Field(default="auto", description="What the model computes in.")
+    strict: bool = Field(default=False, description="True: never fall back to another engine.")
+    cache_dir: Path | None = Field(default=None, description="For built engines; null: the user's cache folder.")
+    limits: Limits = Field(default=Limits(), description="What one message may ask for, and what may be in flight.")
+    schemas: Schemas = Field(default=Schemas(), description="Where label schemas come from.")
+    batching: Batching = Field(default=Batching(), description="How pairs are put together for the engine.")
+    http: Http = Field(default=Http(), description="Health and metrics.")
+    drain_seconds: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = Field(
+        default=30.0, description="How long to finish what was read when told to stop."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least that is logged.")
+    topics: Annotated[tuple[Binding, ...], Field(min_length=1)] = Field(description="What to read, and how.")
+
+    @property
+    def max_record_bytes(self) -> int:
+        """The largest record that the client will send."""
+        return int(self.kafka.librdkafka.get(MAX_BYTES, MAX_RECORD_BYTES))
+
+    @model_validator(mode="after")
+    def _agrees_with_itself(self) -> Self:
+        for path, expected in _contradictions(self):
+            raise MisfitError(path, expected)
+        return self
+
+
+def load_config(path: Path, overrides: Mapping[str, JsonValue] | None = None) -> Config:
+    """The configuration that the file at `path` gives, with the environment and then `overrides` going before it.
+
+    Paths in the file are relative to its folder. Blocks.
+
+    Raises:
+        ConfigError: it cannot be used; names the file (or the variable), the key and what was expected.
+    """
+    document = _read(path)
+    given = dict(overrides or {})
+
+    class Layered(Config):
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,
+            file_secret_settings: PydanticBaseSettingsSource,
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            del init_settings, dotenv_settings, file_secret_settings
+            return InitSettingsSource(settings_cls, given), env_settings, InitSettingsSource(settings_cls, document)
+
+    try:
+        _refuse_secrets(document)
+        _refuse_secrets(given)
+        config: Config = Layered()  # type: ignore[call-arg]  # the sources bring them
+        config.kafka.connection()
+    except ValidationError as error:
+        problem = first_problem(error)
+        raise ConfigError(f"{_origin(problem.path, given) or path}: {problem}") from None
+    except SettingsError as error:
+        raise ConfigError(f"environment: expected JSON; {error}") from None
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    return config
+
+
+def _read(path: Path) -> dict[str, JsonValue]:
+    try:
+        document = read_document(path)
+    except DocumentError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    if not isinstance(document, dict):
+        raise ConfigError(f"{path}: expected a mapping with kafka and topics")
+    folder = path.absolute().parent
+    for *parents, key in _RELATIVE_TO_FILE:
+        part: JsonValue = document
+        for parent in parents:
+            part = part.get(parent) if isinstance(part, dict) else None
+        value = part.get(key) if isinstance(part, dict) else None
+        if isinstance(part, dict) and isinstance(value, str):
+            part[key] = str(folder / value)
+    model = document.get("model")
+    if isinstance(model, str) and (model.startswith((".", "/")) or (model != "bundled" and (folder / model).is_dir())):
+        document["model"] = str(folder / model)
+    return document
+
+
+def _refuse_secrets(document: Mapping[str, JsonValue]) -> None:
+    kafka = document.get("kafka")
+    if not isinstance(kafka, dict):
+        return
+    for key in ("sasl_password", "ssl_key_password"):
+        if key in kafka:
+            variable = f"{_ENV_PREFIX}KAFKA__{key.upper()}"
+            raise ConfigError(f"kafka.{key}: expected in the environment ({variable}) or in `kafka.{key}_file`")
+    passed_on = kafka.get("librdkafka")
+    for key in passed_on if isinstance(passed_on, dict) else ():
+        if _SECRET.search(key) and key not in OWNED_BY_THE_WORKER:
+            variable = f"{_ENV_PREFIX}KAFKA__LIBRDKAFKA"
+            raise ConfigError(f"kafka.librdkafka.{key_path([key])}: expected in the environment ({variable}, as JSON)")
+
+
+def _origin(path: str, given: Mapping[str, JsonValue]) -> str | None:
+    """Where the value at `path` was set, if not in the file."""
+    parts = path.split(".")
+    value: JsonValue = dict(given)
+    for part in parts:
+        value = value.get(part) if isinstance(value, dict) else value
+    if value is not None:
+        return "command line"
+    names = {name.upper() for name in os.environ}
+    variables = (_ENV_PREFIX + "__".join(parts[:length]).upper() for length in range(len(parts), 0, -1))
+    return next((f"environment, {variable}" for variable in variables if variable in names), None)
+
+
+def _contradictions(config: Config) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """Keys that are each well formed, and do not go together."""
+    if config.model == "bundled" and config.engine not in {"auto", "openvino", "fake"}:
+        yield ("engine",), "expected 'auto' or 'openvino' with `model: bundled`"
+    inputs: dict[str, int] = {}
+    for index, binding in enumerate(config.topics):
+        first = inputs.setdefault(binding.input, index)
+        if first != index:
+            yield ("topics", index, "input"), f"expected a topic of its own; it is that of topics.{first}"
+    for index, binding in enumerate(config.topics):
+        for key, topic in (("output", binding.output_topic), ("dead_letter", binding.dead_letter_topic)):
+            if topic in inputs:
+                yield ("topics", index, key), f"expected a topic that is not read; topics.{inputs[topic]} reads it"

@@ -1,0 +1,190 @@
+"""What a topic's configuration says about its messages: where things are, what is allowed, what comes out."""
+
+import re
+from functools import cached_property
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from worker.documents import MisfitError
+from worker.messages.inbound import OVERRIDES, InputFields, Pointer, parse_pointer
+from worker.messages.outbound import MAX_RECORD_BYTES, OutputShape
+from worker.messages.reference import parse_reference
+from worker.types import JsonValue
+
+_TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
+_NOT_BUILT_FORMATS = ("json_schema", "avro", "protobuf", "cloudevents")
+_POINTERS = ("text", "id", "labels", "label_schema_from", "hypothesis_template_from", "multi_label_from")
+
+Permission = Literal["allow", "forbid"]
+
+
+def not_built_yet(value: JsonValue) -> None:
+    """Nothing: the value of a key that is reserved.
+
+    Raises:
+        ValueError: the key has a value.
+    """
+    if value is not None:
+        raise ValueError("this version of the worker does not have it; remove the key")
+
+
+def _listed(value: JsonValue) -> JsonValue:
+    return [value] if isinstance(value, str) else value
+
+
+def _is_pointer(pointer: str) -> str:
+    parse_pointer(pointer)
+    return pointer
+
+
+def _is_topic(topic: str) -> str:
+    if topic.startswith("^"):
+        raise ValueError("expected a topic's name; this version of the worker does not have regular expressions")
+    if not _TOPIC.fullmatch(topic) or topic in {".", ".."}:
+        raise ValueError("expected a topic's name: 1 to 249 of A-Z a-z 0-9 . _ -")
+    return topic
+
+
+def _is_pattern(pattern: str) -> str:
+    _is_topic(pattern.replace("{topic}", "topic"))
+    return pattern
+
+
+def _is_reference(reference: str) -> str:
+    if parse_reference(reference) is None:
+        raise ValueError("expected a label schema as name or name@version; `inline` is reserved")
+    return reference
+
+
+def _is_built_format(value: JsonValue) -> JsonValue:
+    if value in _NOT_BUILT_FORMATS:
+        raise ValueError("expected 'json' or 'text'; this version of the worker does not have the other formats")
+    return value
+
+
+def _is_not_blank(text: str) -> str:
+    if not text.strip():
+        raise ValueError("expected a name that is not blank")
+    return text
+
+
+PointerText = Annotated[str, AfterValidator(_is_pointer)]
+TopicName = Annotated[str, AfterValidator(_is_topic)]
+TopicPattern = Annotated[str, AfterValidator(_is_pattern)]
+Reserved = Annotated[None, BeforeValidator(not_built_yet)]
+
+
+class Overrides(BaseModel):
+    """What a message may set for itself."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    labels: Permission = Field(default="allow", description="A label set of its own.")
+    label_schema: Permission = Field(default="allow", description="Another label schema, by name.")
+    hypothesis_template: Permission = Field(default="allow", description="Another hypothesis template.")
+    multi_label: Permission = Field(default="allow", description="Whether labels exclude each other.")
+
+
+class Binding(BaseModel):
+    """One input topic, and what becomes of its events."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    input: TopicName = Field(description="Topic to read.")
+    output: TopicPattern = Field(default="{topic}.predictions", description="Topic for predictions.")
+    dead_letter: TopicPattern = Field(default="{topic}.dlq", description="Topic for what cannot be predicted.")
+    label_schema: Annotated[str, AfterValidator(_is_reference)] | None = Field(
+        default=None, description="Label schema, `name` or `name@version`; null: every message brings its labels."
+    )
+    format: Annotated[Literal["json", "text"], BeforeValidator(_is_built_format)] = Field(
+        default="json", description="`json`: a JSON object. `text`: the value is the text."
+    )
+    text: Annotated[tuple[PointerText, ...], BeforeValidator(_listed), Field(min_length=1)] | None = Field(
+        default=None, description="JSON Pointers of the text, joined by a newline; null: the documented input message."
+    )
+    id: PointerText | None = Field(default=None, description="JSON Pointer of the id; null: topic/partition/offset.")
+    labels: PointerText | None = Field(default=None, description="JSON Pointer of a label set for one message.")
+    label_schema_from: PointerText | None = Field(default=None, description="JSON Pointer of a label schema's name.")
+    hypothesis_template_from: PointerText | None = Field(default=None, description="JSON Pointer of a template.")
+    multi_label_from: PointerText | None = Field(default=None, description="JSON Pointer of a boolean.")
+    overrides: Overrides = Field(default=Overrides(), description="What a message may set for itself.")
+    emit: Literal["envelope", "merge", "prediction"] = Field(
+        default="envelope",
+        description="`envelope`: prediction with the event inside. `merge`: event with the prediction inside. "
+        "`prediction`: no event.",
+    )
+    merge_field: Annotated[str, AfterValidator(_is_not_blank)] = Field(
+        default="prediction", description="Where `merge` puts the prediction; an event that has it is a dead letter."
+    )
+    timestamp: Literal["input", "now"] = Field(
+        default="input", description="Timestamp of a prediction: that of its event, or when it is published."
+    )
+    routes: Reserved = Field(default=None, description="Reserved.")
+    max_age_seconds: Reserved = Field(default=None, description="Reserved.")
+
+    @property
+    def output_topic(self) -> str:
+        """Where its predictions go."""
+        return self.output.replace("{topic}", self.input)
+
+    @property
+    def dead_letter_topic(self) -> str:
+        """Where its dead letters go."""
+        return self.dead_letter.replace("{topic}", self.input)
+
+    @cached_property
+    def input_fields(self) -> InputFields:
+        """Where the values of its events stand."""
+        documented = (
+            InputFields()
+            if self.text is None
+            else InputFields(id=None, labels=None, label_schema=None, hypothesis_template=None, multi_label=None)
+        )
+        permissions = self.overrides.model_dump()
+        return InputFields(
+            format=self.format,
+            text=documented.text if self.text is None else tuple(parse_pointer(pointer) for pointer in self.text),
+            id=_pointer_or(self.id, documented.id),
+            labels=_pointer_or(self.labels, documented.labels),
+            label_schema=_pointer_or(self.label_schema_from, documented.label_schema),
+            hypothesis_template=_pointer_or(self.hypothesis_template_from, documented.hypothesis_template),
+            multi_label=_pointer_or(self.multi_label_from, documented.multi_label),
+            allowed=frozenset(name for name in OVERRIDES if permissions[name] == "allow"),
+        )
+
+    def output_shape(self, max_bytes: int = MAX_RECORD_BYTES) -> OutputShape:
+        """How its predictions are written; `max_bytes` is the largest record that can be sent."""
+        return OutputShape(
+            topic=self.output_topic,
+            emit=self.emit,
+            merge_field=self.merge_field,
+            timestamp=self.timestamp,
+            max_bytes=max_bytes,
+            format=self.format,
+        )
+
+    @model_validator(mode="after")
+    def _agrees_with_itself(self) -> Self:
+        _is_topic_after_filling(self.output_topic, "output")
+        _is_topic_after_filling(self.dead_letter_topic, "dead_letter")
+        if self.output_topic == self.dead_letter_topic:
+            raise MisfitError(("dead_letter",), "expected a topic other than `output`")
+        if self.format == "text":
+            for name in _POINTERS:
+                if getattr(self, name) is not None:
+                    raise MisfitError((name,), "expected only with `format: json`; the whole value is the text")
+            if self.emit == "merge":
+                raise MisfitError(("emit",), "expected 'envelope' or 'prediction'; a text has no fields to merge into")
+        return self
+
+
+def _is_topic_after_filling(topic: str, key: str) -> None:
+    try:
+        _is_topic(topic)
+    except ValueError as error:
+        raise MisfitError((key,), str(error)) from None
+
+
+def _pointer_or(written: str | None, default: Pointer | None) -> Pointer | None:
+    return default if written is None else parse_pointer(written)

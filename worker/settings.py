@@ -1,0 +1,171 @@
+"""The parts of the configuration: what can be set of the cluster, of limits, of batches."""
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
+
+from worker.documents import MisfitError
+from worker.errors import ConfigError
+from worker.messages.binding import Reserved
+from worker.messages.outbound import MAX_RECORD_BYTES
+from worker.types import JsonValue
+
+
+def _is_plain(value: JsonValue) -> JsonValue:
+    if not isinstance(value, (str, int)):
+        raise ValueError("expected a string, an integer, true or false")  # noqa: TRY004 - pydantic catches this one
+    return value
+
+
+LibrdkafkaSettings = dict[str, Annotated[str | int | bool, BeforeValidator(_is_plain)]]
+
+MAX_BYTES = "message.max.bytes"
+OWNED_BY_THE_WORKER = {
+    "allow.auto.create.topics": "topics are created by `kafka.create_topics` or not at all",
+    "auto.offset.reset": "set `kafka.start`",
+    "bootstrap.servers": "set `kafka.bootstrap_servers`",
+    "client.id": "it is made of the group and the instance",
+    "enable.auto.commit": "offsets are committed with the predictions",
+    "enable.auto.offset.store": "offsets are committed with the predictions",
+    "enable.idempotence": "nothing is to be published twice",
+    "group.id": "set `kafka.group_id`",
+    "group.instance.id": "set `kafka.instance_id` and `kafka.static_membership`",
+    "group.protocol": "set `kafka.group_protocol`",
+    "group.remote.assignor": "the server chooses",
+    "isolation.level": "events of aborted transactions are not to be predicted",
+    "partition.assignment.strategy": "partitions are handed over one by one",
+    "sasl.mechanism": "set `kafka.sasl_mechanism`",
+    "sasl.mechanisms": "set `kafka.sasl_mechanism`",
+    "sasl.password": "set WORKER_KAFKA__SASL_PASSWORD or `kafka.sasl_password_file`",
+    "sasl.username": "set `kafka.sasl_username`",
+    "security.protocol": "set `kafka.security_protocol`",
+    "ssl.ca.location": "set `kafka.ssl_ca_location`",
+    "ssl.certificate.location": "set `kafka.ssl_certificate_location`",
+    "ssl.key.location": "set `kafka.ssl_key_location`",
+    "ssl.key.password": "set WORKER_KAFKA__SSL_KEY_PASSWORD or `kafka.ssl_key_password_file`",
+    "transaction.timeout.ms": "set `kafka.transaction_timeout_ms`",
+    "transactional.id": "it is made of the group and the instance",
+}
+"""Settings of the client that the promises rest on, or that have a key of their own: why, or which."""
+
+Positive = Annotated[int, Field(gt=0)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class Kafka(_Part):
+    """The cluster, and how the worker takes part in it."""
+
+    bootstrap_servers: Annotated[str, Field(min_length=1)] = Field(description="host:port, several with commas.")
+    group_id: Annotated[str, Field(min_length=1)] = Field(description="Consumer group that the workers share.")
+    instance_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,200}$")] | None = Field(
+        default=None, description="Name of this process that outlives it, as a pod's; null: a random one per start."
+    )
+    static_membership: bool = Field(default=False, description="True: `instance_id` is also the group.instance.id.")
+    group_protocol: Literal["classic", "consumer"] = Field(default="classic", description="Rebalance protocol.")
+    start: Literal["earliest", "latest", "error"] = Field(
+        default="earliest", description="Where to begin in a partition for which the group has committed nothing."
+    )
+    create_topics: bool = Field(default=False, description="True: create missing output and dead letter topics.")
+    security_protocol: Literal["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"] = Field(
+        default="plaintext", description="How to connect."
+    )
+    sasl_mechanism: str | None = Field(default=None, description="PLAIN, SCRAM-SHA-512, …")
+    sasl_username: str | None = Field(default=None, description="User of the SASL mechanism.")
+    sasl_password: SecretStr | None = Field(default=None, description="Its password; from the environment only.")
+    sasl_password_file: Path | None = Field(default=None, description="File that holds the password.")
+    ssl_ca_location: Path | None = Field(default=None, description="File of the certificates to trust.")
+    ssl_certificate_location: Path | None = Field(default=None, description="File of the client's certificate.")
+    ssl_key_location: Path | None = Field(default=None, description="File of the client's key.")
+    ssl_key_password: SecretStr | None = Field(default=None, description="The key's; from the environment only.")
+    ssl_key_password_file: Path | None = Field(default=None, description="File that holds the key's password.")
+    transaction_timeout_ms: Annotated[int, Field(ge=1000)] = Field(
+        default=30_000, description="After which the broker aborts a transaction that its worker left behind."
+    )
+    librdkafka: LibrdkafkaSettings = Field(
+        default_factory=dict, repr=False, description="Further settings of the client, passed on as they are."
+    )
+
+    def connection(self) -> LibrdkafkaSettings:
+        """Settings of librdkafka for reaching the cluster, secrets included: never to be printed. Reads files.
+
+        Raises:
+            ConfigError: a file that holds a secret cannot be read.
+        """
+        given: dict[str, str | None] = {
+            "bootstrap.servers": self.bootstrap_servers,
+            "security.protocol": self.security_protocol,
+            "sasl.mechanisms": self.sasl_mechanism,
+            "sasl.username": self.sasl_username,
+            "sasl.password": _secret(self.sasl_password, self.sasl_password_file, "kafka.sasl_password_file"),
+            "ssl.ca.location": _text(self.ssl_ca_location),
+            "ssl.certificate.location": _text(self.ssl_certificate_location),
+            "ssl.key.location": _text(self.ssl_key_location),
+            "ssl.key.password": _secret(
+                self.ssl_key_password, self.ssl_key_password_file, "kafka.ssl_key_password_file"
+            ),
+        }
+        return {**self.librdkafka, **{name: value for name, value in given.items() if value is not None}}
+
+    @model_validator(mode="after")
+    def _agrees_with_itself(self) -> Self:
+        if self.static_membership and self.instance_id is None:
+            raise MisfitError(("static_membership",), "expected `kafka.instance_id` beside it")
+        for key in ("sasl_password", "ssl_key_password"):
+            if getattr(self, key) is not None and getattr(self, f"{key}_file") is not None:
+                raise MisfitError((f"{key}_file",), "expected either the file or the environment variable, not both")
+        for name in self.librdkafka:
+            if name in OWNED_BY_THE_WORKER:
+                raise MisfitError(("librdkafka", name), f"expected not to be set here: {OWNED_BY_THE_WORKER[name]}")
+        if not str(self.librdkafka.get(MAX_BYTES, MAX_RECORD_BYTES)).isdecimal():
+            raise MisfitError(("librdkafka", MAX_BYTES), "expected a number of bytes")
+        return self
+
+
+class Limits(_Part):
+    """What one message may ask for, and what may be in flight."""
+
+    text_bytes: Positive = Field(default=262_144, description="Most UTF-8 bytes of a text.")
+    labels: Positive = Field(default=1000, description="Most labels of one set.")
+    label_bytes: Positive = Field(default=1024, description="Most UTF-8 bytes of a label, hypothesis or template.")
+    pairs: Positive = Field(default=4096, description="Most pairs of text and hypothesis for one message.")
+    in_flight_records: Positive = Field(default=4000, description="Records read and not yet published, at most.")
+    in_flight_bytes: Positive = Field(default=64 * 1024 * 1024, description="Their bytes, at most.")
+
+
+class Schemas(_Part):
+    """Where label schemas come from."""
+
+    directory: Path | None = Field(default=None, description="Folder of .yaml, .yml and .json documents, watched.")
+    topic: Reserved = Field(default=None, description="Reserved.")
+    status_topic: Reserved = Field(default=None, description="Reserved.")
+
+
+class Batching(_Part):
+    """How pairs are put together for the engine."""
+
+    max_tokens: Positive | None = Field(default=None, description="Padded tokens per batch; null: the engine's best.")
+    latency_target_ms: Positive = Field(default=200, description="How long a record may wait for others.")
+
+
+class Http(_Part):
+    """Health, metrics and the label schemas in force."""
+
+    host: str = Field(default="127.0.0.1", description="Address to listen on.")
+    port: Annotated[int, Field(ge=0, le=65535)] = Field(default=8080, description="Port; 0: any free one.")
+
+
+def _secret(value: SecretStr | None, file: Path | None, key: str) -> str | None:
+    if file is None:
+        return value.get_secret_value() if value is not None else None
+    try:
+        return file.read_text(encoding="utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError):
+        raise ConfigError(f"{key}: expected a file that can be read, in UTF-8") from None
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
