@@ -14,8 +14,8 @@ from worker.flow import (
     Event,
     Finish,
     Flush,
-    InFlight,
     Inbox,
+    InFlight,
     NotAdmitted,
     PairQueue,
     PartitionsGone,
@@ -125,9 +125,7 @@ class Delivery:
         return max(0.0, self._oldest_seconds + self._cadence.interval_seconds - self._parts.clock.monotonic())
 
     def _is_due(self) -> bool:
-        return bool(self._finished) and (
-            len(self._finished) >= self._cadence.records or self._patience_seconds() <= 0
-        )
+        return bool(self._finished) and (len(self._finished) >= self._cadence.records or self._patience_seconds() <= 0)
 
     def _admit(self, event: Event) -> None:
         assert isinstance(event, Admitted)  # noqa: S101  the handler table says so

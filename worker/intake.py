@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import structlog
 
 from worker.errors import ErrorCode, MessageError, Stage
-from worker.flow import Admitted, InFlight, Inbox, NotAdmitted, PairQueue
+from worker.flow import Admitted, Inbox, InFlight, NotAdmitted, PairQueue
 from worker.labels.schema import LabelSchema
 from worker.observability.metrics import Metrics
 from worker.pipeline.planning import PairPlan, plan_pairs

@@ -1,8 +1,8 @@
 """The loop: poll, admit, score, deliver. Only this module knows the order of the steps.
 
-Three threads. The poll thread (the caller of `run`) takes records in; the engine thread scores batches; the
-delivery thread publishes. What stands between them is in `flow`; when it is full the poll thread pauses its partitions and
-keeps polling, so the group never loses a member to a slow engine. A thread that dies ends the process.
+Three threads. The poll thread (the caller of `run`) takes records in; the engine thread scores batches; the delivery
+thread publishes. What stands between them is in `flow`; when it is full the poll thread pauses its partitions and keeps
+polling, so the group never loses a member to a slow engine. A thread that dies ends the process.
 """
 
 import threading
@@ -15,7 +15,7 @@ from worker.clock import Clock
 from worker.delivery import Delivery
 from worker.engines.base import Engine
 from worker.errors import EngineError, ErrorCode, FatalError, Stage, WorkerError
-from worker.flow import BatchFailed, BatchScored, Finish, Flush, InFlight, Inbox, PairQueue, PartitionsGone
+from worker.flow import BatchFailed, BatchScored, Finish, Flush, Inbox, InFlight, OfferedPositions, PairQueue, PartitionsGone
 from worker.intake import Intake
 from worker.kafka.consumer import RecordConsumer
 from worker.observability.health import Heartbeats, Readiness
@@ -47,6 +47,7 @@ class ProcessorParts:
     inbox: Inbox
     pairs: PairQueue
     in_flight: InFlight
+    offered: OfferedPositions
     is_open: Callable[[str], bool]
     """Whether records of a topic may be taken in: its outputs and its label schema are there."""
     metrics: Metrics
@@ -114,6 +115,7 @@ class StreamProcessor:
         parts.metrics.partitions_paused.set(parts.consumer.apply_holds())
         room = max(1, min(POLL_RECORDS, parts.in_flight.room()))
         records = parts.consumer.poll(room, POLL_SECONDS)
+        parts.consumer.commit(parts.offered.take(), wait=False)
         if records:
             parts.intake.admit(records)
         parts.metrics.records_in_flight.set(parts.in_flight.records)
@@ -143,6 +145,7 @@ class StreamProcessor:
         parts.inbox.put(Finish())
         self._engine_thread.join()
         self._delivery_thread.join()
+        parts.consumer.commit(parts.offered.take(), wait=True)
         parts.consumer.close()
 
     def waiting(self) -> None:
@@ -165,6 +168,7 @@ class StreamProcessor:
         self._parts.inbox.put(Flush(done))
         if not done.wait(REVOKE_SECONDS):
             log.warning("partition.revoked_uncommitted", budget_seconds=REVOKE_SECONDS)
+        self._parts.consumer.commit(self._parts.offered.take(), wait=True)
 
     def gone(self, partitions: frozenset[TopicPartition]) -> None:
         """Partitions are no longer ours: drop what is in flight."""

@@ -4,6 +4,9 @@ import secrets
 
 from worker.settings import Kafka
 
+ClientSettings = dict[str, str | int | float]
+"""What librdkafka is configured with."""
+
 MAX_POLL_INTERVAL_MS = 300_000
 STABLE_FETCH_KILOBYTES = 16_384
 """Prefetch per consumer: a few batches for any engine; the client's default of 64 MiB is memory for nothing."""
@@ -14,7 +17,7 @@ def instance_name(kafka: Kafka) -> str:
     return kafka.instance_id or secrets.token_hex(6)
 
 
-def connection(kafka: Kafka, instance: str) -> dict[str, object]:
+def connection(kafka: Kafka, instance: str) -> ClientSettings:
     """Settings for reaching the cluster, secrets included: never to be printed.
 
     Raises:
@@ -28,9 +31,9 @@ def connection(kafka: Kafka, instance: str) -> dict[str, object]:
     }
 
 
-def consumer_settings(kafka: Kafka, instance: str) -> dict[str, object]:
+def consumer_settings(kafka: Kafka, instance: str) -> ClientSettings:
     """Settings of the one consumer: offsets travel only with the outputs, only committed records are read."""
-    settings: dict[str, object] = {
+    settings: ClientSettings = {
         "queued.max.messages.kbytes": STABLE_FETCH_KILOBYTES,
         "fetch.wait.max.ms": 50,
         "fetch.queue.backoff.ms": 50,
@@ -51,9 +54,9 @@ def consumer_settings(kafka: Kafka, instance: str) -> dict[str, object]:
     return settings
 
 
-def producer_settings(kafka: Kafka, instance: str, *, transactional: bool) -> dict[str, object]:
+def producer_settings(kafka: Kafka, instance: str, *, transactional: bool) -> ClientSettings:
     """Settings of the one producer."""
-    settings: dict[str, object] = {
+    settings: ClientSettings = {
         "linger.ms": 5,
         "compression.type": "lz4",
         "retry.backoff.ms": 20,

@@ -1,7 +1,8 @@
 """Step 1: records from the broker, and what happens when partitions come and go.
 
 The consumer belongs to the poll thread alone: since 2.16 confluent-kafka lets no other thread use it while one is
-inside `consume`, not even to ask. What others need (epochs, membership) lies in `offsets.Assignment`, renewed after every poll.
+inside `consume`, not even to ask. What others need (epochs, membership) lies in `offsets.Assignment`, renewed after
+every poll.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,6 +20,7 @@ from confluent_kafka import (
 from confluent_kafka import TopicPartition as KafkaPartition
 
 from worker.errors import FatalError
+from worker.kafka.clients import ClientSettings
 from worker.kafka.offsets import Assignment, GroupOffsets
 from worker.types import Record, TopicPartition
 
@@ -53,7 +55,7 @@ class RecordConsumer:
 
     def __init__(
         self,
-        settings: Mapping[str, object],
+        settings: ClientSettings,
         group: GroupOffsets,
         start: str,
         assignment: Assignment,
@@ -117,7 +119,10 @@ class RecordConsumer:
         if not offsets:
             return
         try:
-            self._consumer.commit(offsets=offsets, asynchronous=not wait)
+            if wait:
+                self._consumer.commit(offsets=offsets, asynchronous=False)
+            else:
+                self._consumer.commit(offsets=offsets)
         except KafkaException as error:
             log.warning("consumer.commit_failed", reason=error.args[0].name())
 
@@ -166,7 +171,7 @@ class RecordConsumer:
             epoch=epoch,
             key=_bytes(message.key()),
             value=_bytes(message.value()),
-            headers=tuple((name, _bytes(value)) for name, value in message.headers() or ()),
+            headers=tuple((name, _bytes(value)) for name, value in _headers(message)),
             timestamp_ms=None if kind == TIMESTAMP_NOT_AVAILABLE else timestamp_ms,
         )
 
@@ -192,9 +197,7 @@ class RecordConsumer:
             f"{low}. To go on from there, set the group's offset with kafka-consumer-groups --reset-offsets"
         )
 
-    def _guarded(
-        self, callback: Callable[[frozenset[TopicPartition]], None], partitions: list[KafkaPartition]
-    ) -> None:
+    def _guarded(self, callback: Callable[[frozenset[TopicPartition]], None], partitions: list[KafkaPartition]) -> None:
         """No exception may leave a callback: `consume` would throw away the records it has already gathered."""
         try:
             callback(frozenset(TopicPartition(p.topic, p.partition) for p in partitions))
@@ -254,7 +257,7 @@ class RecordConsumer:
         if self._start == "earliest" or partition.topic in topics_read:
             return OFFSET_BEGINNING
         end = self._watermarks(partition)[1]
-        # Committed at once: were the partition to move before its first record, the next owner would skip to a later end.
+        # Committed at once: should the partition move before its first record, the next owner must not skip further.
         self._consumer.commit(offsets=[KafkaPartition(*partition, end)], asynchronous=False)
         return end
 
@@ -276,6 +279,11 @@ class RecordConsumer:
     def _resume(self, partitions: Iterable[TopicPartition]) -> None:
         if listed := _kafka_partitions(partitions):
             self._consumer.resume(listed)
+
+
+def _headers(message: Message) -> list[tuple[str, str | bytes | None]]:
+    headers = message.headers()
+    return list(headers.items() if isinstance(headers, dict) else headers or ())
 
 
 def _bytes(value: str | bytes | None) -> bytes | None:

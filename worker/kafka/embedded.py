@@ -183,7 +183,9 @@ class EmbeddedKafka:
             try:
                 self._home.mkdir(parents=True, exist_ok=True)
             except OSError as error:
-                raise ConfigError(f"{self._home} cannot be used as the broker's data folder: {error.strerror}") from error
+                raise ConfigError(
+                    f"{self._home} cannot be used as the broker's data folder: {error.strerror}"
+                ) from error
         return self._home
 
     def _data_dir(self) -> Path:
@@ -203,7 +205,12 @@ class EmbeddedKafka:
         with (home / "server.log").open("wb") as log:
             # A session of its own: Ctrl-C in a terminal reaches us alone, and we stop it in order.
             self._server = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, cwd=home, start_new_session=True
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=home,
+                start_new_session=True,
             )
         doomed = "" if self._settings.data_dir else str(home)
         self._watcher = subprocess.Popen(

@@ -118,9 +118,7 @@ def stored_cluster_id(data_dir: Path) -> str | None:
     return next((line.removeprefix("cluster.id=") for line in lines if line.startswith("cluster.id=")), None)
 
 
-def format_storage(
-    java: KafkaJava, properties: Path, data_dir: Path, format_arguments: Sequence[str] = ()
-) -> str:
+def format_storage(java: KafkaJava, properties: Path, data_dir: Path, format_arguments: Sequence[str] = ()) -> str:
     """Format `data_dir` under a new cluster id, which is returned. Blocks.
 
     All that Kafka's own tool writes beside the ids is the same for every node of a version; it is kept from the

@@ -13,6 +13,7 @@ from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException
 from confluent_kafka import TopicPartition as KafkaPartition
 from confluent_kafka.admin import AdminClient
 
+from worker.kafka.clients import ClientSettings
 from worker.types import Finished, TopicPartition
 
 _MAGIC = b"CGMDv2:"
@@ -78,8 +79,8 @@ def names_member(membership: bytes) -> bool:
     """Whether librdkafka's consumer group metadata names a member of a generation.
 
     Metadata without one commits unchecked (seen on Kafka 4.3.1: it moved another member's offset backwards).
-    Layout (librdkafka, rd_kafka_consumer_group_metadata_write): magic, int32 generation in the host's order, group id, member id and
-    instance id, each ended by a zero byte.
+    Layout (librdkafka, rd_kafka_consumer_group_metadata_write): magic, int32 generation in the host's order, group id,
+    member id and instance id, each ended by a zero byte.
     """
     if not membership.startswith(_MAGIC):
         message = "This is a bug. librdkafka's consumer group metadata has a layout that is not known here."
@@ -112,7 +113,7 @@ class GroupOffsets:
     Not over the consumer: confluent-kafka lets no other thread use it while one is inside `consume`.
     """
 
-    def __init__(self, client: Mapping[str, object], group_id: str, *, timeout_seconds: float = 5.0) -> None:
+    def __init__(self, client: ClientSettings, group_id: str, *, timeout_seconds: float = 5.0) -> None:
         """`client` holds librdkafka's connection settings."""
         self._admin = AdminClient(dict(client))
         self._group_id = group_id

@@ -31,7 +31,9 @@ class Wiring:
 class OutputWatch:
     """Asks the broker now and then; `is_open` answers at once. `run` is a thread."""
 
-    def __init__(self, directory: TopicDirectory, wiring: Wiring, readiness: Readiness, beat: Callable[[], None]) -> None:
+    def __init__(
+        self, directory: TopicDirectory, wiring: Wiring, readiness: Readiness, beat: Callable[[], None]
+    ) -> None:
         """All inputs are closed until the first answer."""
         self._directory = directory
         self._wiring = wiring

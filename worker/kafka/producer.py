@@ -10,7 +10,7 @@ deadline replace the producer, never abort (a commit that timed out may have hel
 
 import contextlib
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import structlog
@@ -19,9 +19,10 @@ from confluent_kafka import TopicPartition as KafkaPartition
 
 from worker.clock import Clock
 from worker.errors import FatalError
+from worker.kafka.clients import ClientSettings
 from worker.kafka.offsets import Assignment, GroupOffsets, Ownership, commit_positions
 from worker.kafka.topics import TopicDirectory, target_partition
-from worker.types import Finished, OutboundRecord, TopicPartition
+from worker.types import Finished, OutboundRecord
 
 CALL_SECONDS = 2.0
 """How long one transactional call may block before it is repeated."""
@@ -97,7 +98,7 @@ class PublisherParts:
 
     def __init__(
         self,
-        settings: Mapping[str, object],
+        settings: ClientSettings,
         group: GroupOffsets,
         assignment: Assignment,
         topics: TopicDirectory,
@@ -195,7 +196,7 @@ class TransactionalPublisher:
                 return settled + pending
 
     def close(self) -> None:
-        """Drop the producer. A transaction that is surely not committed is aborted; one in doubt is left to its fate."""
+        """Drop the producer. A transaction that is surely not committed is aborted; one in doubt is left alone."""
         producer, self._producer = self._producer, None
         if producer is None:
             return
@@ -207,7 +208,7 @@ class TransactionalPublisher:
     def _transact(self, producer: Producer, finished: Sequence[Finished], ownership: Ownership) -> None:
         offsets = [KafkaPartition(*p, offset) for p, offset in commit_positions(finished).items()]
         self._is_deciding = False
-        self._call(lambda: producer.begin_transaction())
+        self._call(producer.begin_transaction)
         self._began_at = self._clock.monotonic()
         try:
             for each in finished:

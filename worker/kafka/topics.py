@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import structlog
 from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType  # type: ignore[attr-defined]  # re-exported without saying so
 
 from worker.errors import RetryableError
+from worker.kafka.clients import ClientSettings
 
 DEFAULT_MAX_MESSAGE_BYTES = 1_048_588
 """Kafka's own default of `max.message.bytes`, used where the topic's configuration may not be read."""
@@ -27,7 +28,7 @@ class TopicFacts:
 class TopicDirectory:
     """A thread-safe picture of the topics; `refresh` brings it up to date and blocks, all else answers at once."""
 
-    def __init__(self, client: Mapping[str, object], *, timeout_seconds: float = 10.0) -> None:
+    def __init__(self, client: ClientSettings, *, timeout_seconds: float = 10.0) -> None:
         """`client` holds librdkafka's connection settings."""
         self._admin = AdminClient(dict(client))
         self._timeout_seconds = timeout_seconds

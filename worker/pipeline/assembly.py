@@ -96,7 +96,7 @@ class Assembly:
 
         Scores of messages that were dropped meanwhile are ignored.
         """
-        finite = np.isfinite(scores.logits).all(axis=1)
+        finite = np.asarray(np.isfinite(scores.logits).all(axis=1))
         for row, ref in enumerate(batch.refs):
             slot = self._slots.get(ref.message)
             if slot is None or slot.logits is None:

@@ -1,8 +1,8 @@
 """Step 9: from logits to labels.
 
-The order of the arithmetic: template logits averaged, evidence z per label, z / temperature + bias, softmax over the labels (single) or a
-sigmoid each (multi, and a set of one), thresholds, abstention, `top_k`. With one template and no calibration the scores
-are those of the Hugging Face zero-shot classification pipeline.
+The order of the arithmetic: template logits averaged, evidence z per label, z / temperature + bias, softmax over the
+labels (single) or a sigmoid each (multi, and a set of one), thresholds, abstention, `top_k`. With one template and no
+calibration the scores are those of the Hugging Face zero-shot classification pipeline.
 """
 
 from dataclasses import dataclass
@@ -57,7 +57,7 @@ class _Evidence:
 
 
 def _evidence(plan: PairPlan, logits: Float32Array, head: NliHead) -> _Evidence:
-    """How strongly each label is supported: e in single mode, e - c in multi mode, e(h) - e(negative) with a contrast."""
+    """The support of each label: e in single mode, e - c in multi mode, e(h) - e(negative) with a contrast."""
     entailment = logits[:, head.entailment].astype(np.float64)
     contradiction = logits[:, head.contradiction].astype(np.float64)
     contrasted = _is_independent(plan.schema)
@@ -65,8 +65,8 @@ def _evidence(plan: PairPlan, logits: Float32Array, head: NliHead) -> _Evidence:
     def of_label(pairs: LabelPairs) -> Float64Array:
         positive = list(pairs.positive)
         if pairs.negative is not None:
-            return entailment[positive] - entailment[pairs.negative]
-        return entailment[positive] - contradiction[positive] if contrasted else entailment[positive]
+            return np.asarray(entailment[positive] - entailment[pairs.negative])
+        return np.asarray(entailment[positive] - contradiction[positive] if contrasted else entailment[positive])
 
     each = [of_label(pairs) for pairs in plan.labels]
     templates = max(len(values) for values in each)

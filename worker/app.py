@@ -1,0 +1,264 @@
+"""The composition root: a configuration becomes a worker that runs."""
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+
+import structlog
+
+from worker.clock import Clock, SystemClock
+from worker.config import Config
+from worker.delivery import Cadence, Delivery, DeliveryParts, Encoder
+from worker.engines.load import EngineChoice, LoadedModel, load_engine
+from worker.errors import ConfigError
+from worker.flow import Bounds, InFlight, Inbox, OfferedPositions, PairQueue
+from worker.intake import Intake, IntakeParts
+from worker.kafka.at_least_once import AtLeastOncePublisher
+from worker.kafka.clients import connection, consumer_settings, instance_name, producer_settings
+from worker.kafka.consumer import RecordConsumer
+from worker.kafka.offsets import Assignment, GroupOffsets
+from worker.kafka.output_watch import OutputWatch, Wiring
+from worker.kafka.producer import Publisher, PublisherParts, TransactionalPublisher
+from worker.kafka.topics import TopicDirectory
+from worker.labels.registry import LabelRegistry
+from worker.labels.schema import LabelSchema
+from worker.labels.sources import DirectorySource
+from worker.messages.binding import Binding
+from worker.messages.codec import decode, encode, utc_timestamp
+from worker.messages.dead_letter import dead_letter
+from worker.messages.outbound import Stamps
+from worker.observability.health import Heartbeats, HealthServer, Readiness
+from worker.observability.metrics import Metrics
+from worker.pipeline.assembly import Scored
+from worker.pipeline.batching import Batcher
+from worker.pipeline.decision import ModelView
+from worker.pipeline.tokenization import PairTokenizer
+from worker.processor import ProcessorParts, StreamProcessor
+from worker.types import OutboundRecord, Prediction, Record, Refusal, Request
+
+QUEUED_BATCHES = 16
+"""Batches that may wait for the engine: about a second's work, so that a rebalance or a stop throws little away."""
+TRANSACTION_RECORDS = 2_000
+"""Finished records that make a transaction at once: a transaction costs 5 to 15 ms on one broker, however large."""
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """A worker that can be run once."""
+
+    processor: StreamProcessor
+    topics: tuple[str, ...]
+    http: HealthServer
+    labels: LabelRegistry
+    metrics: Metrics
+
+    def run(self, *, until_end: bool = False) -> None:
+        """Work until stopped; with `until_end` up to the end offsets seen now. Blocks.
+
+        Raises:
+            WorkerError: the worker must not go on.
+        """
+        self.processor.run(list(self.topics), until_end=until_end)
+
+    def stop(self) -> None:
+        """Finish what is in flight and end. From any thread."""
+        self.processor.stop()
+
+
+class Assembler:
+    """Puts the parts together; each method makes one room's."""
+
+    def __init__(self, config: Config, clock: Clock) -> None:
+        self.config = config
+        self.clock = clock
+        self.metrics = Metrics()
+        self.heartbeats = Heartbeats(clock)
+        self.readiness = Readiness()
+        self.bindings = {binding.input: binding for binding in config.topics}
+        self.instance = instance_name(config.kafka)
+        self.client = connection(config.kafka, self.instance)
+        self.directory = TopicDirectory(self.client)
+        self.assignment = Assignment()
+        self.labels = LabelRegistry()
+        self.stop = threading.Event()
+
+    def load_labels(self) -> DirectorySource | None:
+        """Read the label schemas; a broken one stops the start.
+
+        Raises:
+            SchemaError: a document is wrong.
+            ConfigError: a binding needs schemas and there is no source of them.
+        """
+        directory = self.config.schemas.directory
+        if directory is None:
+            for binding in self.config.topics:
+                if binding.label_schema is not None:
+                    raise ConfigError(f"topics: {binding.input} has a label_schema; set schemas.directory")
+            return None
+        source = DirectorySource(directory)
+        source.load_or_raise(self.labels)
+        return source
+
+    def in_flight(self, token_budget: int) -> InFlight:
+        """The bound on what is admitted."""
+        limits = self.config.limits
+        return InFlight(Bounds(limits.in_flight_records, limits.in_flight_bytes, QUEUED_BATCHES * token_budget))
+
+    def decode(self, record: Record) -> Request:
+        """Step 2 under the binding of the record's topic."""
+        return decode(record, self.bindings[record.topic].input_fields, self.config.limits)
+
+    def resolve(self, request: Request, topic: str) -> LabelSchema:
+        """Step 3 under the binding of the topic."""
+        return self.labels.resolve(request, self.bindings[topic].label_schema, self.config.limits)
+
+    def encoder(self, model: LoadedModel) -> Encoder:
+        """Step 10 for every binding."""
+
+        def of_prediction(prediction: Prediction, scored: Scored) -> OutboundRecord:
+            schema, binding = scored.plan.schema, self.bindings[scored.record.topic]
+            stamps = Stamps(
+                schema.name,
+                schema.version,
+                schema.digest,
+                model.engine.info.stamp,
+                utc_timestamp(int(self.clock.wall() * 1000)) or "",
+            )
+            shape = binding.output_shape(self._max_bytes(binding.output_topic))
+            return encode(prediction, scored.plan.request, scored.record, stamps, shape)
+
+        def of_refusal(record: Record, refusal: Refusal) -> OutboundRecord:
+            topic = self.bindings[record.topic].dead_letter_topic
+            return dead_letter(record, refusal, topic, max_bytes=self._max_bytes(topic))
+
+        return Encoder(of_prediction, of_refusal)
+
+    def publisher(
+        self, wait: Callable[[float], bool], group: GroupOffsets, offered: OfferedPositions
+    ) -> Publisher:
+        """Exactly-once or at-least-once, as configured."""
+        is_exactly_once = self.config.delivery == "exactly_once"
+        settings = producer_settings(self.config.kafka, self.instance, transactional=is_exactly_once)
+        parts = PublisherParts(settings, group, self.assignment, self.directory)
+        if is_exactly_once:
+            return TransactionalPublisher(parts, self.clock, wait, self._note_trouble)
+        return AtLeastOncePublisher(parts, wait, self._note_trouble, offered.offer)
+
+    def watch(self) -> OutputWatch:
+        """Who keeps inputs closed whose outputs are missing."""
+        outputs = {
+            binding.input: frozenset({binding.output_topic, binding.dead_letter_topic})
+            for binding in self.config.topics
+        }
+        wiring = Wiring(outputs, self.config.kafka.create_topics)
+        return OutputWatch(self.directory, wiring, self.readiness, lambda: self.heartbeats.beat("topics"))
+
+    def has_labels(self, topic: str) -> bool:
+        """Whether the schema that the topic's binding names is there."""
+        name = self.bindings[topic].label_schema
+        if name is None or self.labels.find(name) is not None:
+            self.readiness.clear(f"schema:{topic}")
+            return True
+        self.readiness.block(f"schema:{topic}", f"{topic}: its label schema {name} is not there")
+        return False
+
+    def _max_bytes(self, topic: str) -> int:
+        return min(self.config.max_record_bytes, self.directory.max_message_bytes(topic))
+
+    def _note_trouble(self, reason: str | None) -> None:
+        if reason is None:
+            self.readiness.clear("publish")
+        else:
+            self.readiness.block("publish", reason)
+
+
+@contextmanager
+def open_worker(config: Config, clock: Clock | None = None) -> Iterator[Worker]:
+    """A worker with everything loaded and checked, ready to run; closes what it opened.
+
+    The engine is loaded and warm before the group is joined, so that no partition waits for it.
+
+    Raises:
+        WorkerError: something it needs is wrong or missing; the message says what and how to mend it.
+    """
+    make = Assembler(config, clock or SystemClock())
+    http = HealthServer(
+        host=config.http.host,
+        port=config.http.port,
+        metrics=make.metrics,
+        readiness=make.readiness,
+        heartbeats=make.heartbeats,
+        schemas=make.labels.describe,
+    )
+    make.readiness.block("engine", "the model is being loaded")
+    make.readiness.block("assignment", "no partition has been assigned yet")
+    with http:
+        source = make.load_labels()
+        model = load_engine(
+            EngineChoice(config.model, config.engine, config.precision, strict=config.strict, cache_dir=config.cache_dir)
+        )
+        try:
+            model.engine.warm_up()
+            make.readiness.clear("engine")
+            log.info("engine.loaded", engine=model.engine.info.stamp.engine, why=model.why)
+            watch = make.watch()
+            watch.look()
+            processor = _processor(make, model, watch)
+            background = [threading.Thread(target=watch.run, args=(make.stop,), name="topics", daemon=True)]
+            if source is not None:
+                arguments = (make.labels, make.stop)
+                background.append(threading.Thread(target=source.watch, args=arguments, name="labels", daemon=True))
+            for thread in background:
+                thread.start()
+            yield Worker(processor, tuple(make.bindings), http, make.labels, make.metrics)
+        finally:
+            make.stop.set()
+            model.engine.close()
+
+
+def _processor(make: Assembler, model: LoadedModel, watch: OutputWatch) -> StreamProcessor:
+    config, info = make.config, model.engine.info
+    token_budget = config.batching.max_tokens or info.token_budget
+    in_flight, inbox, offered = make.in_flight(token_budget), Inbox(), OfferedPositions()
+    pairs = PairQueue(Batcher(token_budget), in_flight.note_queued_tokens)
+    group = GroupOffsets(make.client, config.kafka.group_id)
+    tokenizer = PairTokenizer(model.tokenizer_file, info.max_pair_tokens)
+    intake = Intake(
+        IntakeParts(make.decode, make.resolve, tokenizer, config.limits.pairs, in_flight, inbox, pairs, make.metrics)
+    )
+    late: list[StreamProcessor] = []  # publisher and consumer report to the processor that is made of them
+    delivery = Delivery(
+        DeliveryParts(
+            inbox,
+            pairs,
+            in_flight,
+            make.publisher(lambda seconds: late[0].wait_or_abandon(seconds), group, offered),
+            make.encoder(model),
+            ModelView(info.head, info.stamp.digest),
+            make.metrics,
+            make.clock,
+            lambda: make.heartbeats.beat("delivery"),
+        ),
+        Cadence(config.batching.latency_target_ms / 2000, TRANSACTION_RECORDS),
+    )
+    raise NotImplementedError(delivery, intake)
+
+
+def stop_on_signals(stop: Callable[[], None], leave: Callable[[], None]) -> None:
+    """The first SIGTERM or SIGINT drains, the second leaves at once. Handlers only set flags."""
+    seen: list[int] = []
+
+    def handle(number: int, _: FrameType | None) -> None:
+        seen.append(number)
+        if len(seen) == 1:
+            stop()
+        else:
+            leave()
+
+    signal.signal(signal.SIGTERM, handle)
+    signal.signal(signal.SIGINT, handle)
