@@ -14,7 +14,7 @@ from worker.config import Config
 from worker.delivery import Cadence, Delivery, DeliveryParts, Encoder
 from worker.engines.load import EngineChoice, LoadedModel, load_engine
 from worker.errors import ConfigError
-from worker.flow import Bounds, InFlight, Inbox, OfferedPositions, PairQueue
+from worker.flow import Bounds, Inbox, InFlight, OfferedPositions, PairQueue
 from worker.intake import Intake, IntakeParts
 from worker.kafka.at_least_once import AtLeastOncePublisher
 from worker.kafka.clients import connection, consumer_settings, instance_name, producer_settings
@@ -26,11 +26,11 @@ from worker.kafka.topics import TopicDirectory
 from worker.labels.registry import LabelRegistry
 from worker.labels.schema import LabelSchema
 from worker.labels.sources import DirectorySource
-from worker.messages.binding import Binding
+from worker.lifecycle import Lifecycle
 from worker.messages.codec import decode, encode, utc_timestamp
 from worker.messages.dead_letter import dead_letter
 from worker.messages.outbound import Stamps
-from worker.observability.health import Heartbeats, HealthServer, Readiness
+from worker.observability.health import HealthServer, Heartbeats, Readiness
 from worker.observability.metrics import Metrics
 from worker.pipeline.assembly import Scored
 from worker.pipeline.batching import Batcher
@@ -52,6 +52,7 @@ class Worker:
     """A worker that can be run once."""
 
     processor: StreamProcessor
+    lifecycle: Lifecycle
     topics: tuple[str, ...]
     http: HealthServer
     labels: LabelRegistry
@@ -67,7 +68,7 @@ class Worker:
 
     def stop(self) -> None:
         """Finish what is in flight and end. From any thread."""
-        self.processor.stop()
+        self.lifecycle.stop()
 
 
 class Assembler:
@@ -85,7 +86,7 @@ class Assembler:
         self.directory = TopicDirectory(self.client)
         self.assignment = Assignment()
         self.labels = LabelRegistry()
-        self.stop = threading.Event()
+        self.lifecycle = Lifecycle()
 
     def load_labels(self) -> DirectorySource | None:
         """Read the label schemas; a broken one stops the start.
@@ -138,16 +139,14 @@ class Assembler:
 
         return Encoder(of_prediction, of_refusal)
 
-    def publisher(
-        self, wait: Callable[[float], bool], group: GroupOffsets, offered: OfferedPositions
-    ) -> Publisher:
+    def publisher(self, group: GroupOffsets, offered: OfferedPositions) -> Publisher:
         """Exactly-once or at-least-once, as configured."""
         is_exactly_once = self.config.delivery == "exactly_once"
         settings = producer_settings(self.config.kafka, self.instance, transactional=is_exactly_once)
         parts = PublisherParts(settings, group, self.assignment, self.directory)
         if is_exactly_once:
-            return TransactionalPublisher(parts, self.clock, wait, self._note_trouble)
-        return AtLeastOncePublisher(parts, wait, self._note_trouble, offered.offer)
+            return TransactionalPublisher(parts, self.clock, self._wait, self._note_trouble)
+        return AtLeastOncePublisher(parts, self._wait, self._note_trouble, offered.offer)
 
     def watch(self) -> OutputWatch:
         """Who keeps inputs closed whose outputs are missing."""
@@ -169,6 +168,10 @@ class Assembler:
 
     def _max_bytes(self, topic: str) -> int:
         return min(self.config.max_record_bytes, self.directory.max_message_bytes(topic))
+
+    def _wait(self, seconds: float) -> bool:
+        self.heartbeats.beat("delivery")
+        return self.lifecycle.wait_for_abandon(seconds)
 
     def _note_trouble(self, reason: str | None) -> None:
         if reason is None:
@@ -200,7 +203,9 @@ def open_worker(config: Config, clock: Clock | None = None) -> Iterator[Worker]:
     with http:
         source = make.load_labels()
         model = load_engine(
-            EngineChoice(config.model, config.engine, config.precision, strict=config.strict, cache_dir=config.cache_dir)
+            EngineChoice(
+                config.model, config.engine, config.precision, strict=config.strict, cache_dir=config.cache_dir
+            )
         )
         try:
             model.engine.warm_up()
@@ -209,15 +214,17 @@ def open_worker(config: Config, clock: Clock | None = None) -> Iterator[Worker]:
             watch = make.watch()
             watch.look()
             processor = _processor(make, model, watch)
-            background = [threading.Thread(target=watch.run, args=(make.stop,), name="topics", daemon=True)]
+            background = [
+                threading.Thread(target=watch.run, args=(make.lifecycle.wait_for_stop,), name="topics", daemon=True)
+            ]
             if source is not None:
-                arguments = (make.labels, make.stop)
+                arguments = (make.labels, make.lifecycle)
                 background.append(threading.Thread(target=source.watch, args=arguments, name="labels", daemon=True))
             for thread in background:
                 thread.start()
-            yield Worker(processor, tuple(make.bindings), http, make.labels, make.metrics)
+            yield Worker(processor, make.lifecycle, tuple(make.bindings), http, make.labels, make.metrics)
         finally:
-            make.stop.set()
+            make.lifecycle.stop()
             model.engine.close()
 
 
@@ -231,22 +238,37 @@ def _processor(make: Assembler, model: LoadedModel, watch: OutputWatch) -> Strea
     intake = Intake(
         IntakeParts(make.decode, make.resolve, tokenizer, config.limits.pairs, in_flight, inbox, pairs, make.metrics)
     )
-    late: list[StreamProcessor] = []  # publisher and consumer report to the processor that is made of them
     delivery = Delivery(
         DeliveryParts(
-            inbox,
-            pairs,
-            in_flight,
-            make.publisher(lambda seconds: late[0].wait_or_abandon(seconds), group, offered),
-            make.encoder(model),
-            ModelView(info.head, info.stamp.digest),
-            make.metrics,
-            make.clock,
-            lambda: make.heartbeats.beat("delivery"),
+            inbox=inbox,
+            pairs=pairs,
+            in_flight=in_flight,
+            publisher=make.publisher(group, offered),
+            encoder=make.encoder(model),
+            model=ModelView(info.head, info.stamp.digest),
+            metrics=make.metrics,
+            clock=make.clock,
+            beat=lambda: make.heartbeats.beat("delivery"),
         ),
         Cadence(config.batching.latency_target_ms / 2000, TRANSACTION_RECORDS),
     )
-    raise NotImplementedError(delivery, intake)
+    settings = consumer_settings(config.kafka, make.instance)
+    parts = ProcessorParts(
+        consumer=RecordConsumer(settings, group, config.kafka.start, make.assignment),
+        intake=intake,
+        engine=model.engine,
+        delivery=delivery,
+        inbox=inbox,
+        pairs=pairs,
+        in_flight=in_flight,
+        offered=offered,
+        is_open=lambda topic: make.has_labels(topic) and watch.is_open(topic),
+        metrics=make.metrics,
+        heartbeats=make.heartbeats,
+        readiness=make.readiness,
+        clock=make.clock,
+    )
+    return StreamProcessor(parts, make.lifecycle, drain_seconds=config.drain_seconds)
 
 
 def stop_on_signals(stop: Callable[[], None], leave: Callable[[], None]) -> None:

@@ -15,9 +15,20 @@ from worker.clock import Clock
 from worker.delivery import Delivery
 from worker.engines.base import Engine
 from worker.errors import EngineError, ErrorCode, FatalError, Stage, WorkerError
-from worker.flow import BatchFailed, BatchScored, Finish, Flush, Inbox, InFlight, OfferedPositions, PairQueue, PartitionsGone
+from worker.flow import (
+    BatchFailed,
+    BatchScored,
+    Finish,
+    Flush,
+    Inbox,
+    InFlight,
+    OfferedPositions,
+    PairQueue,
+    PartitionsGone,
+)
 from worker.intake import Intake
 from worker.kafka.consumer import RecordConsumer
+from worker.lifecycle import Lifecycle
 from worker.observability.health import Heartbeats, Readiness
 from worker.observability.metrics import Metrics
 from worker.pipeline.batching import split
@@ -59,24 +70,13 @@ class ProcessorParts:
 class StreamProcessor:
     """Runs until it is stopped, has reached the given end, or must not go on."""
 
-    def __init__(self, parts: ProcessorParts, *, drain_seconds: float) -> None:
+    def __init__(self, parts: ProcessorParts, lifecycle: Lifecycle, *, drain_seconds: float) -> None:
         self._parts = parts
+        self._lifecycle = lifecycle
         self._drain_seconds = drain_seconds
-        self._stop = threading.Event()
-        self._abandon = threading.Event()
-        self._failure: BaseException | None = None
         self._is_full = False
         self._delivery_thread = threading.Thread(target=self._guarded, args=(parts.delivery.run,), name="delivery")
         self._engine_thread = threading.Thread(target=self._guarded, args=(self._score_batches,), name="engine")
-
-    def stop(self) -> None:
-        """Take nothing more in, finish what is in flight, end. From any thread."""
-        self._stop.set()
-
-    def wait_or_abandon(self, seconds: float) -> bool:
-        """Block for `seconds`; True when work on a broker that does not answer is to be given up."""
-        self._parts.heartbeats.beat("delivery")
-        return self._abandon.wait(seconds)
 
     def run(self, topics: list[str], *, until_end: bool = False) -> None:
         """Consume `topics` until stopped; with `until_end` up to the end offsets seen now. Blocks.
@@ -89,19 +89,19 @@ class StreamProcessor:
             thread.start()
         try:
             ends = parts.consumer.end_offsets(topics) if until_end else None
-            parts.consumer.subscribe(topics, self._is_held)
-            while not self._stop.is_set():
+            parts.consumer.subscribe(topics, self)
+            while not self._lifecycle.is_stopping:
                 self._step()
                 if ends is not None and parts.consumer.is_at(ends):
                     break
             self._drain()
         finally:
             self._shut_down()
-        if isinstance(self._failure, WorkerError):
-            raise self._failure
-        if self._failure is not None:
-            message = f"the {type(self._failure).__name__} above ended a thread"
-            raise FatalError(message) from self._failure
+        failure = self._lifecycle.failure
+        if isinstance(failure, WorkerError):
+            raise failure
+        if failure is not None:
+            raise FatalError(f"a thread ended with {type(failure).__name__}; nothing unfinished was committed")
 
     # The poll thread.
 
@@ -121,15 +121,12 @@ class StreamProcessor:
         parts.metrics.records_in_flight.set(parts.in_flight.records)
         parts.metrics.queue_pairs.set(parts.pairs.pairs)
 
-    def _is_held(self, partition: TopicPartition) -> bool:
-        return self._is_full or self._stop.is_set() or not self._parts.is_open(partition.topic)
-
     def _drain(self) -> None:
-        self._stop.set()
+        self._lifecycle.stop()
         parts = self._parts
         deadline = parts.clock.monotonic() + self._drain_seconds
         log.info("worker.draining", records=parts.in_flight.records)
-        while parts.in_flight.records and self._failure is None and parts.clock.monotonic() < deadline:
+        while parts.in_flight.records and not self._lifecycle.is_abandoned and parts.clock.monotonic() < deadline:
             # Rebalances are still served: a member that is going must not hold up the others.
             parts.heartbeats.beat("poll")
             parts.consumer.apply_holds()
@@ -139,8 +136,8 @@ class StreamProcessor:
         parts = self._parts
         if parts.in_flight.records:
             log.warning("worker.drain_unfinished", records=parts.in_flight.records)
-            self._abandon.set()
-        self._stop.set()
+            self._lifecycle.abandon()
+        self._lifecycle.stop()
         parts.pairs.close()
         parts.inbox.put(Finish())
         self._engine_thread.join()
@@ -148,10 +145,16 @@ class StreamProcessor:
         parts.consumer.commit(parts.offered.take(), wait=True)
         parts.consumer.close()
 
+    # What the consumer asks and tells, on the poll thread.
+
+    def is_held(self, partition: TopicPartition) -> bool:
+        """Whether `partition` is to stay paused for now."""
+        return self._is_full or self._lifecycle.is_stopping or not self._parts.is_open(partition.topic)
+
     def waiting(self) -> None:
         """A rebalance waits for the broker."""
         self._parts.heartbeats.beat("poll")
-        if self._stop.is_set():
+        if self._lifecycle.is_stopping:
             raise FatalError("stopped while waiting for the broker's committed offsets")
 
     def assigned(self, partitions: frozenset[TopicPartition]) -> None:
@@ -178,7 +181,7 @@ class StreamProcessor:
 
     def _score_batches(self) -> None:
         parts = self._parts
-        while not (self._abandon.is_set() or (parts.pairs.is_closed and not parts.pairs.pairs)):
+        while not (self._lifecycle.is_abandoned or (parts.pairs.is_closed and not parts.pairs.pairs)):
             parts.heartbeats.beat("engine")
             batch = parts.pairs.pop(ENGINE_IDLE_SECONDS)
             if batch is not None:
@@ -227,10 +230,8 @@ class StreamProcessor:
         try:
             work()
         except BaseException as error:  # noqa: BLE001  whatever it is, the process must not live on without this thread
-            self._failure = error
             log.error("thread.died", thread=threading.current_thread().name, error=type(error).__name__)  # noqa: TRY400
-            self._abandon.set()
-            self._stop.set()
+            self._lifecycle.abandon(error)
 
 
 def _by_topic(partitions: frozenset[TopicPartition]) -> dict[str, list[int]]:

@@ -19,7 +19,7 @@ from confluent_kafka import (
 )
 from confluent_kafka import TopicPartition as KafkaPartition
 
-from worker.errors import FatalError
+from worker.errors import FatalError, RetryableError
 from worker.kafka.clients import ClientSettings
 from worker.kafka.offsets import Assignment, GroupOffsets
 from worker.types import Record, TopicPartition
@@ -31,7 +31,11 @@ log = structlog.get_logger(__name__)
 
 
 class RebalanceListener(Protocol):
-    """Who is told when partitions come and go. Called on the poll thread, inside `poll`."""
+    """Who decides what is held, and is told when partitions come and go. Called on the poll thread."""
+
+    def is_held(self, partition: TopicPartition) -> bool:
+        """Whether `partition` is to stay paused for now."""
+        ...
 
     def waiting(self) -> None:
         """Called again and again while a rebalance waits for the broker: the thread is alive."""
@@ -59,23 +63,21 @@ class RecordConsumer:
         group: GroupOffsets,
         start: str,
         assignment: Assignment,
-        listener: RebalanceListener,
     ) -> None:
         """`start` is `earliest`, `latest` or `error`: where a partition without a committed offset begins."""
         self._consumer = Consumer({**settings, "enable.partition.eof": True})
         self._group = group
         self._start = start
         self._assignment = assignment
-        self._listener = listener
-        self._held: Callable[[TopicPartition], bool] = lambda _: False
+        self._listener: RebalanceListener | None = None
         self._paused: frozenset[TopicPartition] = frozenset()
         self._ends: dict[TopicPartition, int] = {}
         self._positions: dict[TopicPartition, int] = {}
         self._failure: Exception | None = None
 
-    def subscribe(self, topics: Sequence[str], held: Callable[[TopicPartition], bool]) -> None:
-        """Join the group. `held` says which partitions are to stay paused; see `apply_holds`."""
-        self._held = held
+    def subscribe(self, topics: Sequence[str], listener: RebalanceListener) -> None:
+        """Join the group; `listener` hears of every rebalance."""
+        self._listener = listener
         self._consumer.subscribe(
             list(topics),
             on_assign=lambda _, partitions: self._guarded(self._on_assign, partitions),
@@ -106,7 +108,7 @@ class RecordConsumer:
     def apply_holds(self) -> int:
         """Pause what is held, resume what is not; returns how many partitions are paused."""
         owned = self._assignment.partitions()
-        wanted = frozenset(partition for partition in owned if self._held(partition))
+        wanted = frozenset(partition for partition in owned if self._told.is_held(partition))
         self._pause(wanted - self._paused)
         self._resume((self._paused - wanted) & owned)
         self._paused = wanted
@@ -141,9 +143,12 @@ class RecordConsumer:
         """The end of every partition of `topics`, now. Blocks.
 
         Raises:
-            KafkaException: the broker does not answer.
+            RetryableError: the broker does not answer.
         """
-        return {partition: self._watermarks(partition)[1] for partition in self._all_partitions(topics)}
+        try:
+            return {partition: self._watermarks(partition)[1] for partition in self._all_partitions(topics)}
+        except KafkaException as error:
+            raise RetryableError(f"the end of the topics could not be read ({error.args[0].name()})") from error
 
     def is_at(self, ends: Mapping[TopicPartition, int]) -> bool:
         """Whether every owned partition has been read up to `ends`; false while none is owned."""
@@ -153,6 +158,12 @@ class RecordConsumer:
     def close(self) -> None:
         """Leave the group. Blocks until the broker knows."""
         self._consumer.close()
+
+    @property
+    def _told(self) -> RebalanceListener:
+        if self._listener is None:
+            raise RuntimeError("This is a bug. Partitions came before `subscribe`.")
+        return self._listener
 
     def _record(self, message: Message) -> Record | None:
         topic, number, offset = message.topic(), message.partition(), message.offset()
@@ -215,14 +226,14 @@ class RecordConsumer:
                 self._positions[partition] = offset
         self._consumer.incremental_assign([KafkaPartition(*p, offset) for p, offset in sorted(starts.items())])
         # A pause outlives revocation and reassignment, so both states are said explicitly.
-        held = frozenset(partition for partition in new if self._held(partition))
+        held = frozenset(partition for partition in new if self._told.is_held(partition))
         self._pause(held)
         self._resume(new - held)
         self._paused = (self._paused - new) | held
-        self._listener.assigned(new)
+        self._told.assigned(new)
 
     def _on_revoke(self, leaving: frozenset[TopicPartition]) -> None:
-        self._listener.revoking(leaving)
+        self._told.revoking(leaving)
         self._let_go(leaving)
 
     def _on_lost(self, lost: frozenset[TopicPartition]) -> None:
@@ -232,13 +243,13 @@ class RecordConsumer:
     def _let_go(self, leaving: frozenset[TopicPartition]) -> None:
         # Ownership ends before the broker is told: whatever is published from here on leaves these out.
         self._assignment.revoke(leaving)
-        self._listener.gone(leaving)
+        self._told.gone(leaving)
         self._consumer.incremental_unassign(_kafka_partitions(leaving))
 
     def _start_positions(self, partitions: frozenset[TopicPartition]) -> dict[TopicPartition, int]:
         """Committed offsets; the rest by `kafka.start`. Tries for as long as the broker takes."""
         while True:
-            self._listener.waiting()
+            self._told.waiting()
             try:
                 topics = {partition.topic for partition in partitions}
                 known = self._all_partitions(topics) if self._start == "latest" else partitions

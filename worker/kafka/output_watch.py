@@ -1,6 +1,5 @@
 """Keeps inputs closed while a topic they write to is missing, and says so."""
 
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -47,12 +46,12 @@ class OutputWatch:
         """Whether every topic that records of `topic` may go to exists."""
         return topic in self._open
 
-    def run(self, stop: threading.Event) -> None:
-        """Look until `stop` is set."""
+    def run(self, wait_for_stop: Callable[[float], bool]) -> None:
+        """Look until `wait_for_stop(seconds)` says so."""
         while True:
             self._beat()
             complete = self.look()
-            if stop.wait(OPEN_SECONDS if complete else CLOSED_SECONDS):
+            if wait_for_stop(OPEN_SECONDS if complete else CLOSED_SECONDS):
                 return
 
     def look(self) -> bool:
