@@ -1,6 +1,7 @@
 """A real Apache Kafka, one node, started from Python packages alone: for the demo, the tests and trying things out."""
 
 import atexit
+import os
 import shutil
 import socket
 import subprocess
@@ -11,7 +12,8 @@ from types import TracebackType
 from typing import Self
 
 from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic  # where it is defined: `admin` does not export it to type checkers
 
 from worker.clock import Clock, SystemClock
 from worker.errors import ConfigError
@@ -179,13 +181,11 @@ class EmbeddedKafka:
 
     def _prepare_home(self) -> Path:
         if self._home is None:
-            self._home = self._settings.data_dir or Path(tempfile.mkdtemp(prefix="embedded-kafka-"))
+            self._home = (self._settings.data_dir or Path(tempfile.mkdtemp(prefix="embedded-kafka-"))).absolute()
             try:
                 self._home.mkdir(parents=True, exist_ok=True)
             except OSError as error:
-                raise ConfigError(
-                    f"{self._home} cannot be used as the broker's data folder: {error.strerror}"
-                ) from error
+                raise ConfigError(f"{self._home} cannot hold the broker's data: {error.strerror}") from error
         return self._home
 
     def _data_dir(self) -> Path:
@@ -199,7 +199,7 @@ class EmbeddedKafka:
 
     def _launch(self, java: KafkaJava, home: Path) -> None:
         if not java.archive.exists():
-            self._recording = home / "classes.aot"
+            self._recording = java.archive.with_suffix(f".{home.name}-{os.getpid()}")
         command = java.server_command(home / "server.properties", self._recording)
         atexit.register(self.close)
         with (home / "server.log").open("wb") as log:

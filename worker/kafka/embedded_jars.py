@@ -52,8 +52,13 @@ class PinnedJar:
 def pinned_jars() -> tuple[PinnedJar, ...]:
     """Every jar of the embedded Kafka, in the order of its class path."""
     text = resources.files("worker.kafka").joinpath(_LIST_NAME).read_text(encoding="utf-8")
-    lines = [line.split() for line in text.splitlines() if line and not line.startswith("#")]
-    return tuple(PinnedJar(*coordinate.split(":"), sha256=sha256) for coordinate, sha256 in lines)
+    return tuple(_pinned(line) for line in text.splitlines() if line and not line.startswith("#"))
+
+
+def _pinned(line: str) -> PinnedJar:
+    coordinate, sha256 = line.split()
+    group, artifact, version = coordinate.split(":")
+    return PinnedJar(group, artifact, version, sha256)
 
 
 def default_cache_dir() -> Path:
@@ -135,8 +140,14 @@ def _fetch(jar: PinnedJar) -> Path:
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """Hold `path` as a lock between processes: two first starts must not write the same jar. Blocks."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as handle:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = path.open("a")
+    except OSError as error:
+        raise BrokerUnavailableError(
+            f"{path.parent} cannot be written ({error.strerror}): name another folder with XDG_CACHE_HOME"
+        ) from error
+    with handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
 

@@ -20,6 +20,7 @@ _SERVER_FLAGS = ("-Xms128m", "-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLe
 _TOOL_FLAGS = ("-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 _COMMON_FLAGS = (
     "-Djava.awt.headless=true",
+    "--sun-misc-unsafe-memory-access=allow",  # a warning that nobody here can act on
     "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
     "-Xlog:disable",
     "-Xlog:all=error:stderr",

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from worker.errors import ConfigError
 from worker.kafka.embedded_jars import KAFKA_VERSION, BrokerUnavailableError
 from worker.kafka.embedded_java import KafkaJava
 
@@ -42,9 +43,9 @@ _DEFAULTS = {
     "group.consumer.min.heartbeat.interval.ms": "200",
     # Ten seconds by default: how long readers wait for the transaction of a dead worker, beyond its timeout.
     "transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000",
-    # A broker that was killed may register again once its old session has ended.
-    "broker.session.timeout.ms": "3000",
-    "broker.heartbeat.interval.ms": "500",
+    # A broker that was killed registers again only when its old session has ended: 9 s by default.
+    "broker.session.timeout.ms": "2000",
+    "broker.heartbeat.interval.ms": "250",
     "num.network.threads": "2",
     "num.io.threads": "4",
     "background.threads": "2",
@@ -73,16 +74,28 @@ def free_port() -> int:
     candidates = random.SystemRandom()
     while True:
         port = candidates.choice(_PORT_RANGE)
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-            try:
-                probe.bind((HOST, port))
-            except OSError:
-                continue
-        return port
+        if _is_free(port):
+            return port
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections that are closing do not count
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+    return True
 
 
 def choose_ports(settings: EmbeddedSettings) -> dict[str, int]:
-    """Listener name -> port: what the settings name, free ones for the rest."""
+    """Listener name -> port: what the settings name, free ones for the rest.
+
+    Raises:
+        ConfigError: the port that the settings name is taken.
+    """
+    if settings.port is not None and not _is_free(settings.port):
+        raise ConfigError(f"port {settings.port} of {HOST} is taken: name another one, or let a free one be chosen")
     names = ["PLAINTEXT", "CONTROLLER", *settings.extra_listeners]
     ports: dict[str, int] = {} if settings.port is None else {"PLAINTEXT": settings.port}
     for name in names:

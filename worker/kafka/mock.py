@@ -62,7 +62,11 @@ class MockKafka:
         self._bootstrap_servers = ",".join(f"{broker.host}:{broker.port}" for broker in found.brokers.values())
         self._cluster_id = found.cluster_id or ""
 
-    def create_topics(self, topics: Mapping[str, int], config: Mapping[str, str] | None = None) -> None:
+    def create_topics(
+        self,
+        topics: Mapping[str, int],
+        config: Mapping[str, str] | None = None,  # noqa: ARG002 - called as the real one is
+    ) -> None:
         """Make sure that the topics are there, with `MOCK_PARTITIONS` partitions each whatever is asked. Blocks.
 
         Raises:

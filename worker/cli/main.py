@@ -1,0 +1,57 @@
+"""The command `worker`: one module per command, and one way to say what went wrong."""
+
+import sys
+
+import typer
+
+from worker import __version__
+from worker.cli import broker
+from worker.errors import ConfigError, SchemaError, WorkerError
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+
+
+def build_app() -> typer.Typer:
+    """Every command, each registered by its own module; none imports what it needs to run before it runs."""
+    app = typer.Typer(
+        name="worker",
+        help="Streaming text classification: Kafka in, labels decided by an NLI model, predictions out.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,  # its tracebacks show local variables, and with them texts
+    )
+    app.callback()(_options)
+    broker.register(app)
+    return app
+
+
+def main() -> None:
+    """Run the command line and exit: 0 done, 1 failed, 2 usage or configuration, 130 interrupted."""
+    try:
+        build_app()()
+    except WorkerError as error:
+        sys.stderr.write(f"worker: {' '.join(str(error).split())}\n")
+        sys.exit(exit_code(error))
+    except KeyboardInterrupt:
+        sys.exit(EXIT_INTERRUPTED)
+
+
+def exit_code(error: WorkerError) -> int:
+    """2 where the operator has to change something, else 1."""
+    return EXIT_USAGE if isinstance(error, ConfigError | SchemaError) else EXIT_FAILED
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"worker {__version__}")
+        raise typer.Exit
+
+
+def _options(
+    version: bool = typer.Option(
+        False, "--version", help="Show the version and exit.", callback=_show_version, is_eager=True
+    ),
+) -> None:
+    del version  # its callback has done the work
