@@ -1,0 +1,109 @@
+"""Golden pairs: texts with the float32 logits of the original model, which every engine has to reproduce."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from worker.engines.artifact import ModelFolder, read_json_object
+from worker.errors import EngineError
+from worker.types import Batch, Float32Array, JsonValue, PairRef
+
+GOLDEN_FILE: Final = "golden.json"
+MIN_GOLDEN_PAIRS: Final = 64
+_TEXTS_FILE: Final = Path(__file__).with_name("golden_texts.json")
+
+
+@dataclass(frozen=True, slots=True)
+class TextPair:
+    """A premise and a hypothesis."""
+
+    premise: str
+    hypothesis: str
+
+
+@dataclass(frozen=True, slots=True)
+class Golden:
+    """Pairs and what the float32 model says of them: logits float32 [pairs, classes]."""
+
+    pairs: tuple[TextPair, ...]
+    logits: Float32Array
+
+
+def golden_texts() -> tuple[TextPair, ...]:
+    """The pairs that every export is measured on: many kinds of text, from one word to longer than most models take."""
+    groups = json.loads(_TEXTS_FILE.read_bytes())
+    return tuple(TextPair(group["premise"], hypothesis) for group in groups for hypothesis in group["hypotheses"])
+
+
+def read_golden(folder: ModelFolder) -> Golden | None:
+    """The folder's golden pairs; None where it has none.
+
+    Raises:
+        EngineError: the file is broken, has too few pairs, or is of another head.
+    """
+    file = folder.path / GOLDEN_FILE
+    if not file.is_file():
+        return None
+    rows = read_json_object(file).get("pairs")
+    if not isinstance(rows, list) or len(rows) < MIN_GOLDEN_PAIRS:
+        message = f"{file}: expected a list `pairs` of at least {MIN_GOLDEN_PAIRS}; write it anew by exporting the model"
+        raise EngineError(message)
+    try:
+        pairs = tuple(_pair(row) for row in rows)
+        logits = np.array([row["logits"] for row in rows if isinstance(row, dict)], dtype=np.float32)
+    except (KeyError, TypeError, ValueError) as error:
+        message = f"{file}: each pair needs `premise`, `hypothesis` and `logits`; write it anew by exporting the model"
+        raise EngineError(message) from error
+    if logits.shape != (len(pairs), folder.head.classes) or not np.isfinite(logits).all():
+        message = f"{file}: expected {folder.head.classes} finite logits for each pair; write it anew by exporting"
+        raise EngineError(message)
+    return Golden(pairs, logits)
+
+
+def write_golden(file: Path, golden: Golden) -> None:
+    """Write `golden` to `file`, one pair a line."""
+    rows = (
+        {"premise": pair.premise, "hypothesis": pair.hypothesis, "logits": [round(x, 6) for x in row]}
+        for pair, row in zip(golden.pairs, golden.logits.astype(float).tolist(), strict=True)
+    )
+    lines = ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
+    file.write_text(f'{{"pairs": [\n{lines}\n]}}\n', encoding="utf-8")
+
+
+def encode_pairs(folder: ModelFolder, pairs: Sequence[TextPair]) -> tuple[Batch, ...]:
+    """Each pair as a batch of its own, the premise cut where the pair is too long for the model."""
+    tokenizer = Tokenizer.from_file(str(folder.tokenizer_file))
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(folder.max_pair_tokens, strategy="only_first")
+    encodings = tokenizer.encode_batch([(pair.premise, pair.hypothesis) for pair in pairs])
+    return tuple(
+        Batch(
+            refs=(PairRef(0, index),),
+            token_ids=np.array(encoding.ids, dtype=np.int32),
+            type_ids=np.array(encoding.type_ids, dtype=np.int32),
+            lengths=np.array([len(encoding.ids)], dtype=np.int32),
+        )
+        for index, encoding in enumerate(encodings)
+    )
+
+
+def join_batches(batches: Sequence[Batch]) -> Batch:
+    """The pairs of all `batches`, in order, as one batch."""
+    return Batch(
+        refs=tuple(ref for batch in batches for ref in batch.refs),
+        token_ids=np.concatenate([batch.token_ids for batch in batches]),
+        type_ids=np.concatenate([batch.type_ids for batch in batches]),
+        lengths=np.concatenate([batch.lengths for batch in batches]),
+    )
+
+
+def _pair(row: JsonValue) -> TextPair:
+    if not isinstance(row, dict):
+        message = "a pair is not an object"
+        raise TypeError(message)
+    return TextPair(str(row["premise"]), str(row["hypothesis"]))

@@ -1,0 +1,160 @@
+"""The float32 reference, and a second way onto a GPU: PyTorch and transformers."""
+
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from worker.engines.artifact import ModelFolder
+from worker.engines.golden import TextPair, encode_pairs
+from worker.engines.layout import checked_logits, pad, warm_up_batches
+from worker.engines.telemetry import silence_telemetry
+from worker.errors import ConfigError, EngineError
+from worker.types import Batch, EngineInfo, Float32Array, ModelStamp, PairScores
+
+INSTALL_HINT: Final = 'pip install "nli-stream-worker[gpu]"'
+_PRECISIONS: Final = ("float32", "float16", "bfloat16")
+_CPU_TOKEN_BUDGET: Final = 2048
+_GPU_TOKEN_BUDGET: Final = 16384
+
+
+@dataclass(frozen=True, slots=True)
+class PyTorchOptions:
+    """How to compute."""
+
+    precision: str = "auto"
+    """`auto` means float32."""
+    device: str = "auto"
+    """`auto` (CUDA where there is one), `cpu` or `cuda`."""
+    threads: int | None = None
+
+
+class PyTorchEngine:
+    """A model in safetensors, run by transformers; no code of the model's own is run."""
+
+    def __init__(self, folder: ModelFolder, options: PyTorchOptions) -> None:
+        """Load the model; takes seconds.
+
+        Raises:
+            ConfigError: a precision this engine has not.
+            EngineError: torch is not installed, or the folder's model cannot be loaded.
+        """
+        if not has_torch():
+            message = f"the pytorch engine needs packages that are not installed: {INSTALL_HINT}"
+            raise EngineError(message)
+        precision = "float32" if options.precision == "auto" else options.precision
+        if precision not in _PRECISIONS:
+            message = f"precision: the pytorch engine computes in {', '.join(_PRECISIONS)}; {precision!r} is none of them"
+            raise ConfigError(message)
+        device = ("cuda" if has_cuda() else "cpu") if options.device == "auto" else options.device
+        self._torch = _torch()
+        if options.threads is not None:
+            self._torch.set_num_threads(options.threads)
+        self._device = device
+        self._pad_id = folder.pad_token_id
+        self._has_type_ids = folder.has_type_ids
+        self._module: Any = _load(folder, getattr(self._torch, precision)).to(device)
+        budget = _GPU_TOKEN_BUDGET if device == "cuda" else _CPU_TOKEN_BUDGET
+        self._info = EngineInfo(
+            stamp=ModelStamp(folder.name, folder.digest(folder.safetensors_files()), "pytorch", precision),
+            head=folder.head,
+            max_pair_tokens=folder.max_pair_tokens,
+            token_budget=max(budget, folder.max_pair_tokens),
+            details={"device": self._torch.cuda.get_device_name() if device == "cuda" else "cpu"},
+        )
+
+    @property
+    def info(self) -> EngineInfo:
+        """What was loaded; constant for the life of the engine."""
+        return self._info
+
+    @property
+    def module(self) -> Any:  # noqa: ANN401  # a torch module, and torch is optional
+        """The transformers model, for exporting it.
+
+        Raises:
+            EngineError: the engine is closed.
+        """
+        if self._module is None:
+            message = "the pytorch engine is closed"
+            raise EngineError(message)
+        return self._module
+
+    def warm_up(self) -> None:
+        """Run the smallest and the largest shapes once."""
+        for batch in warm_up_batches(self._info.max_pair_tokens, self._info.token_budget, self._pad_id):
+            self.score(batch)
+
+    def score(self, batch: Batch) -> PairScores:
+        """Logits of every pair of `batch`, float32 [pairs, classes], rows in the batch's order. Blocks.
+
+        Raises:
+            EngineError: the engine is closed.
+            ValueError: the model's logits are not finite.
+        """
+        module = self.module
+        pairs = len(batch.lengths)
+        if pairs == 0:
+            return PairScores(np.empty((0, self._info.head.classes), dtype=np.float32))
+        padded = pad(batch, self._pad_id)
+        feed = {"input_ids": padded.input_ids, "attention_mask": padded.attention_mask}
+        if self._has_type_ids:
+            feed["token_type_ids"] = padded.type_ids
+        with self._torch.inference_mode():
+            tensors = {name: self._torch.from_numpy(values).to(self._device) for name, values in feed.items()}
+            logits = module(**tensors).logits.float().cpu().numpy()
+        return PairScores(checked_logits(logits, pairs, self._info.head))
+
+    def close(self) -> None:
+        """Give back memory. Not to be used after."""
+        self._module = None
+        if self._device == "cuda":
+            self._torch.cuda.empty_cache()
+
+
+def score_pairs(engine: PyTorchEngine, folder: ModelFolder, pairs: Sequence[TextPair]) -> Float32Array:
+    """Logits of `pairs`, float32 [pairs, classes], each scored alone so that nothing is padded."""
+    return np.concatenate([engine.score(single).logits for single in encode_pairs(folder, pairs)])
+
+
+def has_torch() -> bool:
+    """Whether torch and transformers are installed."""
+    return all(importlib.util.find_spec(module) for module in ("torch", "transformers"))
+
+
+def has_cuda() -> bool:
+    """Whether torch is installed and finds a CUDA device."""
+    return has_torch() and bool(_torch().cuda.is_available())
+
+
+def library_version() -> str:
+    """The versions of torch and transformers."""
+    import transformers  # noqa: PLC0415  # heavy, and not a requirement of the worker
+
+    return f"torch {_torch().__version__}, transformers {transformers.__version__}"
+
+
+def _torch() -> Any:  # noqa: ANN401  # torch is optional
+    silence_telemetry()
+    import torch  # noqa: PLC0415  # heavy, and not a requirement of the worker
+
+    return torch
+
+
+def _load(folder: ModelFolder, dtype: Any) -> Any:  # noqa: ANN401  # torch is optional
+    import transformers  # noqa: PLC0415  # heavy, and not a requirement of the worker
+
+    if not folder.safetensors_files():
+        message = f"{folder.path}: no model.safetensors; other weight formats can run code and are not loaded"
+        raise EngineError(message)
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        module = transformers.AutoModelForSequenceClassification.from_pretrained(
+            folder.path, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=dtype
+        )
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        message = f"{folder.path}: transformers cannot load this model ({type(error).__name__})"
+        raise EngineError(message) from error
+    return module.eval()
