@@ -1,0 +1,90 @@
+"""The path of a record without Kafka, in one thread: what `worker classify` runs, and what tests compare with."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+from worker.engines.base import Engine
+from worker.errors import MessageError
+from worker.labels.schema import LabelSchema
+from worker.pipeline.assembly import Assembly, Refused, Scored
+from worker.pipeline.batching import Batcher
+from worker.pipeline.decision import ModelView, decide
+from worker.pipeline.planning import PairPlan, plan_pairs
+from worker.pipeline.tokenization import PairTokenizer
+from worker.types import Prediction, Record, Refusal, Request
+
+CHUNK_RECORDS = 256
+"""Records that share batches: as many as one poll of the running worker takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What became of one record: a prediction under a schema, or a refusal."""
+
+    record: Record
+    request: Request | None
+    schema: LabelSchema | None
+    outcome: Prediction | Refusal
+
+
+@dataclass(frozen=True, slots=True)
+class ClassifierParts:
+    """The steps that depend on configuration."""
+
+    decode: Callable[[Record], Request]
+    resolve: Callable[[Request], LabelSchema]
+    tokenizer: PairTokenizer
+    engine: Engine
+    max_pairs: int
+
+
+class Classifier:
+    """Answers records in their order."""
+
+    def __init__(self, parts: ClassifierParts) -> None:
+        self._parts = parts
+        info = parts.engine.info
+        self._model = ModelView(info.head, info.stamp.digest)
+
+    def answers(self, records: Iterable[Record]) -> Iterator[Answer]:
+        """One answer per record, in order; reads ahead by at most a chunk. Blocks on the engine.
+
+        Raises:
+            EngineError: the engine cannot score.
+        """
+        waiting = iter(records)
+        while chunk := list(islice(waiting, CHUNK_RECORDS)):
+            yield from self._chunk(chunk)
+
+    def _chunk(self, records: list[Record]) -> Iterator[Answer]:
+        assembly = Assembly(self._parts.engine.info.head.classes)
+        batcher = Batcher(self._parts.engine.info.token_budget)
+        plans = [self._plan(record) for record in records]
+        tokenized = iter(self._parts.tokenizer.tokenize([plan for plan in plans if isinstance(plan, PairPlan)]))
+        for number, (record, plan) in enumerate(zip(records, plans, strict=True)):
+            pairs = next(tokenized) if isinstance(plan, PairPlan) else None
+            if isinstance(plan, Refusal):
+                assembly.refuse(number, record, plan)
+            elif isinstance(pairs, MessageError):
+                assembly.refuse(number, record, Refusal.of(pairs))
+            elif pairs is not None:
+                assembly.admit(number, record, plan, pairs)
+                batcher.add(number, pairs)
+        while (batch := batcher.pop()) is not None:
+            assembly.gather(batch, self._parts.engine.score(batch))
+        for outcome in assembly.release():
+            yield self._answer(outcome)
+
+    def _plan(self, record: Record) -> PairPlan | Refusal:
+        try:
+            request = self._parts.decode(record)
+            return plan_pairs(request, self._parts.resolve(request), self._parts.max_pairs)
+        except MessageError as error:
+            return Refusal.of(error)
+
+    def _answer(self, outcome: Scored | Refused) -> Answer:
+        if isinstance(outcome, Refused):
+            return Answer(outcome.record, None, None, outcome.refusal)
+        prediction = decide(outcome.plan, outcome.logits, outcome.text, self._model)
+        return Answer(outcome.record, outcome.plan.request, outcome.plan.schema, prediction)
