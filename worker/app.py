@@ -23,7 +23,7 @@ from worker.kafka.offsets import Assignment, GroupOffsets
 from worker.kafka.output_watch import OutputWatch, Wiring
 from worker.kafka.producer import Publisher, PublisherParts, TransactionalPublisher
 from worker.kafka.topics import TopicDirectory
-from worker.labels.registry import LabelRegistry
+from worker.labels.registry import LabelRegistry, RegistryChange
 from worker.labels.schema import LabelSchema
 from worker.labels.sources import DirectorySource
 from worker.lifecycle import Lifecycle
@@ -56,7 +56,6 @@ class Worker:
     topics: tuple[str, ...]
     http: HealthServer
     labels: LabelRegistry
-    metrics: Metrics
 
     def run(self, *, until_end: bool = False) -> None:
         """Work until stopped; with `until_end` up to the end offsets seen now. Blocks.
@@ -85,25 +84,45 @@ class Assembler:
         self.client = connection(config.kafka, self.instance)
         self.directory = TopicDirectory(self.client)
         self.assignment = Assignment()
-        self.labels = LabelRegistry()
         self.lifecycle = Lifecycle()
+        self.labels = LabelRegistry(config.limits)
 
-    def load_labels(self) -> DirectorySource | None:
-        """Read the label schemas; a broken one stops the start.
+    def probes(self) -> Probes:
+        """What the HTTP port answers from."""
+        return Probes(
+            self.heartbeats.ages, self.readiness.reasons, self.metrics.render, lambda: self.labels.describe()
+        )
+
+    def engine_choice(self) -> EngineChoice:
+        """What the configuration says of model and engine."""
+        config = self.config
+        return EngineChoice(
+            config.model, config.engine, config.precision, strict=config.strict, cache_dir=config.cache_dir
+        )
+
+    def use_model(self, model: LoadedModel) -> None:
+        """Warm `model` up, and judge label schemas by it from now on."""
+        model.engine.warm_up()
+        stamp = model.engine.info.stamp
+        self.labels = LabelRegistry(self.config.limits, stamp.digest)
+        self.labels.subscribe(self._note_labels)
+        self.metrics.engine_in_use(stamp)
+        self.readiness.clear("engine")
+        log.info("engine.loaded", engine=stamp.engine, precision=stamp.precision, why=model.why)
+
+    def source(self) -> DirectorySource | None:
+        """Where label schemas come from.
 
         Raises:
-            SchemaError: a document is wrong.
-            ConfigError: a binding needs schemas and there is no source of them.
+            ConfigError: a binding needs them and there is no source.
         """
         directory = self.config.schemas.directory
-        if directory is None:
-            for binding in self.config.topics:
-                if binding.label_schema is not None:
-                    raise ConfigError(f"topics: {binding.input} has a label_schema; set schemas.directory")
-            return None
-        source = DirectorySource(directory)
-        source.load_or_raise(self.labels)
-        return source
+        if directory is not None:
+            return DirectorySource(directory)
+        for binding in self.config.topics:
+            if binding.label_schema is not None:
+                raise ConfigError(f"topics: {binding.input} has a label_schema; set schemas.directory")
+        return None
 
     def in_flight(self, token_budget: int) -> InFlight:
         """The bound on what is admitted."""
@@ -166,6 +185,14 @@ class Assembler:
         self.readiness.block(f"schema:{topic}", f"{topic}: its label schema {name} is not there")
         return False
 
+    def _note_labels(self, change: RegistryChange) -> None:
+        for schema in change.now_in_force:
+            self.metrics.label_schema_in_force(schema.name, schema.version)
+            log.info("label_schema.loaded", name=schema.name, version=schema.version, digest=schema.digest)
+        for refusal in change.refused:
+            self.metrics.label_schema_refusals.labels(name=refusal.name or "unknown").inc()
+            log.warning("label_schema.rejected", origin=refusal.origin, reason=refusal.reason)
+
     def _max_bytes(self, topic: str) -> int:
         return min(self.config.max_record_bytes, self.directory.max_message_bytes(topic))
 
@@ -190,42 +217,29 @@ def open_worker(config: Config, clock: Clock | None = None) -> Iterator[Worker]:
         WorkerError: something it needs is wrong or missing; the message says what and how to mend it.
     """
     make = Assembler(config, clock or SystemClock())
-    http = HealthServer(
-        host=config.http.host,
-        port=config.http.port,
-        metrics=make.metrics,
-        readiness=make.readiness,
-        heartbeats=make.heartbeats,
-        schemas=make.labels.describe,
-    )
     make.readiness.block("engine", "the model is being loaded")
     make.readiness.block("assignment", "no partition has been assigned yet")
-    with http:
-        source = make.load_labels()
-        model = load_engine(
-            EngineChoice(
-                config.model, config.engine, config.precision, strict=config.strict, cache_dir=config.cache_dir
-            )
-        )
+    with HealthServer(make.probes(), config.http.host, config.http.port) as http:
+        source = make.source()
+        model = load_engine(make.engine_choice())
         try:
-            model.engine.warm_up()
-            make.readiness.clear("engine")
-            log.info("engine.loaded", engine=model.engine.info.stamp.engine, why=model.why)
+            make.use_model(model)
+            if source is not None:
+                source.load_or_raise(make.labels)
             watch = make.watch()
             watch.look()
             processor = _processor(make, model, watch)
-            background = [
-                threading.Thread(target=watch.run, args=(make.lifecycle.wait_for_stop,), name="topics", daemon=True)
-            ]
+            _start(watch.run, make.lifecycle.wait_for_stop, name="topics")
             if source is not None:
-                arguments = (make.labels, make.lifecycle)
-                background.append(threading.Thread(target=source.watch, args=arguments, name="labels", daemon=True))
-            for thread in background:
-                thread.start()
-            yield Worker(processor, make.lifecycle, tuple(make.bindings), http, make.labels, make.metrics)
+                _start(source.watch, make.labels, make.lifecycle.stop_event, name="labels")
+            yield Worker(processor, make.lifecycle, tuple(make.bindings), http, make.labels)
         finally:
             make.lifecycle.stop()
             model.engine.close()
+
+
+def _start(work: Callable[..., None], *arguments: object, name: str) -> None:
+    threading.Thread(target=work, args=arguments, name=name, daemon=True).start()
 
 
 def _processor(make: Assembler, model: LoadedModel, watch: OutputWatch) -> StreamProcessor:

@@ -201,8 +201,8 @@ class Delivery:
         for each in published:
             topic = each.record.topic
             if each.code is None:
-                metrics.predictions_delivered_total.labels(topic=topic).inc()
+                metrics.predictions_delivered.labels(topic=topic).inc()
             else:
-                metrics.dead_letters_total.labels(topic=topic, reason=each.code.value).inc()
+                metrics.dead_letters.labels(topic=topic, reason=each.code.value).inc()
             if each.record.timestamp_ms is not None:
                 metrics.end_to_end_latency_seconds.observe(max(0.0, now_seconds - each.record.timestamp_ms / 1000))

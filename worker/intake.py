@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from worker.errors import ErrorCode, MessageError, Stage
+from worker.errors import ErrorCode, MessageError, Stage, WorkerError
 from worker.flow import Admitted, Inbox, InFlight, NotAdmitted, PairQueue
 from worker.labels.schema import LabelSchema
 from worker.observability.metrics import Metrics
@@ -48,7 +48,7 @@ class Intake:
                 self._enter(record, plan, next(tokenized))
             else:
                 self._refuse(record, plan)
-            self._parts.metrics.records_consumed_total.labels(topic=record.topic).inc()
+            self._parts.metrics.records_consumed.labels(topic=record.topic).inc()
 
     def _plan(self, record: Record) -> PairPlan | Refusal:
         try:
@@ -57,6 +57,8 @@ class Intake:
             return plan_pairs(request, schema, self._parts.max_pairs)
         except MessageError as error:
             return Refusal.of(error)
+        except WorkerError:
+            raise  # not the record's fault
         except Exception as error:  # noqa: BLE001  whatever a record breaks, it hurts only itself
             log.error("message.decoding_failed", error=type(error).__name__)  # noqa: TRY400  a traceback may quote it
             return Refusal(ErrorCode.PAYLOAD_INVALID, Stage.DECODE, "the message could not be read")

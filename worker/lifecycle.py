@@ -26,6 +26,11 @@ class Lifecycle:
         """What ended a thread, if anything did."""
         return self._failure
 
+    @property
+    def stop_event(self) -> threading.Event:
+        """Set once nothing more is to be taken in; for those who wait by themselves."""
+        return self._stop
+
     def stop(self) -> None:
         """Take nothing more in."""
         self._stop.set()

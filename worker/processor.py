@@ -207,8 +207,8 @@ class StreamProcessor:
         tokens = int(batch.lengths.sum())
         parts.metrics.batch_pairs.observe(len(batch.refs))
         parts.metrics.batch_padding_ratio.observe(1 - tokens / (len(batch.refs) * int(batch.lengths.max())))
-        parts.metrics.pairs_scored_total.inc(len(batch.refs))
-        parts.metrics.tokens_scored_total.inc(tokens)
+        parts.metrics.pairs_scored.inc(len(batch.refs))
+        parts.metrics.tokens_scored.inc(tokens)
         return BatchScored(batch, scores)
 
     def _isolate(self, batch: Batch) -> list[BatchScored | BatchFailed]:

@@ -39,6 +39,7 @@ class OutputWatch:
         self._readiness = readiness
         self._beat = beat
         self._open: frozenset[str] = frozenset()
+        self._missing: dict[str, list[str]] = {}
         for topic in wiring.outputs:
             readiness.block(f"topic:{topic}", f"{topic}: its topics have not been looked up yet")
 
@@ -83,8 +84,11 @@ class OutputWatch:
         missing = [name for name in needed if self._directory.facts(name) is None]
         if missing:
             reason = f"{topic}: waiting for {', '.join(missing)}: create it, or set kafka.create_topics"
-            if self._readiness.block(f"topic:{topic}", reason):
+            self._readiness.block(f"topic:{topic}", reason)
+            if self._missing.get(topic) != missing:
                 log.warning("topic.missing", topic=topic, missing=missing)
+            self._missing[topic] = missing
             return False
+        self._missing.pop(topic, None)
         self._readiness.clear(f"topic:{topic}")
         return True
