@@ -30,14 +30,15 @@ from worker.lifecycle import Lifecycle
 from worker.messages.codec import decode, encode, utc_timestamp
 from worker.messages.dead_letter import dead_letter
 from worker.messages.outbound import Stamps
-from worker.observability.health import HealthServer, Heartbeats, Readiness
+from worker.observability.health import Heartbeats, Probes, Readiness
+from worker.observability.health_server import HealthServer
 from worker.observability.metrics import Metrics
 from worker.pipeline.assembly import Scored
 from worker.pipeline.batching import Batcher
 from worker.pipeline.decision import ModelView
 from worker.pipeline.tokenization import PairTokenizer
 from worker.processor import ProcessorParts, StreamProcessor
-from worker.types import OutboundRecord, Prediction, Record, Refusal, Request
+from worker.types import JsonValue, OutboundRecord, Prediction, Record, Refusal, Request
 
 QUEUED_BATCHES = 16
 """Batches that may wait for the engine: about a second's work, so that a rebalance or a stop throws little away."""
@@ -89,9 +90,7 @@ class Assembler:
 
     def probes(self) -> Probes:
         """What the HTTP port answers from."""
-        return Probes(
-            self.heartbeats.ages, self.readiness.reasons, self.metrics.render, lambda: self.labels.describe()
-        )
+        return Probes(self.heartbeats.ages, self.readiness.reasons, self.metrics.render, self._describe_labels)
 
     def engine_choice(self) -> EngineChoice:
         """What the configuration says of model and engine."""
@@ -184,6 +183,9 @@ class Assembler:
             return True
         self.readiness.block(f"schema:{topic}", f"{topic}: its label schema {name} is not there")
         return False
+
+    def _describe_labels(self) -> JsonValue:
+        return self.labels.describe()
 
     def _note_labels(self, change: RegistryChange) -> None:
         for schema in change.now_in_force:

@@ -1,0 +1,18 @@
+"""What several commands share: exit codes, and options that go before the configuration."""
+
+from worker.errors import ConfigError, SchemaError, WorkerError
+from worker.types import JsonValue
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+
+
+def exit_code(error: WorkerError) -> int:
+    """2 where the operator has to change something, else 1."""
+    return EXIT_USAGE if isinstance(error, ConfigError | SchemaError) else EXIT_FAILED
+
+
+def overrides_of(**options: JsonValue) -> dict[str, JsonValue]:
+    """The options that were given, as configuration."""
+    return {name: value for name, value in options.items() if value is not None}

@@ -1,0 +1,32 @@
+"""`worker run`: the worker."""
+
+import os
+from pathlib import Path
+
+import typer
+
+from worker.cli.options import EXIT_INTERRUPTED, overrides_of
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to `app`."""
+    app.command("run")(run)
+
+
+def run(
+    config_file: Path = typer.Option(Path("worker.yaml"), "-c", "--config", help="The configuration."),
+    engine: str | None = typer.Option(None, help="Instead of the configured engine."),
+    until_end: bool = typer.Option(False, help="Stop at the end offsets seen at start."),
+    log_format: str = typer.Option("auto", help="json | text | auto: readable on a terminal, else JSON."),
+) -> None:
+    """Read events, predict, publish, until SIGTERM or Ctrl-C; a second one leaves at once."""
+    from worker.app import open_worker, stop_on_signals
+    from worker.config import load_config
+    from worker.observability.logging import configure_logging, log_form
+
+    config = load_config(config_file, overrides_of(engine=engine))
+    configure_logging(config.log_level, log_form(log_format))
+    with open_worker(config) as worker:
+        # Leaving in the midst is safe: what was not committed is read again.
+        stop_on_signals(worker.stop, lambda: os._exit(EXIT_INTERRUPTED))
+        worker.run(until_end=until_end)
