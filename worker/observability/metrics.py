@@ -1,0 +1,175 @@
+"""Every metric of the worker. The help text says what to do when it moves.
+
+Labels are bounded sets: topic, partition, stage, reason, outcome, schema, engine; never a text, key, label or offset.
+"""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+
+from worker.types import ModelStamp
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+_COUNTS = (1, 4, 16, 64, 256, 1024, 4096, 16384)
+_RATIOS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75)
+
+
+class Metrics:
+    """The metrics of one worker, in a registry of their own: two workers in a process share nothing."""
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        """`registry` is a new one unless given."""
+        self.registry = registry or CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self._declare_flow()
+        self._declare_scoring()
+        self._declare_backpressure()
+        self._declare_transactions()
+        self._declare_facts()
+
+    def render(self) -> bytes:
+        """All of them in the text format that Prometheus scrapes; see `CONTENT_TYPE`."""
+        return generate_latest(self.registry)
+
+    def label_schema_in_force(self, name: str, version: int | None) -> None:
+        """Say which version of a label schema holds now; None when none does."""
+        for labels in [labels for labels in self._schemas if labels[0] == name]:
+            self.label_schema_info.remove(*labels)
+            self._schemas.discard(labels)
+        if version is not None:
+            self._schemas.add((name, str(version)))
+            self.label_schema_info.labels(name=name, version=str(version)).set(1)
+
+    def engine_in_use(self, stamp: ModelStamp) -> None:
+        """Say which model, engine and precision score."""
+        self.engine_info.clear()
+        self.engine_info.labels(
+            engine=stamp.engine, precision=stamp.precision, model=stamp.name, model_digest=stamp.digest
+        ).set(1)
+
+    def partition_released(self, topic: str, partition: int) -> None:
+        """Forget the lag of a partition that another worker reads from now on."""
+        if (topic, str(partition)) in self._lags:
+            self._lags.discard((topic, str(partition)))
+            self.consumer_lag_records.remove(topic, str(partition))
+
+    def lag_seen(self, topic: str, partition: int, records: int) -> None:
+        """How many records of a partition are not yet delivered."""
+        self._lags.add((topic, str(partition)))
+        self.consumer_lag_records.labels(topic=topic, partition=str(partition)).set(records)
+
+    def _counter(self, name: str, text: str, labels: tuple[str, ...] = ()) -> Counter:
+        return Counter(name, text, labels, registry=self.registry)
+
+    def _gauge(self, name: str, text: str, labels: tuple[str, ...] = ()) -> Gauge:
+        return Gauge(name, text, labels, registry=self.registry)
+
+    def _histogram(self, name: str, text: str, buckets: tuple[float, ...], labels: tuple[str, ...] = ()) -> Histogram:
+        return Histogram(name, text, labels, buckets=buckets, registry=self.registry)
+
+    def _declare_flow(self) -> None:
+        self.records_consumed = self._counter(
+            "worker_records_consumed_total",
+            "Records read from Kafka. Flat while there is lag: look at /readyz for the reason.",
+            ("topic",),
+        )
+        self.predictions_delivered = self._counter(
+            "worker_predictions_delivered_total",
+            "Predictions committed. Falling behind records consumed: look at the stage durations for the slow step.",
+            ("topic",),
+        )
+        self.dead_letters = self._counter(
+            "worker_dead_letters_total",
+            "Records that could not be predicted, by error code. Rising: read some with `worker dead-letters show`.",
+            ("topic", "reason"),
+        )
+        self.end_to_end_latency_seconds = self._histogram(
+            "worker_end_to_end_latency_seconds",
+            "From a record's timestamp to its prediction's commit. Rising with the lag: add workers or partitions.",
+            _SECONDS,
+        )
+        self.stage_duration_seconds = self._histogram(
+            "worker_stage_duration_seconds",
+            "Time a batch or record spends in one step of the path. The stage that grows is the one to look at.",
+            _SECONDS,
+            ("stage",),
+        )
+
+    def _declare_scoring(self) -> None:
+        self.batch_pairs = self._histogram(
+            "worker_batch_pairs",
+            "Pairs per engine call. Small under load: raise batching.max_tokens, or accept it as the price of latency.",
+            _COUNTS,
+        )
+        self.batch_padding_ratio = self._histogram(
+            "worker_batch_padding_ratio",
+            "Share of a batch's tokens that are padding. High: texts of very different lengths meet in one batch.",
+            _RATIOS,
+        )
+        self.pairs_scored = self._counter(
+            "worker_pairs_scored_total",
+            "Pairs the engine has scored: what progress means. Flat while records are in flight: the engine hangs.",
+        )
+        self.tokens_scored = self._counter(
+            "worker_tokens_scored_total",
+            "Tokens the engine has scored. Rising faster than pairs: texts are getting longer, expect less throughput.",
+        )
+
+    def _declare_backpressure(self) -> None:
+        self.queue_pairs = self._gauge(
+            "worker_queue_pairs",
+            "Pairs that wait for the engine. Always near its limit: the engine is what is slow, add workers.",
+        )
+        self.records_in_flight = self._gauge(
+            "worker_records_in_flight",
+            "Records admitted and not yet committed. Never falling: delivery is stuck, look at the transactions.",
+        )
+        self.partitions_paused = self._gauge(
+            "worker_partitions_paused",
+            "Partitions not read for now. Long above zero: a full queue, or a topic or schema missing, see /readyz.",
+        )
+        self.partitions_assigned = self._gauge(
+            "worker_partitions_assigned",
+            "Partitions this worker reads. Zero: there are more workers than partitions, or the group is rebalancing.",
+        )
+        self._lags: set[tuple[str, str]] = set()
+        self.consumer_lag_records = self._gauge(
+            "worker_consumer_lag_records",
+            "Records not yet delivered, by partition. Rising everywhere: add workers; in one: its key is a hot one.",
+            ("topic", "partition"),
+        )
+
+    def _declare_transactions(self) -> None:
+        self.transactions = self._counter(
+            "worker_transactions_total",
+            "Transactions by outcome. Any but `committed` rising: look at the broker, and for a shared instance id.",
+            ("outcome",),
+        )
+        self.transaction_duration_seconds = self._histogram(
+            "worker_transaction_duration_seconds",
+            "From begin to commit. Near the transaction timeout: a slow broker, or too many records per transaction.",
+            _SECONDS,
+        )
+        self.transaction_records = self._histogram(
+            "worker_transaction_records",
+            "Input records per transaction. Near one under load: each commit's fixed price is paid for every record.",
+            _COUNTS,
+        )
+
+    def _declare_facts(self) -> None:
+        self._schemas: set[tuple[str, str]] = set()
+        self.label_schema_info = self._gauge(
+            "worker_label_schema_info",
+            "1 for each label schema's version in force. Differing between workers for long: see /schemas of each.",
+            ("name", "version"),
+        )
+        self.label_schema_refusals = self._counter(
+            "worker_label_schema_refusals_total",
+            "Label schema changes refused. Rising: `worker schemas validate` says why; the last good version holds.",
+            ("name",),
+        )
+        self.engine_info = self._gauge(
+            "worker_engine_info",
+            "1 for the model, engine and precision in use. Differing between workers: they may score differently.",
+            ("engine", "precision", "model", "model_digest"),
+        )
