@@ -111,9 +111,11 @@ def read_head(config: Mapping[str, JsonValue], path: Path) -> NliHead:
         EngineError: the labels are not those of an NLI model.
     """
     id2label = config.get("id2label")
-    names = {int(index): str(label).strip().lower() for index, label in id2label.items() if index.isdecimal()} if (
-        isinstance(id2label, dict)
-    ) else {}
+    names = (
+        {int(index): str(label).strip().lower() for index, label in id2label.items() if index.isdecimal()}
+        if (isinstance(id2label, dict))
+        else {}
+    )
     entailment = [index for index, label in names.items() if _ENTAILMENT.fullmatch(label)]
     against_pattern = _NOT_ENTAILMENT if len(names) == 2 else _CONTRADICTION  # noqa: PLR2004  # two classes or three
     against = [index for index, label in names.items() if against_pattern.fullmatch(label)]

@@ -21,8 +21,8 @@ from worker.engines.artifact import (
     ModelFolder,
     open_folder,
 )
-from worker.engines.golden import GOLDEN_FILE, Golden, golden_texts, write_golden
-from worker.engines.pytorch import PyTorchEngine, PyTorchOptions, score_pairs
+from worker.engines.golden import GOLDEN_FILE, Golden, golden_texts, score_alone, write_golden
+from worker.engines.pytorch import PyTorchEngine, PyTorchOptions
 from worker.engines.telemetry import silence_telemetry
 from worker.errors import EngineError
 
@@ -61,7 +61,11 @@ def export_model(source: ModelFolder, target: Path, *, weights: str = "float32")
         made.mkdir()
         _write_files(source, made, weights)
         # Renaming is atomic: two processes that export at once leave one whole folder.
-        made.rename(target)
+        try:
+            made.rename(target)
+        except OSError as error:
+            message = f"{target}: cannot be put in place ({error.strerror}); another process may have made it"
+            raise EngineError(message) from error
     return open_folder(target, source.name)
 
 
@@ -69,7 +73,7 @@ def _write_files(source: ModelFolder, made: Path, weights: str) -> None:
     engine = PyTorchEngine(source, PyTorchOptions(device="cpu"))
     try:
         pairs = golden_texts()
-        write_golden(made / GOLDEN_FILE, Golden(pairs, score_pairs(engine, source, pairs)))
+        write_golden(made / GOLDEN_FILE, Golden(pairs, score_alone(engine, source, pairs)))
         with _without_noise():
             _write_graph(engine.module, source, made, weights)
     finally:
@@ -117,7 +121,7 @@ def _write_onnx(module: Any, source: ModelFolder, file: Path) -> None:  # noqa: 
     # Sizes of 0 and 1 would be taken as fixed.
     shape = (3, min(24, source.max_pair_tokens))
     example = tuple(np.zeros(shape, dtype=np.int64) if name == "token_type_ids" else np.ones(shape) for name in names)
-    any_size = {axis: torch.export.Dim.DYNAMIC for axis in (0, 1)}
+    any_size = dict.fromkeys((0, 1), torch.export.Dim.DYNAMIC)
     torch.onnx.export(
         Logits().eval(),
         tuple(torch.tensor(values, dtype=torch.int64) for values in example),
@@ -126,7 +130,7 @@ def _write_onnx(module: Any, source: ModelFolder, file: Path) -> None:  # noqa: 
         opset_version=_OPSET,
         input_names=names,
         output_names=["logits"],
-        dynamic_shapes={name: any_size for name in names},
+        dynamic_shapes=dict.fromkeys(names, any_size),
         external_data=False,
         verbose=False,
     )

@@ -16,9 +16,7 @@ _SPREAD: Final = 4.0
 class FakeEngine:
     """Logits that are a hash of each pair's token ids: the same pair always gets the same ones, whatever its batch."""
 
-    def __init__(
-        self, head: NliHead = TWO_CLASS_HEAD, max_pair_tokens: int = 512, token_budget: int = 8192
-    ) -> None:
+    def __init__(self, head: NliHead = TWO_CLASS_HEAD, max_pair_tokens: int = 512, token_budget: int = 8192) -> None:
         """`head` decides how many columns the logits have."""
         digest = hashlib.sha256(b"fake").hexdigest()
         self._info = EngineInfo(

@@ -1,5 +1,6 @@
 """Golden pairs: texts with the float32 logits of the original model, which every engine has to reproduce."""
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from worker.engines.artifact import ModelFolder, read_json_object
+from worker.engines.base import Engine
 from worker.errors import EngineError
 from worker.types import Batch, Float32Array, JsonValue, PairRef
 
@@ -51,7 +53,9 @@ def read_golden(folder: ModelFolder) -> Golden | None:
         return None
     rows = read_json_object(file).get("pairs")
     if not isinstance(rows, list) or len(rows) < MIN_GOLDEN_PAIRS:
-        message = f"{file}: expected a list `pairs` of at least {MIN_GOLDEN_PAIRS}; write it anew by exporting the model"
+        message = (
+            f"{file}: expected a list `pairs` of at least {MIN_GOLDEN_PAIRS}; write it anew by exporting the model"
+        )
         raise EngineError(message)
     try:
         pairs = tuple(_pair(row) for row in rows)
@@ -75,6 +79,12 @@ def write_golden(file: Path, golden: Golden) -> None:
     file.write_text(f'{{"pairs": [\n{lines}\n]}}\n', encoding="utf-8")
 
 
+def golden_digest(golden: Golden) -> str:
+    """The sha256 of texts and logits, in hex."""
+    texts = json.dumps([[pair.premise, pair.hypothesis] for pair in golden.pairs])
+    return hashlib.sha256(texts.encode() + golden.logits.tobytes()).hexdigest()
+
+
 def encode_pairs(folder: ModelFolder, pairs: Sequence[TextPair]) -> tuple[Batch, ...]:
     """Each pair as a batch of its own, the premise cut where the pair is too long for the model."""
     tokenizer = Tokenizer.from_file(str(folder.tokenizer_file))
@@ -90,6 +100,11 @@ def encode_pairs(folder: ModelFolder, pairs: Sequence[TextPair]) -> tuple[Batch,
         )
         for index, encoding in enumerate(encodings)
     )
+
+
+def score_alone(engine: Engine, folder: ModelFolder, pairs: Sequence[TextPair]) -> Float32Array:
+    """Logits of `pairs`, float32 [pairs, classes], each scored alone so that nothing is padded."""
+    return np.concatenate([engine.score(single).logits for single in encode_pairs(folder, pairs)])
 
 
 def join_batches(batches: Sequence[Batch]) -> Batch:

@@ -126,6 +126,11 @@ def usable_cores() -> int:
         return cores
 
 
+def has_fast_bfloat16() -> bool:
+    """Whether this CPU computes in bfloat16 rather than emulating it."""
+    return _CAPABILITIES["bfloat16"] in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
 def cpu_capabilities() -> tuple[str, ...]:
     """What arithmetic OpenVINO finds in this CPU, and the CPU's name: what a gate's verdict depends on."""
     core = _core()
@@ -184,7 +189,9 @@ def _names(ports: Any) -> list[str]:  # noqa: ANN401  # the library is not typed
 
 def _input_field(name: str, folder: ModelFolder) -> tuple[str, str]:
     if name not in _INPUTS:
-        message = f"{folder.path}: the graph wants an input this worker does not feed: {name}; known: {', '.join(_INPUTS)}"
+        message = (
+            f"{folder.path}: the graph wants an input this worker does not feed: {name}; known: {', '.join(_INPUTS)}"
+        )
         raise EngineError(message)
     return name, _INPUTS[name]
 

@@ -1,18 +1,16 @@
 """The float32 reference, and a second way onto a GPU: PyTorch and transformers."""
 
 import importlib.util
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 
 from worker.engines.artifact import ModelFolder
-from worker.engines.golden import TextPair, encode_pairs
 from worker.engines.layout import checked_logits, pad, warm_up_batches
 from worker.engines.telemetry import silence_telemetry
 from worker.errors import ConfigError, EngineError
-from worker.types import Batch, EngineInfo, Float32Array, ModelStamp, PairScores
+from worker.types import Batch, EngineInfo, ModelStamp, PairScores
 
 INSTALL_HINT: Final = 'pip install "nli-stream-worker[gpu]"'
 _PRECISIONS: Final = ("float32", "float16", "bfloat16")
@@ -46,7 +44,9 @@ class PyTorchEngine:
             raise EngineError(message)
         precision = "float32" if options.precision == "auto" else options.precision
         if precision not in _PRECISIONS:
-            message = f"precision: the pytorch engine computes in {', '.join(_PRECISIONS)}; {precision!r} is none of them"
+            message = (
+                f"precision: the pytorch engine computes in {', '.join(_PRECISIONS)}; {precision!r} is none of them"
+            )
             raise ConfigError(message)
         device = ("cuda" if has_cuda() else "cpu") if options.device == "auto" else options.device
         self._torch = _torch()
@@ -112,11 +112,6 @@ class PyTorchEngine:
         self._module = None
         if self._device == "cuda":
             self._torch.cuda.empty_cache()
-
-
-def score_pairs(engine: PyTorchEngine, folder: ModelFolder, pairs: Sequence[TextPair]) -> Float32Array:
-    """Logits of `pairs`, float32 [pairs, classes], each scored alone so that nothing is padded."""
-    return np.concatenate([engine.score(single).logits for single in encode_pairs(folder, pairs)])
 
 
 def has_torch() -> bool:

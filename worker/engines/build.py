@@ -1,0 +1,102 @@
+"""The gate: an engine is used once it agrees with the float32 model, and gives a pair the same logits in any batch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from worker.engines.artifact import ModelFolder
+from worker.engines.base import Engine
+from worker.engines.golden import Golden, encode_pairs, join_batches
+from worker.types import Batch, Float32Array
+
+LOGIT_BOUNDS: Final = {"float32": 1e-3, "float16": 2e-2, "bfloat16": 5e-2}
+"""Largest difference of a logit from the float32 model's, by precision."""
+BATCH_BOUNDS: Final = {"float32": 1e-4, "float16": 2e-2, "bfloat16": 5e-2}
+"""Largest difference of a logit between a pair alone and the same pair in any batch."""
+SURE_MARGIN: Final = 0.02
+"""Float32 probability margin above which 8-bit weights must not change the label."""
+_ALONE: Final = 16
+"""How many golden pairs are also scored alone; all are scored in batches."""
+_MIXED: Final = 6
+"""How many short pairs share a batch with the longest one, and so are padded to its length."""
+
+
+@dataclass(frozen=True, slots=True)
+class GateReport:
+    """What the gate measured; logit errors are absolute."""
+
+    pairs: int
+    largest_logit_error: float
+    mean_logit_error: float
+    label_flips: int
+    """Pairs with another label than the float32 model's, among those it is sure of."""
+    batch_dependence: float
+    passed: bool
+    reason: str
+    """Why it did not pass; `""` where it did."""
+
+
+def verify(engine: Engine, folder: ModelFolder, golden: Golden, *, has_8bit_weights: bool = False) -> GateReport:
+    """How `engine` compares with `golden`, and with itself in other batches.
+
+    With 8-bit weights the labels have to be the same, else the logits, each within the bound of its precision.
+    """
+    singles = encode_pairs(folder, golden.pairs)
+    logits = _in_sorted_batches(engine, singles)
+    errors = np.abs(logits - golden.logits)
+    flips = _label_flips(golden.logits, logits)
+    dependence = _batch_dependence(engine, singles, logits)
+    precision = engine.info.stamp.precision
+    reasons = (
+        [] if has_8bit_weights else _over("logits differ from float32", float(errors.max()), LOGIT_BOUNDS[precision])
+    )
+    if has_8bit_weights and flips:
+        reasons.append(f"{flips} of {len(singles)} labels differ from float32")
+    reasons += _over("logits differ between batches", dependence, BATCH_BOUNDS[precision])
+    return GateReport(
+        pairs=len(singles),
+        largest_logit_error=float(errors.max()),
+        mean_logit_error=float(errors.mean()),
+        label_flips=flips,
+        batch_dependence=dependence,
+        passed=not reasons,
+        reason="; ".join(reasons),
+    )
+
+
+def _over(what: str, found: float, bound: float) -> list[str]:
+    # Not `found > bound`: a NaN must fail.
+    return [] if found <= bound else [f"{what} by {found:.2g}, more than {bound:g}"]
+
+
+def _in_sorted_batches(engine: Engine, singles: Sequence[Batch]) -> Float32Array:
+    """Logits of all pairs, scored in batches of like length and at most a quarter of the engine's budget."""
+    budget = max(engine.info.max_pair_tokens, engine.info.token_budget // 4)
+    order = sorted(range(len(singles)), key=lambda index: singles[index].token_ids.size)
+    logits = np.empty((len(singles), engine.info.head.classes), dtype=np.float32)
+    while order:
+        count = 1
+        while count < len(order) and (count + 1) * singles[order[count]].token_ids.size <= budget:
+            count += 1
+        rows, order = order[:count], order[count:]
+        logits[rows] = engine.score(join_batches([singles[row] for row in rows])).logits
+    return logits
+
+
+def _batch_dependence(engine: Engine, singles: Sequence[Batch], logits: Float32Array) -> float:
+    """Largest change of a logit for pairs alone, and for short pairs padded to the longest, against `logits`."""
+    order = sorted(range(len(singles)), key=lambda index: singles[index].token_ids.size)
+    spread = [order[round(position)] for position in np.linspace(0, len(order) - 1, min(_ALONE, len(order)))]
+    alone = np.concatenate([engine.score(singles[row]).logits for row in spread])
+    mixed = [*order[:_MIXED:2], order[-1], *order[1:_MIXED:2]]
+    padded = engine.score(join_batches([singles[row] for row in mixed])).logits
+    return float(max(np.abs(alone - logits[spread]).max(), np.abs(padded - logits[mixed]).max()))
+
+
+def _label_flips(expected: Float32Array, found: Float32Array) -> int:
+    shifted = np.exp(expected.astype(np.float64) - expected.max(axis=1, keepdims=True))
+    ranked = np.sort(shifted / shifted.sum(axis=1, keepdims=True), axis=1)
+    is_sure = ranked[:, -1] - ranked[:, -2] > SURE_MARGIN
+    return int((is_sure & (expected.argmax(axis=1) != found.argmax(axis=1))).sum())
