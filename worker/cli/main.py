@@ -5,12 +5,9 @@ import sys
 import typer
 
 from worker import __version__
-from worker.cli import broker
-from worker.errors import ConfigError, SchemaError, WorkerError
-
-EXIT_FAILED = 1
-EXIT_USAGE = 2
-EXIT_INTERRUPTED = 130
+from worker.cli import broker, run
+from worker.cli.options import EXIT_INTERRUPTED, exit_code
+from worker.errors import WorkerError
 
 
 def build_app() -> typer.Typer:
@@ -23,7 +20,8 @@ def build_app() -> typer.Typer:
         pretty_exceptions_enable=False,  # its tracebacks show local variables, and with them texts
     )
     app.callback()(_options)
-    broker.register(app)
+    for command in (run, broker):
+        command.register(app)
     return app
 
 
@@ -36,11 +34,6 @@ def main() -> None:
         sys.exit(exit_code(error))
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
-
-
-def exit_code(error: WorkerError) -> int:
-    """2 where the operator has to change something, else 1."""
-    return EXIT_USAGE if isinstance(error, ConfigError | SchemaError) else EXIT_FAILED
 
 
 def _show_version(wanted: bool) -> None:

@@ -2,10 +2,13 @@
 
 import os
 from pathlib import Path
+from typing import Literal
 
 import typer
 
 from worker.cli.options import EXIT_INTERRUPTED, overrides_of
+
+LogFormat = Literal["auto", "json", "console"]
 
 
 def register(app: typer.Typer) -> None:
@@ -17,15 +20,15 @@ def run(
     config_file: Path = typer.Option(Path("worker.yaml"), "-c", "--config", help="The configuration."),
     engine: str | None = typer.Option(None, help="Instead of the configured engine."),
     until_end: bool = typer.Option(False, help="Stop at the end offsets seen at start."),
-    log_format: str = typer.Option("auto", help="json | text | auto: readable on a terminal, else JSON."),
+    log_format: LogFormat = typer.Option("auto", help="`auto`: readable on a terminal, else JSON."),
 ) -> None:
     """Read events, predict, publish, until SIGTERM or Ctrl-C; a second one leaves at once."""
     from worker.app import open_worker, stop_on_signals
     from worker.config import load_config
-    from worker.observability.logging import configure_logging, log_form
+    from worker.observability.logging import configure_logging
 
     config = load_config(config_file, overrides_of(engine=engine))
-    configure_logging(config.log_level, log_form(log_format))
+    configure_logging(config.log_level, log_format)
     with open_worker(config) as worker:
         # Leaving in the midst is safe: what was not committed is read again.
         stop_on_signals(worker.stop, lambda: os._exit(EXIT_INTERRUPTED))
