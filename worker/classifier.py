@@ -1,18 +1,24 @@
 """The path of a record without Kafka, in one thread: what `worker classify` runs, and what tests compare with."""
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 
 from worker.engines.base import Engine
-from worker.errors import MessageError
+from worker.engines.load import EngineChoice, load_engine
+from worker.errors import MessageError, SchemaError
+from worker.labels.registry import LabelRegistry
 from worker.labels.schema import LabelSchema
+from worker.messages.codec import decode
+from worker.messages.inbound import InputFields
 from worker.pipeline.assembly import Assembly, Refused, Scored
 from worker.pipeline.batching import Batcher
 from worker.pipeline.decision import ModelView, decide
 from worker.pipeline.planning import PairPlan, plan_pairs
 from worker.pipeline.tokenization import PairTokenizer
-from worker.types import Prediction, Record, Refusal, Request
+from worker.settings import Limits
+from worker.types import ModelStamp, Prediction, Record, Refusal, Request
 
 CHUNK_RECORDS = 256
 """Records that share batches: as many as one poll of the running worker takes."""
@@ -88,3 +94,31 @@ class Classifier:
             return Answer(outcome.record, None, None, outcome.refusal)
         prediction = decide(outcome.plan, outcome.logits, outcome.text, self._model)
         return Answer(outcome.record, outcome.plan.request, outcome.plan.schema, prediction)
+
+
+@contextmanager
+def open_classifier(
+    choice: EngineChoice, schema: LabelSchema, limits: Limits
+) -> Iterator[tuple[Classifier, ModelStamp]]:
+    """A classifier with its model loaded and warm, and who it is; `schema` holds for records that bring no labels.
+
+    Raises:
+        WorkerError: the model cannot be used; the message says why.
+    """
+    model = load_engine(choice)
+    try:
+        stamp = model.engine.info.stamp
+        labels = LabelRegistry(limits, stamp.digest)
+        for refusal in labels.offer(schema, "the label schema").refused:
+            raise SchemaError(str(refusal))
+        model.engine.warm_up()
+        parts = ClassifierParts(
+            decode=lambda record: decode(record, InputFields(), limits),
+            resolve=lambda request: labels.resolve(request, schema.reference, limits),
+            tokenizer=PairTokenizer(model.tokenizer_file, model.engine.info.max_pair_tokens),
+            engine=model.engine,
+            max_pairs=limits.pairs,
+        )
+        yield Classifier(parts), stamp
+    finally:
+        model.engine.close()

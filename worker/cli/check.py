@@ -1,0 +1,43 @@
+"""`worker check`: what would run and what would not, before it runs."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import typer
+
+from worker.cli.options import EXIT_FAILED
+
+_MARKS = {"ok": "ok     ", "warning": "warning", "failed": "FAILED "}
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to `app`."""
+    app.command("check")(check)
+
+
+def check(
+    config_file: Path = typer.Option(Path("worker.yaml"), "-c", "--config", help="The configuration."),
+    as_json: bool = typer.Option(False, "--json", help="One JSON object."),
+) -> None:
+    """Look at configuration, label schemas, model, broker and topics. Exits 1 if something would not run."""
+    from worker.app import Assembler
+    from worker.checks import Finding, findings
+    from worker.clock import SystemClock
+    from worker.config import load_config
+    from worker.observability.logging import configure_logging
+
+    configure_logging("error")
+    config = load_config(config_file)
+    seen: list[Finding] = []
+    if not as_json:
+        print(f"{_MARKS['ok']} {config_file}: {len(config.topics)} topics, delivery {config.delivery}")
+    for finding in findings(Assembler(config, SystemClock())):
+        seen.append(finding)
+        if not as_json:
+            print(f"{_MARKS[finding.verdict]} {finding.subject}: {finding.message}")
+    failed = any(finding.verdict == "failed" for finding in seen)
+    if as_json:
+        print(json.dumps({"runs": not failed, "findings": [asdict(finding) for finding in seen]}))
+    if failed:
+        raise typer.Exit(EXIT_FAILED)
