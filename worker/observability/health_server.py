@@ -18,6 +18,7 @@ _log = structlog.get_logger()
 _MAX_REQUEST_BYTES = 16_384
 _MAX_REQUEST_SECONDS = 10.0
 _MAX_CONNECTIONS = 32
+_LOOK_SECONDS = 0.1
 _METHOD_NOT_ALLOWED = 405
 _FAILED = 500
 
@@ -59,7 +60,9 @@ class HealthServer:
             raise ConfigError(
                 f"http.host and http.port: {host}:{port} cannot be listened on: name a free port, or 0"
             ) from error
-        self._thread = threading.Thread(target=self._server.serve_forever, name="health", daemon=True)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=[_LOOK_SECONDS], name="health", daemon=True
+        )
         self._thread.start()
 
     def close(self) -> None:

@@ -36,7 +36,7 @@ def configure_logging(level: str = "info", form: LogForm = "auto", stream: TextI
     stream = stream or sys.stderr
     readable = form == "console" or (form == "auto" and stream.isatty())
     structlog.configure(
-        processors=[*_shared_processors(), _renderer(readable=readable, colors=stream.isatty())],
+        processors=[*_shared_processors(), *_renderers(readable=readable, colors=stream.isatty())],
         wrapper_class=structlog.make_filtering_bound_logger(_level_number(level)),
         context_class=dict,
         logger_factory=structlog.WriteLoggerFactory(stream),
@@ -97,10 +97,16 @@ def _shared_processors() -> list[Processor]:
     ]
 
 
-def _renderer(*, readable: bool, colors: bool) -> Processor:
-    if readable:
-        return structlog.dev.ConsoleRenderer(colors=colors, timestamp_key="time", sort_keys=False)
-    return _as_json_line
+def _renderers(*, readable: bool, colors: bool) -> list[Processor]:
+    if not readable:
+        return [_as_json_line]
+    return [_exception_as_text, structlog.dev.ConsoleRenderer(colors=colors, timestamp_key="time", sort_keys=False)]
+
+
+def _exception_as_text(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    if isinstance(event.get("exception"), dict):
+        event["exception"] = orjson.dumps(event["exception"], option=orjson.OPT_INDENT_2).decode()
+    return event
 
 
 def _as_json_line(_logger: WrappedLogger, _method: str, event: EventDict) -> str:

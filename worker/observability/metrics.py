@@ -90,7 +90,7 @@ class Metrics:
         )
         self.stage_duration_seconds = self._histogram(
             "worker_stage_duration_seconds",
-            "Time a batch or record spends in one step of the path. The stage that grows is the one to look at.",
+            "Time that a batch or record spends in one step of the path. Rising: the stage that grows is the slow one.",
             _SECONDS,
             ("stage",),
         )

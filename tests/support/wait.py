@@ -1,0 +1,17 @@
+"""Waiting for what another thread or process does, with a deadline and never with a blind sleep."""
+
+import threading
+import time
+from collections.abc import Callable
+
+_LOOK_SECONDS = 0.02
+
+
+def wait_until(predicate: Callable[[], bool], deadline_seconds: float = 30.0, what: str = "the condition") -> None:
+    """Return once `predicate` holds; AssertionError after `deadline_seconds`."""
+    deadline = time.monotonic() + deadline_seconds
+    never = threading.Event()
+    while not predicate():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"{what} did not hold within {deadline_seconds} s")
+        never.wait(_LOOK_SECONDS)

@@ -1,0 +1,104 @@
+"""Metrics say what to do, and belong to one worker."""
+
+from prometheus_client import Metric
+from prometheus_client.parser import text_string_to_metric_families
+
+from worker.observability.metrics import Metrics
+from worker.types import ModelStamp
+
+EXPECTED = {
+    "worker_records_consumed_total": {"topic"},
+    "worker_predictions_delivered_total": {"topic"},
+    "worker_dead_letters_total": {"topic", "reason"},
+    "worker_end_to_end_latency_seconds": set(),
+    "worker_stage_duration_seconds": {"stage"},
+    "worker_batch_pairs": set(),
+    "worker_batch_padding_ratio": set(),
+    "worker_pairs_scored_total": set(),
+    "worker_tokens_scored_total": set(),
+    "worker_queue_pairs": set(),
+    "worker_records_in_flight": set(),
+    "worker_partitions_paused": set(),
+    "worker_partitions_assigned": set(),
+    "worker_transactions_total": {"outcome"},
+    "worker_transaction_duration_seconds": set(),
+    "worker_transaction_records": set(),
+    "worker_label_schema_info": {"name", "version"},
+    "worker_label_schema_refusals_total": {"name"},
+    "worker_consumer_lag_records": {"topic", "partition"},
+    "worker_engine_info": {"engine", "precision", "model", "model_digest"},
+}
+
+
+def _ours(metrics: Metrics) -> list[Metric]:
+    families = text_string_to_metric_families(metrics.render().decode())
+    # The client adds the time of birth of every counter and histogram.
+    return [family for family in families if family.name.startswith("worker_") and not family.name.endswith("_created")]
+
+
+def _samples(metrics: Metrics, name: str) -> list[tuple[dict[str, str], float]]:
+    return [
+        (sample.labels, sample.value) for family in _ours(metrics) for sample in family.samples if sample.name == name
+    ]
+
+
+def test_every_metric_is_there_under_its_name() -> None:
+    names = {family.name + ("_total" if family.type == "counter" else "") for family in _ours(Metrics())}
+
+    assert set(EXPECTED) == names
+
+
+def test_labels_are_the_bounded_sets_that_were_agreed() -> None:
+    metrics = Metrics()
+    attributes = [value for value in vars(metrics).values() if hasattr(value, "_labelnames")]
+
+    found = {collector.describe()[0].name: set(collector._labelnames) for collector in attributes}
+
+    assert {name.removesuffix("_total"): labels for name, labels in EXPECTED.items()} == found
+
+
+def test_every_help_text_says_what_to_do() -> None:
+    for family in _ours(Metrics()):
+        assert ":" in family.documentation, family.name
+        assert family.documentation.endswith("."), family.name
+
+
+def test_two_workers_in_one_process_share_no_numbers() -> None:
+    one, other = Metrics(), Metrics()
+
+    one.records_consumed.labels(topic="in").inc(3)
+
+    assert [({"topic": "in"}, 3.0)] == _samples(one, "worker_records_consumed_total")
+    assert [] == _samples(other, "worker_records_consumed_total")
+
+
+def test_only_the_version_in_force_of_a_schema_is_shown() -> None:
+    metrics = Metrics()
+
+    metrics.label_schema_in_force("intent", 1)
+    metrics.label_schema_in_force("topics", 4)
+    metrics.label_schema_in_force("intent", 2)
+    metrics.label_schema_in_force("topics", None)
+
+    assert [({"name": "intent", "version": "2"}, 1.0)] == _samples(metrics, "worker_label_schema_info")
+
+
+def test_only_the_engine_in_use_is_shown() -> None:
+    metrics = Metrics()
+
+    for precision in ("float32", "bfloat16"):
+        metrics.engine_in_use(ModelStamp("mini", "sha256:1", "openvino", precision))
+
+    ((labels, value),) = _samples(metrics, "worker_engine_info")
+    assert ("bfloat16", 1.0) == (labels["precision"], value)
+
+
+def test_the_lag_of_a_released_partition_is_not_shown_any_more() -> None:
+    metrics = Metrics()
+    metrics.lag_seen("in", 0, 7)
+    metrics.lag_seen("in", 1, 9)
+
+    metrics.partition_released("in", 0)
+    metrics.partition_released("in", 5)
+
+    assert [({"topic": "in", "partition": "1"}, 9.0)] == _samples(metrics, "worker_consumer_lag_records")
