@@ -120,6 +120,7 @@ REFUSED: list[tuple[object, str]] = [
     ({**MINIMAL, "limits": {"labels": 0}}, "limits.labels: expected a number above 0"),
     ({**MINIMAL, "drain_seconds": -1}, "drain_seconds: expected a number of at least 0"),
     ({**MINIMAL, "schemas": {"topic": "t"}}, "schemas.topic: this version of the worker does not have it"),
+    ({**MINIMAL, "schemas": {"create": True}}, "schemas.create: this version of the worker does not have it"),
     ({**MINIMAL, "schemas": {"status_topic": "t"}}, "schemas.status_topic: this version of the worker does not"),
     (with_kafka(group_id=""), "kafka.group_id: expected a string that is not empty"),
     (with_kafka(group_ip="g"), "kafka.group_ip: expected no such key"),
@@ -183,6 +184,14 @@ OWNED = [
     "partition.assignment.strategy",
     "sasl.password",
 ]
+
+
+def test_the_reserved_keys_may_stand_in_the_file_without_a_value(file: Path) -> None:
+    document = {
+        **with_topic(routes=None, max_age_seconds=None),
+        "schemas": {"directory": None, "topic": None, "status_topic": None, "create": False},
+    }
+    assert load(file, MINIMAL).model_dump() == load(file, document).model_dump()
 
 
 @pytest.mark.parametrize("name", OWNED)

@@ -38,6 +38,7 @@ def test_yaml_is_read_as_json_values(text: str, expected: JsonValue) -> None:
         ("a: !!python/object:os.system x", "expected YAML; not understood (line 1, column 4)"),
         (f"a: *{MARKER}", "expected YAML; not understood (line 1, column 4)"),
         (f"a: !{MARKER} x", "expected YAML; not understood (line 1, column 4)"),
+        (f"a: !{MARKER}!x y", "expected YAML; found undefined tag handle … (line 1, column 4)"),
         ("a: 1\n---\nb: 2", "expected YAML; not understood (line 2, column 1)"),
         ("a: [1", "expected YAML; expected ',' or ']', but got '<stream end>' (line 1, column 6)"),
         ("a: " + "9" * 5000, "expected YAML"),

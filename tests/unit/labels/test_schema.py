@@ -1,5 +1,6 @@
 """Label schema documents: what is taken, what is refused, and what is said of it."""
 
+import contextlib
 import hashlib
 import json
 from typing import Any
@@ -74,7 +75,7 @@ REFUSED: list[tuple[dict[str, JsonValue], str]] = [
     ({"labels": [{"name": "a", "threshold": 1.01}]}, "labels.0.threshold: expected a number of at most 1.0"),
     ({"labels": [{"name": "a", "threshold": -0.01}]}, "labels.0.threshold: expected a number of at least 0.0"),
     ({"labels": [{"name": "a", "negative": "n"}]}, "labels.0.negative: expected only with `multi_label: true`"),
-    ({"labels": [{"name": "a", "nmae": 1}]}, "labels.0.nmae: expected no such key"),
+    ({"labels": [{"name": "a", "title": 1}]}, "labels.0.title: expected no such key"),
     ({"labels": [{"name": "a" * 1025}]}, "labels.0.name: expected at most 1024 bytes"),
     ({"labels": [{"name": str(number)} for number in range(1001)]}, "labels: expected at most 1000 labels, not 1001"),
     ({"hypothesis_templates": "a {}"}, "hypothesis_templates: expected a list"),
@@ -95,6 +96,7 @@ REFUSED: list[tuple[dict[str, JsonValue], str]] = [
     ({"digest": "x"}, "digest: expected no such key"),
     ({"description": "\ud800"}, "expected strings, finite numbers"),
     ({"top_k": float("nan")}, "expected strings, finite numbers"),
+    ({"top_k": float("inf")}, "expected strings, finite numbers"),
 ]
 
 
@@ -153,6 +155,26 @@ def test_limits_can_be_set() -> None:
         parse_schema(DOCUMENT, "f", DefaultLimits(label_bytes=3))
 
 
+JSON: st.SearchStrategy[JsonValue] = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.just(10**400) | st.floats() | st.text(st.characters(), max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from([*LabelSchema.model_fields, *Label.model_fields, "\ud800"]), inner, max_size=4
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@settings(deadline=None)
+@given(JSON, st.dictionaries(st.sampled_from(list(LabelSchema.model_fields)), JSON))
+def test_no_document_raises_anything_but_a_refusal(whole: JsonValue, changes: dict[str, JsonValue]) -> None:
+    for document in (whole, {**DOCUMENT, **changes}):
+        with contextlib.suppress(SchemaError):
+            assert document == parse_schema(document, "f").document()
+
+
 VALUES = st.sampled_from(
     [MARKER, [MARKER], {"name": MARKER}, [{"name": MARKER}], [{"name": MARKER}] * 2, 1, None, True]
 )
@@ -172,3 +194,7 @@ def test_no_value_of_a_document_stands_in_its_refusal(changes: dict[str, JsonVal
 def test_names_of_labels_below_bias_do_not_stand_in_a_refusal() -> None:
     message = refusal({**DOCUMENT, "calibration": {"model": MODEL, "bias": {MARKER: "x"}}})
     assert MARKER not in message
+
+
+def test_a_number_of_thousands_of_digits_is_refused() -> None:
+    assert "expected strings, finite numbers" in refusal({**DOCUMENT, "version": 10**5000})

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from worker.errors import ErrorCode, MessageError, Stage
 from worker.messages.codec import decode, encode, prediction_object, record_bytes, utc_timestamp
 from worker.messages.inbound import InputFields
+from worker.messages.json_text import MAX_DEPTH
 from worker.messages.outbound import OutputShape, PredictionMessage, Stamps
 from worker.settings import Limits
 from worker.types import LabelScore, ModelStamp, PairCounts, Prediction, Record, Request, TokenSpan
@@ -104,6 +105,20 @@ def test_what_cannot_be_decoded_is_refused_with_its_code(value: bytes | str | No
 def test_sixty_four_levels_are_taken() -> None:
     value = b'{"text":"a","x":' + b"[" * 63 + b"]" * 63 + b"}"
     assert "a" == decode(record(value), FIELDS, LIMITS).text
+
+
+@given(st.recursive(st.just("1"), lambda inner: st.lists(inner, max_size=3).map(lambda items: f"[{','.join(items)}]")))
+def test_levels_are_counted_as_they_are_nested(tail: str) -> None:
+    depth = deepest = 0
+    for character in tail:
+        depth += {"[": 1, "]": -1}.get(character, 0)
+        deepest = max(deepest, depth)
+    for levels in (MAX_DEPTH, MAX_DEPTH + 1):
+        around = levels - 1 - deepest
+        value = b'{"text":"a","x":[[],[[]],' + b"[" * (around - 1) + tail.encode() + b"]" * (around - 1) + b"]}"
+        with contextlib.suppress(MessageError) if levels > MAX_DEPTH else contextlib.nullcontext():
+            decode(record(value), FIELDS, LIMITS)
+            assert MAX_DEPTH == levels
 
 
 def test_brackets_inside_of_strings_are_no_levels() -> None:
