@@ -22,6 +22,8 @@ from worker.messages.outbound import MAX_RECORD_BYTES
 from worker.settings import MAX_BYTES, OWNED_BY_THE_WORKER, Batching, Http, Kafka, Limits, Schemas
 from worker.types import JsonValue
 
+__all__ = ["Batching", "Binding", "Config", "Http", "Kafka", "Limits", "Schemas", "load_config"]
+
 Engine = Literal["auto", "tensorrt", "pytorch", "openvino", "t5_rank", "gliclass", "fake"]
 Precision = Literal["auto", "float32", "float16", "bfloat16", "int8", "float8"]
 

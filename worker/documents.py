@@ -1,6 +1,7 @@
 """Documents that people write: read strictly, with words for what is wrong that never quote them."""
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -12,6 +13,7 @@ from worker.types import JsonValue
 
 _TAG = "tag:yaml.org,2002:"
 _KEY_CHARACTERS = 64
+_QUOTED_WORD = re.compile(r"'[^'<\s]{2,}'")
 _PHRASES = {
     "bool_parsing": "true or false",
     "bool_type": "true or false",
@@ -88,8 +90,9 @@ def parse_yaml(text: str) -> JsonValue:
     try:
         document: JsonValue = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader, made stricter
     except (yaml.scanner.ScannerError, yaml.parser.ParserError) as error:
-        # Only these two describe what they found by kind and never by content.
-        raise DocumentError(f"expected YAML; {error.problem}{_place(error.problem_mark)}") from None
+        # Only these two describe what they found by kind; the one word that they may quote is left out.
+        problem = _QUOTED_WORD.sub("…", error.problem or "not understood")
+        raise DocumentError(f"expected YAML; {problem}{_place(error.problem_mark)}") from None
     except yaml.MarkedYAMLError as error:
         raise DocumentError(f"expected YAML; not understood{_place(error.problem_mark)}") from None
     except (yaml.YAMLError, ValueError, OverflowError):

@@ -7,9 +7,15 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, m
 
 from worker.documents import MisfitError
 from worker.errors import ConfigError
-from worker.messages.binding import Reserved
+from worker.messages.binding import Reserved, not_built_yet
 from worker.messages.outbound import MAX_RECORD_BYTES
 from worker.types import JsonValue
+
+
+def _is_false(value: JsonValue) -> JsonValue:
+    if value is not False:
+        not_built_yet(value)
+    return False
 
 
 def _is_plain(value: JsonValue) -> JsonValue:
@@ -142,6 +148,7 @@ class Schemas(_Part):
     directory: Path | None = Field(default=None, description="Folder of .yaml, .yml and .json documents, watched.")
     topic: Reserved = Field(default=None, description="Reserved.")
     status_topic: Reserved = Field(default=None, description="Reserved.")
+    create: Annotated[Literal[False], BeforeValidator(_is_false)] = Field(default=False, description="Reserved.")
 
 
 class Batching(_Part):

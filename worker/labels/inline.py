@@ -169,6 +169,8 @@ def _checked_label(label: JsonValue, index: int) -> dict[str, JsonValue]:
         label = {"name": label}
     if not isinstance(label, dict):
         raise _refused(ErrorCode.LABELS_INVALID, f"labels.{index}: expected a string or an object")
+    if "name" not in label:
+        raise _refused(ErrorCode.LABELS_INVALID, f"labels.{index}.name: expected a string, there is none")
     if not label.keys() <= _KEYS:
         raise _refused(ErrorCode.LABELS_INVALID, f"labels.{index}: a key that is not known")
     return {key: value for key, value in label.items() if _is_given(label, key, index)}

@@ -15,8 +15,6 @@ from worker.labels.registry import LabelRegistry
 from worker.types import JsonValue
 
 _SUFFIXES = frozenset({".yaml", ".yml", ".json"})
-_POLL_MILLISECONDS = 2000
-"""How late a change is seen at most where the file system announces none."""
 _DEBOUNCE_MILLISECONDS = 100
 """How long a change may go on before it is read: several files written at once are one change."""
 
@@ -52,9 +50,10 @@ class DirectorySource:
     A ConfigMap mounted as a folder works: its files are links that are swapped together.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Nothing is read yet."""
+    def __init__(self, path: Path, poll_seconds: float = 2.0) -> None:
+        """Reads nothing yet. Where the file system announces no changes they are seen after `poll_seconds`."""
         self._path = path
+        self._poll_seconds = poll_seconds
         self._fingerprint = b""
 
     def read(self) -> Reading:
@@ -107,7 +106,7 @@ class DirectorySource:
             except (OSError, RuntimeError):
                 # The folder is gone, or the system has no more watches to give: look at it from time to time.
                 self.refresh(registry)
-                stop.wait(_POLL_MILLISECONDS / 1000)
+                stop.wait(self._poll_seconds)
 
     def _follow(self, registry: LabelRegistry, stop: threading.Event) -> None:
         changes = watchfiles.watch(
@@ -115,7 +114,7 @@ class DirectorySource:
             watch_filter=None,  # the default leaves out names that a mounted ConfigMap is made of
             debounce=_DEBOUNCE_MILLISECONDS,
             stop_event=stop,
-            rust_timeout=_POLL_MILLISECONDS,
+            rust_timeout=int(self._poll_seconds * 1000),
             yield_on_timeout=True,
             raise_interrupt=False,
             recursive=False,

@@ -17,8 +17,10 @@ _PARSER_DEPTH = 1000
 _INTEGER_DIGITS = 100
 """Digits past which an integer is read as a float: Python refuses to convert some thousands of them."""
 
-# A string (closed or not: so that no byte is looked at twice), or a bracket.
-_STRING_OR_BRACKET = re.compile(rb'"(?:[^"\\]|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
+# Closed or not, so that no byte is looked at twice.
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
+_BRACKETS_ALIKE = bytes.maketrans(b"{}", b"[]")
+_ALL_BUT_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -79,18 +81,20 @@ def _refuse_constant(_: str) -> float:
 
 
 def _is_too_deep(value: bytes, limit: int) -> bool:
+    """Whether more than `limit` levels are open at once; of what is no JSON, a guess that errs for odd input only."""
     if value.count(b"[") + value.count(b"{") <= limit:
         return False
-    depth = 0
-    for match in _STRING_OR_BRACKET.finditer(value):
-        first = value[match.start()]
-        if first in b"[{":
-            depth += 1
-            if depth > limit:
-                return True
-        elif first in b"]}":
-            depth -= 1
-    return False
+    brackets = _STRING.sub(b"", value).translate(_BRACKETS_ALIKE, _ALL_BUT_BRACKETS)
+    too_many_open = b"[" * (limit + 1)
+    # Each round closes the innermost level everywhere: a pass in C over ever fewer bytes, not one step per bracket.
+    for _ in range(limit):
+        if too_many_open in brackets:
+            return True
+        fewer = brackets.replace(b"[]", b"")
+        if len(fewer) == len(brackets):
+            return False
+        brackets = fewer
+    return b"[" in brackets
 
 
 def _too_deep() -> MessageError:

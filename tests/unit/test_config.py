@@ -1,0 +1,282 @@
+"""The configuration: its order, its checks, and what is said of it."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from worker.config import Config, load_config
+from worker.errors import ConfigError
+from worker.messages.inbound import InputFields
+from worker.messages.outbound import OutputShape
+
+SECRET = "zq-secret-7f3"  # noqa: S105 - nobody's
+MINIMAL: dict[str, Any] = {"kafka": {"bootstrap_servers": "b:9092", "group_id": "g"}, "topics": [{"input": "in"}]}
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.upper().startswith("WORKER_"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "worker.yaml"
+
+
+def load(file: Path, document: object, overrides: dict[str, Any] | None = None) -> Config:
+    file.write_text(document if isinstance(document, str) else yaml.safe_dump(document), encoding="utf-8")
+    return load_config(file, overrides)
+
+
+def refusal(file: Path, document: object, overrides: dict[str, Any] | None = None) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load(file, document, overrides)
+    return str(caught.value)
+
+
+def with_kafka(**more: object) -> dict[str, Any]:
+    return {**MINIMAL, "kafka": {**MINIMAL["kafka"], **more}}
+
+
+def with_topic(**more: object) -> dict[str, Any]:
+    return {**MINIMAL, "topics": [{"input": "in", **more}]}
+
+
+def test_servers_group_and_one_topic_are_enough(file: Path) -> None:
+    config = load(file, MINIMAL)
+    assert ("in.predictions", "in.dlq") == (config.topics[0].output_topic, config.topics[0].dead_letter_topic)
+    assert ("exactly_once", "bundled", "auto", None) == (
+        config.delivery,
+        config.model,
+        config.engine,
+        config.schemas.directory,
+    )
+    assert InputFields() == config.topics[0].input_fields
+    assert OutputShape("in.predictions", max_bytes=5) == config.topics[0].output_shape(5)
+    assert {"bootstrap.servers": "b:9092", "security.protocol": "plaintext"} == config.kafka.connection()
+    assert 1_000_000 == config.max_record_bytes
+
+
+def test_command_line_goes_before_environment_and_that_before_the_file(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORKER_HTTP__PORT", "2")
+    monkeypatch.setenv("WORKER_LIMITS__PAIRS", "2")
+    monkeypatch.setenv("WORKER_KAFKA__LIBRDKAFKA", '{"linger.ms": 7}')
+    document = {
+        **with_kafka(librdkafka={"linger.ms": 5, "fetch.min.bytes": 9}),
+        "http": {"port": 1, "host": "h"},
+        "limits": {"pairs": 1, "labels": 1},
+    }
+    config = load(file, document, {"http": {"port": 3}})
+    assert (3, "h", 2, 1) == (config.http.port, config.http.host, config.limits.pairs, config.limits.labels)
+    assert {"linger.ms": 7, "fetch.min.bytes": 9} == config.kafka.librdkafka
+
+
+def test_a_list_is_taken_from_the_environment_as_json(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORKER_TOPICS", '[{"input": "other"}]')
+    assert ["other"] == [binding.input for binding in load(file, MINIMAL).topics]
+    monkeypatch.setenv("WORKER_TOPICS", "[" + SECRET)
+    message = refusal(file, MINIMAL)
+    assert message.startswith("environment: expected JSON")
+    assert "topics" in message
+    assert SECRET not in message
+
+
+def test_paths_in_the_file_are_relative_to_its_folder(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (file.parent / "models").mkdir()
+    document = {**MINIMAL, "schemas": {"directory": "s"}, "cache_dir": "/c", "model": "models", "engine": "openvino"}
+    config = load(file, document)
+    assert (file.parent / "s", Path("/c"), str(file.parent / "models")) == (
+        config.schemas.directory,
+        config.cache_dir,
+        config.model,
+    )
+    monkeypatch.setenv("WORKER_SCHEMAS__DIRECTORY", "elsewhere")
+    assert Path("elsewhere") == load(file, document).schemas.directory
+    assert "org/name@rev" == load(file, {**MINIMAL, "model": "org/name@rev"}).model
+
+
+REFUSED: list[tuple[object, str]] = [
+    ("a: [", "expected YAML"),
+    ("a: 1\na: 2\n", "a: expected each key once (line 2, column 1)"),
+    ("- a", "expected a mapping with kafka and topics"),
+    ("", "expected a mapping with kafka and topics"),
+    ({"kafka": None, "topics": []}, "kafka: expected a mapping"),
+    ({"topics": [{"input": "in"}]}, "kafka: expected a value; the key is missing"),
+    ({"kafka": MINIMAL["kafka"]}, "topics: expected a value; the key is missing"),
+    ({**MINIMAL, "topics": []}, "topics: expected at least 1, not 0"),
+    ({**MINIMAL, "topic": []}, "topic: expected no such key"),
+    ({**MINIMAL, "engine": "onnx"}, "engine: expected 'auto', 'tensorrt'"),
+    ({**MINIMAL, "engine": "tensorrt"}, "engine: expected 'auto' or 'openvino' with `model: bundled`"),
+    ({**MINIMAL, "http": {"port": 70000}}, "http.port: expected a number of at most 65535"),
+    ({**MINIMAL, "limits": {"labels": 0}}, "limits.labels: expected a number above 0"),
+    ({**MINIMAL, "drain_seconds": -1}, "drain_seconds: expected a number of at least 0"),
+    ({**MINIMAL, "schemas": {"topic": "t"}}, "schemas.topic: this version of the worker does not have it"),
+    ({**MINIMAL, "schemas": {"create": True}}, "schemas.create: this version of the worker does not have it"),
+    ({**MINIMAL, "schemas": {"status_topic": "t"}}, "schemas.status_topic: this version of the worker does not"),
+    (with_kafka(group_id=""), "kafka.group_id: expected a string that is not empty"),
+    (with_kafka(group_ip="g"), "kafka.group_ip: expected no such key"),
+    (with_kafka(static_membership=True), "kafka.static_membership: expected `kafka.instance_id` beside it"),
+    (with_kafka(librdkafka={"linger.ms": [1]}), "kafka.librdkafka.linger.ms: expected a string, an integer, true or"),
+    (with_kafka(librdkafka={"message.max.bytes": "x"}), "kafka.librdkafka.message.max.bytes: expected a number"),
+    (with_kafka(librdkafka={"ssl.key.pem": SECRET}), "kafka.librdkafka.ssl.key.pem: expected in the environment"),
+    (with_kafka(sasl_password=SECRET), "kafka.sasl_password: expected in the environment (WORKER_KAFKA__SASL_PASSWORD"),
+    (with_kafka(sasl_password_file="none"), "kafka.sasl_password_file: expected a file that can be read"),  # noqa: S106 - a path
+    (
+        with_topic(input="^in.*"),
+        "topics.0.input: expected a topic's name; this version of the worker does not have reg",
+    ),
+    (with_topic(input="a b"), "topics.0.input: expected a topic's name"),
+    (with_topic(input=".."), "topics.0.input: expected a topic's name"),
+    (with_topic(output="{topik}"), "topics.0.output: expected a topic's name"),
+    (with_topic(input="a" * 249), "topics.0.output: expected a topic's name"),
+    (with_topic(output="x", dead_letter="x"), "topics.0.dead_letter: expected a topic other than `output`"),
+    (with_topic(output="in"), "topics.0.output: expected a topic that is not read; topics.0 reads it"),
+    (with_topic(label_schema="a@b"), "topics.0.label_schema: expected a label schema as name or name@version"),
+    (with_topic(label_schema="inline"), "topics.0.label_schema: expected a label schema as name or name@version"),
+    (with_topic(format="avro"), "topics.0.format: expected 'json' or 'text'; this version of the worker does not"),
+    (with_topic(format="xml"), "topics.0.format: expected 'json' or 'text'"),
+    (with_topic(text="body"), "topics.0.text.0: expected a JSON Pointer, which starts with /"),
+    (with_topic(text=[]), "topics.0.text: expected at least 1, not 0"),
+    (with_topic(id="/a~2"), "topics.0.id: expected a JSON Pointer"),
+    (with_topic(format="text", text="/a"), "topics.0.text: expected only with `format: json`"),
+    (with_topic(format="text", emit="merge"), "topics.0.emit: expected 'envelope' or 'prediction'"),
+    (with_topic(emit="all"), "topics.0.emit: expected 'envelope', 'merge' or 'prediction'"),
+    (with_topic(merge_field=" "), "topics.0.merge_field: expected a name that is not blank"),
+    (with_topic(routes={"a": "b"}), "topics.0.routes: this version of the worker does not have it"),
+    (with_topic(max_age_seconds=5), "topics.0.max_age_seconds: this version of the worker does not have it"),
+    (with_topic(overrides={"labels": "maybe"}), "topics.0.overrides.labels: expected 'allow' or 'forbid'"),
+    (
+        {**MINIMAL, "topics": [{"input": "in"}, {"input": "in"}]},
+        "topics.1.input: expected a topic of its own; it is that of topics.0",
+    ),
+    (
+        {**MINIMAL, "topics": [{"input": "in"}, {"input": "in.dlq"}]},
+        "topics.0.dead_letter: expected a topic that is not read; topics.1 reads it",
+    ),
+]
+
+
+@pytest.mark.parametrize(("document", "expected"), REFUSED)
+def test_a_refusal_names_file_key_and_what_was_expected(file: Path, document: object, expected: str) -> None:
+    message = refusal(file, document)
+    assert message.startswith(f"{file}: {expected}")
+    assert SECRET not in message
+
+
+OWNED = [
+    "enable.auto.commit",
+    "enable.auto.offset.store",
+    "enable.idempotence",
+    "isolation.level",
+    "transactional.id",
+    "group.id",
+    "group.instance.id",
+    "allow.auto.create.topics",
+    "partition.assignment.strategy",
+    "sasl.password",
+]
+
+
+def test_the_reserved_keys_may_stand_in_the_file_without_a_value(file: Path) -> None:
+    document = {
+        **with_topic(routes=None, max_age_seconds=None),
+        "schemas": {"directory": None, "topic": None, "status_topic": None, "create": False},
+    }
+    assert load(file, MINIMAL).model_dump() == load(file, document).model_dump()
+
+
+@pytest.mark.parametrize("name", OWNED)
+def test_a_setting_that_the_worker_owns_is_refused_with_its_reason(file: Path, name: str) -> None:
+    message = refusal(file, with_kafka(librdkafka={name: SECRET}))
+    assert message.startswith(f"{file}: kafka.librdkafka.{name}: expected not to be set here: ")
+    assert SECRET not in message
+
+
+def test_a_file_that_is_not_there_is_named(file: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(file)
+    assert f"{file}: cannot be read: No such file or directory" == str(caught.value)
+
+
+def test_a_refusal_names_the_variable_or_the_command_line_where_the_value_stands_there(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "command line: http.port: expected an integer" == refusal(file, MINIMAL, {"http": {"port": "x"}})
+    monkeypatch.setenv("WORKER_HTTP__PORT", SECRET)
+    assert "environment, WORKER_HTTP__PORT: http.port: expected an integer" == refusal(file, MINIMAL)
+
+
+def test_a_password_comes_from_the_environment_and_is_never_shown(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORKER_KAFKA__SASL_PASSWORD", SECRET)
+    monkeypatch.setenv("WORKER_KAFKA__LIBRDKAFKA", '{"sasl.oauthbearer.client.secret": "' + SECRET + '"}')
+    config = load(file, with_kafka(security_protocol="sasl_ssl", sasl_mechanism="PLAIN", sasl_username="u"))
+    assert {
+        "bootstrap.servers": "b:9092",
+        "security.protocol": "sasl_ssl",
+        "sasl.mechanisms": "PLAIN",
+        "sasl.username": "u",
+        "sasl.password": SECRET,
+        "sasl.oauthbearer.client.secret": SECRET,
+    } == config.kafka.connection()
+    assert SECRET not in repr(config)
+    assert SECRET not in str(config.kafka)
+    message = refusal(file, with_kafka(sasl_password_file="f"))  # noqa: S106 - a path
+    assert "expected either the file or the environment variable, not both" in message
+    assert SECRET not in message
+
+
+def test_a_password_can_stand_in_a_file_beside_the_configuration(file: Path) -> None:
+    (file.parent / "password").write_text(SECRET + "\n", encoding="utf-8")
+    config = load(file, with_kafka(sasl_password_file="password"))  # noqa: S106 - a path
+    assert SECRET == config.kafka.connection()["sasl.password"]
+
+
+def test_what_is_not_bound_is_not_read_where_the_text_is(file: Path) -> None:
+    binding = load(
+        file, with_topic(text="/a/0", labels="/l", multi_label_from="/m", overrides={"labels": "forbid"})
+    ).topics[0]
+    assert (
+        InputFields(
+            text=(("a", "0"),),
+            id=None,
+            labels=("l",),
+            label_schema=None,
+            hypothesis_template=None,
+            multi_label=("m",),
+            allowed=frozenset({"label_schema", "hypothesis_template", "multi_label"}),
+        )
+        == binding.input_fields
+    )
+
+
+def test_the_largest_record_is_the_client_s(file: Path) -> None:
+    assert 5000 == load(file, with_kafka(librdkafka={"message.max.bytes": "5000"})).max_record_bytes
+
+
+def _fields(model: type[BaseModel], path: str = "") -> Iterator[tuple[str, str | None]]:
+    for name, field in model.model_fields.items():
+        yield f"{path}{name}", field.description
+        annotations = [field.annotation, *getattr(field.annotation, "__args__", ())]
+        for part in annotations:
+            if isinstance(part, type) and issubclass(part, BaseModel):
+                yield from _fields(part, f"{path}{name}.")
+
+
+@pytest.mark.parametrize(("name", "description"), list(_fields(Config)))
+def test_every_key_is_described(name: str, description: str | None) -> None:
+    assert description, name
+
+
+def test_a_configuration_does_not_change(file: Path) -> None:
+    config = load(file, MINIMAL)
+    with pytest.raises(ValueError, match="frozen"):
+        config.model = "x"
