@@ -64,8 +64,15 @@ class BrokerUnderTest:
 
     def committed_offsets(self, group_id: str, topic: str) -> dict[int, int]:
         """Partition -> committed position of a group, partitions without one left out."""
+        deadline = time.monotonic() + REQUEST_SECONDS
         with self._consumer("read_committed", group_id) as consumer:
-            found = consumer.committed(self._partitions(consumer, (topic,)), timeout=REQUEST_SECONDS)
+            partitions = self._partitions(consumer, (topic,))
+            while True:
+                try:
+                    found = consumer.committed(partitions, timeout=1.0)
+                    break
+                except KafkaException:  # a coordinator that is still loading, or a transaction that is still open
+                    assert time.monotonic() < deadline, "the group's offsets cannot be read"
         return {entry.partition: entry.offset for entry in found if entry.offset >= 0}
 
     def run_tool(self, class_name: str, arguments: Sequence[str], stdin: bytes = b"") -> bytes:
