@@ -25,7 +25,7 @@ def _session_kafka() -> Iterator[BrokerUnderTest | None]:
     named = os.environ.get("KAFKA_BOOTSTRAP_SERVERS")
     if named:
         broker = BrokerUnderTest(named, "")
-        broker.cluster_id = broker.admin().list_topics(timeout=REQUEST_SECONDS).cluster_id or ""
+        broker.cluster_id = str(broker.admin().list_topics(timeout=REQUEST_SECONDS).cluster_id)
         yield broker
         return
     embedded = EmbeddedKafka()

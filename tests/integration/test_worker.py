@@ -103,7 +103,9 @@ def test_a_worker_killed_in_the_middle_loses_and_doubles_nothing(
 
     def has_moved() -> bool:
         position = sum(kafka.committed_offsets("killed", setup.inputs[0]).values())
-        return position > done[-1] and not done.append(position)
+        moved = position > done[-1]
+        done.append(position)
+        return moved
 
     for _ in range(2):
         with worker_process(setup) as process:

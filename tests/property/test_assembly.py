@@ -1,4 +1,4 @@
-"""Assembly as a state machine: any interleaving of admit, refuse, score, fail, release and drop keeps order and count."""
+"""Assembly as a state machine: any interleaving of its steps keeps order and count."""
 
 import numpy as np
 from hypothesis import strategies as st

