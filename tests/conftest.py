@@ -32,13 +32,14 @@ def _session_kafka() -> Iterator[BrokerUnderTest | None]:
     try:
         embedded.start()
     except BrokerUnavailableError as error:
+        embedded.close()
         _unavailable.append(str(error))
         yield None
         return
-    broker = BrokerUnderTest(embedded.bootstrap_servers, embedded.cluster_id, embedded)
-    assert broker.cluster_id == broker.admin().list_topics(timeout=REQUEST_SECONDS).cluster_id
-    yield broker
-    embedded.close()
+    with embedded:
+        broker = BrokerUnderTest(embedded.bootstrap_servers, embedded.cluster_id, embedded)
+        assert broker.cluster_id == broker.admin().list_topics(timeout=REQUEST_SECONDS).cluster_id
+        yield broker
 
 
 @pytest.fixture

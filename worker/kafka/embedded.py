@@ -64,7 +64,11 @@ class EmbeddedKafka:
         self._recording: Path | None = None
 
     def __enter__(self) -> Self:
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
         return self
 
     def __exit__(
@@ -127,14 +131,14 @@ class EmbeddedKafka:
         admin = self._admin()
         wanted = [NewTopic(name, partitions, 1, config=dict(config or {})) for name, partitions in topics.items()]
         try:
-            for future in admin.create_topics(wanted, operation_timeout=_REQUEST_SECONDS).values():
-                future.result(_REQUEST_SECONDS)
+            for future in admin.create_topics(wanted, request_timeout=_REQUEST_SECONDS).values():
+                future.result()
+            deadline = self._clock.monotonic() + _REQUEST_SECONDS
+            while not _all_led(admin, topics):
+                if self._clock.monotonic() > deadline:
+                    raise BrokerUnavailableError("the new topics have no leader yet")
         except KafkaException as error:
             raise BrokerUnavailableError(f"topics cannot be created: {error.args[0].name()}") from error
-        deadline = self._clock.monotonic() + _REQUEST_SECONDS
-        while not _all_led(admin, topics):
-            if self._clock.monotonic() > deadline:
-                raise BrokerUnavailableError("the new topics have no leader yet")
 
     def run_tool(
         self, class_name: str, arguments: Sequence[str], stdin: bytes = b"", timeout_seconds: float = 120.0
@@ -174,10 +178,11 @@ class EmbeddedKafka:
         atexit.unregister(self.close)
 
     def log_tail(self, lines: int = _LAST_LOG_LINES) -> list[str]:
-        """The last lines that the broker logged: its own words, no record is quoted in them."""
+        """The last lines that the broker logged, without stack frames: its own words, no record is quoted in them."""
         if self._home is None or not (self._home / "server.log").exists():
             return []
-        return (self._home / "server.log").read_text(encoding="utf-8", errors="replace").splitlines()[-lines:]
+        logged = (self._home / "server.log").read_text(encoding="utf-8", errors="replace").splitlines()
+        return [line for line in logged if not line.startswith("\tat ")][-lines:]
 
     def _prepare_home(self) -> Path:
         if self._home is None:

@@ -80,6 +80,7 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
     allow_reuse_address = True
+    request_queue_size = 128  # five by default: a crowd of connections would make a probe wait for seconds
 
     def __init__(self, address: tuple[str, int], probes: Probes) -> None:
         if ":" in address[0]:

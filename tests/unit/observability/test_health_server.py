@@ -4,11 +4,14 @@ import http.client
 import json
 import socket
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 
+from tests.support.wait import wait_until
 from worker.clock import ManualClock
 from worker.errors import ConfigError
+from worker.observability import health_server
 from worker.observability.health import Heartbeats, Probes, Readiness
 from worker.observability.health_server import HealthServer
 from worker.observability.metrics import Metrics
@@ -114,6 +117,27 @@ def test_an_odd_request_is_cut_off_and_the_next_one_is_answered(server: HealthSe
     assert len(received) < 4_096
     assert b"aaaa" not in received
     assert 200 == _ask(server, "GET", "/livez")[0]
+
+
+def test_connections_that_say_nothing_cannot_take_all_the_threads(
+    monkeypatch: pytest.MonkeyPatch, server: HealthServer
+) -> None:
+    monkeypatch.setattr(health_server, "_MAX_REQUEST_SECONDS", 0.3)
+    with ExitStack() as stack:
+        address = ("127.0.0.1", server.port)
+        idle = [stack.enter_context(socket.create_connection(address, timeout=10)) for _ in range(100)]
+
+        # Each is closed by the server: at once where there is no slot, else when its time is over.
+        assert [b""] * 100 == [_last_words(connection) for connection in idle]
+
+    wait_until(lambda: _send_raw(server, b"GET /livez HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.0 200"), 10.0)
+
+
+def _last_words(connection: socket.socket) -> bytes:
+    try:
+        return connection.recv(1)
+    except ConnectionError:
+        return b""
 
 
 def test_a_taken_port_is_said_as_a_configuration_error(server: HealthServer) -> None:
