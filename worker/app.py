@@ -161,7 +161,13 @@ class Assembler:
         """Exactly-once or at-least-once, as configured."""
         is_exactly_once = self.config.delivery == "exactly_once"
         settings = producer_settings(self.config.kafka, self.instance, transactional=is_exactly_once)
-        parts = PublisherParts(settings, group, self.assignment, self.directory)
+        parts = PublisherParts(
+            settings,
+            group,
+            self.assignment,
+            self.directory,
+            lambda outcome: self.metrics.transactions.labels(outcome=outcome).inc(),
+        )
         if is_exactly_once:
             return TransactionalPublisher(parts, self.clock, self._wait, self._note_trouble)
         return AtLeastOncePublisher(parts, self._wait, self._note_trouble, offered.offer)

@@ -1,6 +1,7 @@
 """What stands between the threads: the pair queue, the inbox of delivery, and the bound on what is in flight."""
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
@@ -105,25 +106,40 @@ class InFlight:
         """Start empty."""
         self._bounds = bounds
         self._condition = threading.Condition()
-        self._records = 0
+        self._records: Counter[TopicPartition] = Counter()
+        self._count = 0
+        self._settled = 0
         self._value_bytes = 0
         self._queued_tokens = 0
 
     @property
     def records(self) -> int:
         """Records in flight."""
-        return self._records
+        return self._count
+
+    @property
+    def settled(self) -> int:
+        """Records that have been in flight and are no longer."""
+        return self._settled
+
+    def of(self, partition: TopicPartition) -> int:
+        """Records in flight from `partition`."""
+        with self._condition:
+            return self._records[partition]
 
     def admit(self, record: Record) -> None:
         """Count `record` in."""
         with self._condition:
-            self._records += 1
+            self._records[record.source] += 1
+            self._count += 1
             self._value_bytes += len(record.value or b"")
 
     def settle(self, records: list[Record]) -> None:
         """Count `records` out: published, or no longer ours."""
         with self._condition:
-            self._records -= len(records)
+            self._records -= Counter(record.source for record in records)
+            self._count -= len(records)
+            self._settled += len(records)
             self._value_bytes -= sum(len(record.value or b"") for record in records)
             self._condition.notify_all()
 
@@ -148,16 +164,11 @@ class InFlight:
         with self._condition:
             return self._room(0.5) > 0
 
-    def wait_until_empty(self, timeout_seconds: float) -> bool:
-        """Block until nothing is in flight, at most for the timeout."""
-        with self._condition:
-            return self._condition.wait_for(lambda: self._records == 0, timeout_seconds)
-
     def _room(self, share: float) -> int:
         bounds = self._bounds
         if self._value_bytes >= bounds.value_bytes * share or self._queued_tokens >= bounds.queued_tokens * share:
             return 0
-        return max(0, int(bounds.records * share) - self._records)
+        return max(0, int(bounds.records * share) - self._count)
 
 
 class PairQueue:

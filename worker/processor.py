@@ -33,6 +33,7 @@ from worker.observability.health import Heartbeats, Readiness
 from worker.observability.metrics import Metrics
 from worker.pipeline.batching import split
 from worker.types import Batch, Refusal, TopicPartition
+from worker.watchdog import ProgressWatch
 
 POLL_SECONDS = 0.05
 """How long one poll waits for records: also how late a rebalance or a signal may be noticed."""
@@ -43,6 +44,9 @@ FULL_SECONDS = 0.5
 REVOKE_SECONDS = 10.0
 """The budget of a rebalance for committing what is finished; the rest is dropped and read again by the next owner."""
 ENGINE_IDLE_SECONDS = 0.5
+OBSERVE_SECONDS = 2.0
+LIVENESS_SECONDS = {"poll": 60.0, "delivery": 60.0, "engine": 120.0}
+"""How long each thread may go without a sign of life: well above every wait of its own, a broker's silence included."""
 
 log = structlog.get_logger(__name__)
 
@@ -75,6 +79,9 @@ class StreamProcessor:
         self._lifecycle = lifecycle
         self._drain_seconds = drain_seconds
         self._is_full = False
+        self._batches = 0
+        self._observed_at = 0.0
+        self._progress = ProgressWatch()
         self._delivery_thread = threading.Thread(target=self._guarded, args=(parts.delivery.run,), name="delivery")
         self._engine_thread = threading.Thread(target=self._guarded, args=(self._score_batches,), name="engine")
 
@@ -85,6 +92,8 @@ class StreamProcessor:
             WorkerError: the worker must not go on; nothing unfinished was committed.
         """
         parts = self._parts
+        for name, limit_seconds in LIVENESS_SECONDS.items():
+            parts.heartbeats.register(name, limit_seconds)
         for thread in (self._delivery_thread, self._engine_thread):
             thread.start()
         try:
@@ -117,9 +126,27 @@ class StreamProcessor:
         records = parts.consumer.poll(room, POLL_SECONDS)
         parts.consumer.commit(parts.offered.take(), wait=False)
         if records:
-            parts.intake.admit(records)
+            with parts.metrics.stage_duration_seconds.labels(stage="intake").time():
+                parts.intake.admit(records)
+        if parts.clock.monotonic() - self._observed_at >= OBSERVE_SECONDS:
+            self._observe()
+
+    def _observe(self) -> None:
+        """Lag, fill and progress, now and then."""
+        parts = self._parts
+        self._observed_at = parts.clock.monotonic()
         parts.metrics.records_in_flight.set(parts.in_flight.records)
         parts.metrics.queue_pairs.set(parts.pairs.pairs)
+        lags = {p: unread + parts.in_flight.of(p) for p, unread in parts.consumer.unread().items()}
+        parts.metrics.partitions_assigned.set(len(lags))
+        for partition, lag in lags.items():
+            parts.metrics.lag_seen(*partition, lag)
+        progress = parts.in_flight.settled + self._batches
+        stalled = self._progress.stalled_seconds(progress, self._observed_at, has_work=any(lags.values()))
+        if stalled is None:
+            parts.readiness.clear("progress")
+        else:
+            parts.readiness.block("progress", f"nothing has moved for {stalled:.0f} s although there is lag")
 
     def _drain(self) -> None:
         self._lifecycle.stop()
@@ -144,6 +171,8 @@ class StreamProcessor:
         self._delivery_thread.join()
         parts.consumer.commit(parts.offered.take(), wait=True)
         parts.consumer.close()
+        for name in LIVENESS_SECONDS:
+            parts.heartbeats.release(name)
 
     # What the consumer asks and tells, on the poll thread.
 
@@ -175,6 +204,8 @@ class StreamProcessor:
 
     def gone(self, partitions: frozenset[TopicPartition]) -> None:
         """Partitions are no longer ours: drop what is in flight."""
+        for partition in partitions:
+            self._parts.metrics.partition_released(*partition)
         self._parts.inbox.put(PartitionsGone(partitions))
 
     # The engine thread.
@@ -201,6 +232,7 @@ class StreamProcessor:
         parts = self._parts
         started = parts.clock.monotonic()
         scores = parts.engine.score(batch)
+        self._batches += 1
         if scores.logits.shape != (len(batch.refs), parts.engine.info.head.classes):
             raise EngineError(f"the engine returned {scores.logits.shape} for {len(batch.refs)} pairs")
         parts.metrics.stage_duration_seconds.labels(stage="score").observe(parts.clock.monotonic() - started)

@@ -128,16 +128,15 @@ class RecordConsumer:
         except KafkaException as error:
             log.warning("consumer.commit_failed", reason=error.args[0].name())
 
-    def lag(self) -> dict[TopicPartition, int]:
+    def unread(self) -> dict[TopicPartition, int]:
         """Records between our position and the last stable offset, per owned partition, as the client last heard."""
-        lag = {}
+        unread = {}
         for partition in self._assignment.partitions():
             position = self._positions.get(partition)
             # With read_committed the cached high watermark is the last stable offset.
             _, high = self._consumer.get_watermark_offsets(KafkaPartition(*partition), cached=True)
-            if position is not None and high >= 0:
-                lag[partition] = max(0, high - position)
-        return lag
+            unread[partition] = max(0, high - position) if position is not None else 0
+        return unread
 
     def end_offsets(self, topics: Iterable[str]) -> dict[TopicPartition, int]:
         """The end of every partition of `topics`, now. Blocks.

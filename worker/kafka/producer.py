@@ -102,12 +102,17 @@ class PublisherParts:
         group: GroupOffsets,
         assignment: Assignment,
         topics: TopicDirectory,
+        note_outcome: Callable[[str], None],
     ) -> None:
-        """`settings` are librdkafka's producer settings, `transactional.id` among them where there is one."""
+        """`settings` are librdkafka's producer settings, `transactional.id` among them where there is one.
+
+        `note_outcome` is told how each transaction ended: `committed`, `aborted` or `in_doubt`.
+        """
         self.settings = dict(settings)
         self.group = group
         self.assignment = assignment
         self.topics = topics
+        self.note_outcome = note_outcome
 
     def send(self, producer: Producer, outputs: Sequence[OutboundRecord], on_delivery: Any = None) -> None:  # noqa: ANN401
         """Hand `outputs` to librdkafka, waiting where its queue is full.
@@ -185,13 +190,16 @@ class TransactionalPublisher:
             try:
                 self._transact(producer, pending, ownership)
             except _AbortAndRedo as verdict:
+                self._parts.note_outcome("aborted")
                 self._abort(producer)
                 self._waiter.failed(f"the transaction was aborted ({verdict})")
             except _Replace as verdict:
+                self._parts.note_outcome("in_doubt")
                 self._replace(str(verdict))
                 committed, pending = self._settle(pending)
                 settled += committed
             else:
+                self._parts.note_outcome("committed")
                 self._waiter.succeeded()
                 return settled + pending
 
