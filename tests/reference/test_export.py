@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.batches import batch_of, random_pairs
 from worker.engines.artifact import ModelFolder, open_folder
+from worker.engines.build import verify
 from worker.engines.export import export_model
 from worker.engines.golden import MIN_GOLDEN_PAIRS, read_golden
 from worker.engines.layout import pad
@@ -76,18 +77,20 @@ def test_an_exported_model_gives_the_logits_of_the_original(
         assert np.abs(found - expected).max() <= 1e-3
         spread = max(spread, float(np.ptp(expected, axis=0).max()))
     assert spread > 0.1, "the tiny model says the same of everything: this test could not fail"
+    golden = read_golden(exported)
+    assert golden is not None
+    assert verify(engine, exported, golden).reason == ""
 
 
-@pytest.mark.parametrize("family", FAMILIES)
 def test_a_folder_of_safetensors_is_exported_once_verified_and_served(
-    family: str, tiny: Callable[[str], ModelFolder], tmp_path: Path
+    tiny: Callable[[str], ModelFolder], tmp_path: Path
 ) -> None:
-    source = tiny(family)
+    source = tiny("bert")
     choice = EngineChoice(model=str(source.path), engine="openvino", precision="float32", cache_dir=tmp_path)
     first = load_engine(choice)
     assert first.is_verified
     assert first.gate is not None
-    assert (first.gate.passed, first.engine.info.stamp.name) == (True, family)
+    assert (first.gate.passed, first.engine.info.stamp.name) == (True, "bert")
     made = first.model_dir.stat().st_mtime_ns
     assert load_engine(choice).model_dir.stat().st_mtime_ns == made
 
@@ -126,4 +129,19 @@ def test_weights_that_are_not_what_the_configuration_says_are_a_typed_error(
         (tmp_path / name).write_bytes((tiny("bert").path / name).read_bytes())
     (tmp_path / "model.safetensors").write_bytes(b"not safetensors")
     with pytest.raises(EngineError, match="transformers cannot load this model"):
+        load_engine(EngineChoice(model=str(tmp_path), engine="pytorch", cache_dir=tmp_path / "cache"))
+
+
+def test_a_model_without_its_classifier_is_refused_instead_of_filled_with_random_weights(
+    tiny: Callable[[str], ModelFolder], tmp_path: Path
+) -> None:
+    import safetensors.torch  # noqa: PLC0415  # torch is optional
+
+    source = tiny("bert")
+    for name in ("config.json", "tokenizer.json"):
+        (tmp_path / name).write_bytes((source.path / name).read_bytes())
+    weights = safetensors.torch.load_file(source.path / "model.safetensors")
+    kept = {name: values for name, values in weights.items() if not name.startswith("classifier")}
+    safetensors.torch.save_file(kept, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(EngineError, match="2 weights of its architecture are missing"):
         load_engine(EngineChoice(model=str(tmp_path), engine="pytorch", cache_dir=tmp_path / "cache"))

@@ -146,10 +146,21 @@ def _load(folder: ModelFolder, dtype: Any) -> Any:  # noqa: ANN401  # torch is o
         raise EngineError(message)
     transformers.utils.logging.disable_progress_bar()
     try:
-        module = transformers.AutoModelForSequenceClassification.from_pretrained(
-            folder.path, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=dtype
+        module, report = transformers.AutoModelForSequenceClassification.from_pretrained(
+            folder.path,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            dtype=dtype,
+            output_loading_info=True,
         )
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except Exception as error:  # transformers and safetensors raise anything at all
         message = f"{folder.path}: transformers cannot load this model ({type(error).__name__})"
         raise EngineError(message) from error
+    if report["missing_keys"]:
+        # transformers would go on with random values in their place.
+        message = (
+            f"{folder.path}: {len(report['missing_keys'])} weights of its architecture are missing: not a whole model"
+        )
+        raise EngineError(message)
     return module.eval()
