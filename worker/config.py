@@ -120,6 +120,32 @@ def load_config(path: Path, overrides: Mapping[str, JsonValue] | None = None) ->
     return config
 
 
+def fixed_config(values: Mapping[str, JsonValue]) -> Config:
+    """The configuration that `values` alone give, whatever the environment says.
+
+    Raises:
+        ConfigError: it cannot be used; names the key and what was expected.
+    """
+
+    class Fixed(Config):
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,
+            file_secret_settings: PydanticBaseSettingsSource,
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            del settings_cls, env_settings, dotenv_settings, file_secret_settings
+            return (init_settings,)
+
+    try:
+        return Fixed(**dict(values))  # type: ignore[arg-type]  # what they are is checked here
+    except ValidationError as error:
+        raise ConfigError(str(first_problem(error))) from None
+
+
 def _read(path: Path) -> dict[str, JsonValue]:
     try:
         document = read_document(path)

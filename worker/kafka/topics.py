@@ -14,6 +14,9 @@ from worker.kafka.clients import ClientSettings
 DEFAULT_MAX_MESSAGE_BYTES = 1_048_588
 """Kafka's own default of `max.message.bytes`, used where the topic's configuration may not be read."""
 
+DESCRIBE_SECONDS = 2.0
+"""How long to wait for the topics' configurations: good to know, not needed, and librdkafka's mock never answers."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -91,7 +94,7 @@ class TopicDirectory:
         if not resources:
             return {}
         sizes: dict[str, int] = {}
-        for resource, future in self._admin.describe_configs(resources, request_timeout=self._timeout_seconds).items():
+        for resource, future in self._admin.describe_configs(resources, request_timeout=DESCRIBE_SECONDS).items():
             try:
                 sizes[resource.name] = int(future.result()["max.message.bytes"].value)
             except (KafkaException, KeyError, TypeError, ValueError):
