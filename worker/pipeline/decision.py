@@ -16,6 +16,9 @@ from worker.types import Float32Array, LabelScore, NliHead, PairCounts, Predicti
 
 Float64Array = npt.NDArray[np.float64]
 
+_LARGEST = 1e300
+"""Calibrated evidence stays within this, so that the difference of two is still a number."""
+
 
 @dataclass(frozen=True, slots=True)
 class ModelView:
@@ -85,7 +88,8 @@ def _scores(evidence: Float64Array, schema: LabelSchema, *, calibrated: bool) ->
     z = evidence
     if calibrated and schema.calibration is not None:
         bias = np.array([schema.calibration.bias.get(label.name, 0.0) for label in schema.labels])
-        z = z / schema.calibration.temperature + bias
+        with np.errstate(over="ignore"):  # a temperature may be anything above 0
+            z = np.clip(z / schema.calibration.temperature + bias, -_LARGEST, _LARGEST)
     if _is_independent(schema):
         return np.asarray(0.5 * (1.0 + np.tanh(0.5 * z)))  # the sigmoid, without overflow
     exponents = np.exp(z - z.max())

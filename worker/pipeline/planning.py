@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from worker.errors import ErrorCode, MessageError, Stage
-from worker.labels.schema import Label, LabelSchema
+from worker.labels.schema import Label, LabelSchema, fill_template
 from worker.types import Request
 
 
@@ -53,5 +53,4 @@ def plan_pairs(request: Request, schema: LabelSchema, max_pairs: int) -> PairPla
 def _hypotheses(label: Label, templates: tuple[str, ...]) -> tuple[str, ...]:
     if label.hypothesis is not None:
         return (label.hypothesis,)
-    # Replacement, not str.format: a template may come from a message and must not reach attributes.
-    return tuple(template.replace("{}", label.description or label.name) for template in templates)
+    return tuple(fill_template(template, label.description or label.name) for template in templates)
