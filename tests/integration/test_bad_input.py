@@ -2,13 +2,15 @@
 
 import io
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import structlog
+from confluent_kafka import Message
 
 from tests.conftest import TopicsFactory
-from tests.support.broker import BrokerUnderTest
+from tests.support.broker import BrokerUnderTest, headers_of
 from tests.support.wait import wait_until
 from tests.support.worker import Setup, get, running, set_up
 from worker.observability.logging import configure_logging
@@ -66,13 +68,17 @@ BAD: dict[str, list[bytes | None]] = {
 }
 
 
+def code_of(letter: Message) -> str:
+    return (dict(headers_of(letter))["nli-error-code"] or b"").decode()
+
+
 @pytest.fixture
-def log_text(log_events: object) -> io.StringIO:
+def log_text(log_events: object) -> Iterator[io.StringIO]:
     """What the worker would write to its log, as it would write it."""
     before = structlog.get_config()
     stream = io.StringIO()
     configure_logging("debug", "json", stream)
-    yield stream  # type: ignore[misc]
+    yield stream
     structlog.configure(**before)
 
 
@@ -95,11 +101,11 @@ def test_each_bad_record_is_a_dead_letter_with_its_code_and_bytes_and_its_neighb
         wait_until(lambda: len(kafka.read_committed(*setup.outputs)) == 2 * len(bad), 90)
         exposed = b"".join(get(setup, path)[1] for path in ("/metrics", "/schemas", "/readyz", "/livez"))
     letters = kafka.read_committed(f"{topic}.dlq")
-    assert bad == [(dict(letter.headers() or [])["nli-error-code"].decode(), letter.value()) for letter in letters]
+    assert bad == [(code_of(letter), letter.value()) for letter in letters]
     for letter in letters:
         assert key == letter.key()
-        assert headers == (letter.headers() or [])[: len(headers)]
-        ours = (letter.headers() or [])[len(headers) :]
+        assert headers == headers_of(letter)[: len(headers)]
+        ours = headers_of(letter)[len(headers) :]
         assert MARKER.encode() not in b"".join(value or b"" for _, value in ours)
         assert all(name.startswith(("__connect.errors.", "nli-")) for name, _ in ours)
     predictions = kafka.read_committed(f"{topic}.predictions")
@@ -119,6 +125,6 @@ def test_a_key_and_headers_of_any_bytes_are_carried_through_a_prediction(kafka: 
     (prediction,) = kafka.read_committed(f"{setup.inputs[0]}.predictions")
     assert b"\x80\xff" == prediction.key()
     assert 1234 == prediction.timestamp()[1]
-    carried = prediction.headers() or []
+    carried = headers_of(prediction)
     assert headers[:3] == carried[:3]
     assert [b"kinds@1"] == [value for name, value in carried if name == "nli-schema"]

@@ -124,6 +124,13 @@ class BrokerUnderTest:
         return [TopicPartition(topic, n, OFFSET_BEGINNING) for topic in topics for n in sorted(found[topic].partitions)]
 
 
+def headers_of(message: Message) -> list[tuple[str, bytes | None]]:
+    """The headers of `message` in their order."""
+    headers = message.headers() or []
+    assert isinstance(headers, list)
+    return [(name, value.encode() if isinstance(value, str) else value) for name, value in headers]
+
+
 def kcat_is_installed() -> bool:
     """Whether the program kcat can be run here."""
     return subprocess.run(["sh", "-c", "command -v kcat"], capture_output=True, check=False).returncode == 0
