@@ -128,7 +128,10 @@ def _progress(scene: Scene) -> Table:
         Text(f"{back} of {scene.expected}", style="bold"),
         Text(f"{scene.per_second:.0f} messages/s"),
         Text(f"{scene.predictions} predicted", style="green"),
-        Text(f"{scene.dead_letters} dead letters", style="red" if scene.dead_letters else ""),
+        Text(
+            f"{scene.dead_letters} dead letter{'' if scene.dead_letters == 1 else 's'}",
+            style="red" if scene.dead_letters else "",
+        ),
     )
     return line
 

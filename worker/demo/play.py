@@ -5,6 +5,8 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException
 from itertools import islice
 from typing import Protocol
 
@@ -32,6 +34,7 @@ BACK_BEFORE_CHANGE = 0.5
 PATIENCE_SECONDS = 60.0
 """How long nothing may come back before the demo gives up."""
 _SENT_AT_ONCE = 200
+_HTTP_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +98,7 @@ def run_demo(settings: DemoSettings, audience: Audience, clock: Clock | None = N
         engine=tally.engine,
         precision=tally.precision,
         seconds=play.seconds,
-        start_seconds={"broker": marks[1] - marks[0], "worker": marks[2] - marks[1]},
+        start_seconds={"broker": marks[1] - marks[0], "model": marks[2] - marks[1], "group": play.started - marks[2]},
     )
 
 
@@ -150,25 +153,30 @@ class Play:
         self._producer = producer
         self._reader = reader
         self._clock = clock
-        self._started = self._ended = clock.monotonic()
+        self.started = clock.monotonic()
+        """When the first event was sent."""
+        self._ended = self.started
 
     @property
     def seconds(self) -> float:
         """From the first event sent to the last one back."""
-        return self._ended - self._started
+        return self._ended - self.started
 
     def perform(self, messages: int, audience: Audience, check: Callable[[], None]) -> None:
         """Send `messages` events, change a label set when half of them are back, wait for the rest.
 
         Raises:
-            WorkerError: the worker ended, or does not take the change up.
+            WorkerError: the worker ended, does not get ready, or does not take the change up.
         """
         events = demo_events(messages)
-        self._started = self._ended = self._clock.monotonic()
 
         def until(done: Callable[[], bool]) -> bool:
             return self._follow(messages, audience, check, done)
 
+        audience.say("the worker joins its consumer group")
+        if not until(self._is_ready):
+            raise FatalError(f"the worker did not get ready within {PATIENCE_SECONDS:.0f} s")
+        self.started = self._ended = self._clock.monotonic()
         audience.say("events in, predictions out")
         self._send(islice(events, math.ceil(messages * SENT_BEFORE_CHANGE)), until)
         until(lambda: self.tally.results >= messages * BACK_BEFORE_CHANGE)
@@ -221,6 +229,16 @@ class Play:
             self.tally.add(outcome)
             audience.note(record, outcome)
         return self.tally.results - before
+
+    def _is_ready(self) -> bool:
+        connection = HTTPConnection("127.0.0.1", self._worker.http.port, timeout=_HTTP_SECONDS)
+        try:
+            connection.request("GET", "/readyz")
+            return connection.getresponse().status == HTTPStatus.OK
+        except (OSError, HTTPException):
+            return False
+        finally:
+            connection.close()
 
     def _in_force(self) -> dict[str, int]:
         labels = self._worker.labels

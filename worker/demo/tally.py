@@ -121,7 +121,7 @@ class Summary:
     seconds: float
     """From the first event sent to the last one back."""
     start_seconds: Mapping[str, float]
-    """What was started before -> how long that took."""
+    """What came before, `broker`, `model` and `group` -> how long that took."""
 
     @property
     def is_complete(self) -> bool:
