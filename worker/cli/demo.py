@@ -1,6 +1,7 @@
 """`worker demo`: the whole job on this machine, to be watched."""
 
 import json
+import shutil
 import signal
 import sys
 from collections.abc import Iterator
@@ -31,7 +32,7 @@ def demo(
     as_json: bool = typer.Option(False, "--json", help="One summary object, and no table."),
 ) -> None:
     """Start Kafka, send events, classify them with the bundled model, change a label set while it runs."""
-    from worker.cli.demo_screen import summary_lines
+    from worker.cli.demo_screen import SUMMARY_COLUMNS, summary_lines
     from worker.demo.play import DemoSettings, run_demo
     from worker.observability.logging import configure_logging
 
@@ -42,7 +43,8 @@ def demo(
     if as_json:
         print(json.dumps(summary.as_json()))
     else:
-        print("\n".join(summary_lines(summary)))
+        columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else SUMMARY_COLUMNS
+        print("\n".join(summary_lines(summary, min(columns, SUMMARY_COLUMNS))))
     if not summary.is_complete:
         raise typer.Exit(EXIT_FAILED)
 

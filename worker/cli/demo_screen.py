@@ -25,7 +25,7 @@ _BROKERS = {
     "kafka": "on a real Apache Kafka",
     "mock": "on librdkafka's mock cluster, which has no transactions",
 }
-_SUMMARY_COLUMNS = 100
+SUMMARY_COLUMNS = 100
 _INLINE = "inline"
 
 
@@ -49,6 +49,8 @@ class Screen:
     ) -> None:
         self._is_over = True
         self._live.stop()
+        if self._scene is not None:
+            self._console.print()
 
     def say(self, step: str) -> None:
         """Beside the spinner."""
@@ -143,11 +145,11 @@ def _in_force(scene: Scene) -> Text:
     return shown
 
 
-def summary_lines(summary: Summary) -> list[str]:
-    """The summary for people."""
+def summary_lines(summary: Summary, columns: int = SUMMARY_COLUMNS) -> list[str]:
+    """The summary for people, at most `columns` wide."""
     labels = [_versions(name, versions) for name, versions in summary.versions.items() if name != _INLINE]
     if _INLINE in summary.versions:
-        labels.append("label sets that events carried")
+        labels.append("label sets of events' own")
     codes = ", ".join(f"{code} {count}" for code, count in summary.codes.items())
     facts = {
         "predictions": str(summary.predictions),
@@ -158,10 +160,10 @@ def summary_lines(summary: Summary) -> list[str]:
         "speed": f"{summary.messages_per_second:.1f} messages/s: {summary.input} in {summary.seconds:.1f} s",
         "started in": ", ".join(f"{name} {seconds:.1f} s" for name, seconds in summary.start_seconds.items()),
     }
-    lines = [_verdict(summary), ""]
+    lines = [*textwrap.wrap(_verdict(summary), columns), ""]
     for name, fact in facts.items():
         lead = f"  {name:<15}"
-        lines += textwrap.wrap(fact, _SUMMARY_COLUMNS, initial_indent=lead, subsequent_indent=" " * len(lead))
+        lines += textwrap.wrap(fact, columns, initial_indent=lead, subsequent_indent=" " * len(lead))
     return lines
 
 

@@ -104,7 +104,7 @@ def run_demo(settings: DemoSettings, audience: Audience, clock: Clock | None = N
 
 @contextmanager
 def working(worker: Worker) -> Iterator[Callable[[], None]]:
-    """Have `worker` run on a thread of its own, and stop it in order; gives a check that it still runs.
+    """Have `worker` run on a thread of its own, and stop it on leaving; gives a check that it still runs.
 
     Raises:
         WorkerError: on leaving, or at the check: what ended the worker.
@@ -128,14 +128,12 @@ def working(worker: Worker) -> Iterator[Callable[[], None]]:
     thread.start()
     try:
         yield check
-    finally:
         worker.stop()
-        try:
-            thread.join()
-        except KeyboardInterrupt:  # a second one: what is in flight is given up
-            worker.lifecycle.abandon()
-            thread.join()
-            raise
+    except BaseException:
+        worker.lifecycle.abandon()  # nobody waits for what is in flight any more
+        raise
+    finally:
+        thread.join()
     if failures:
         raise failures[0]
 

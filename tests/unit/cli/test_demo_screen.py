@@ -108,9 +108,14 @@ def test_the_summary_says_that_it_adds_up() -> None:
 
     assert "300 events in, 276 predictions + 24 dead letters out: each event exactly once" == lines[0]
     assert "  dead letters   24: json_invalid 20, text_empty 4" in lines
-    assert "  label schemas  support-intent version 1, then 2; label sets that events carried" in lines
+    assert "  label schemas  support-intent version 1, then 2; label sets of events' own" in lines
     assert "  delivery       at least once, on librdkafka's mock cluster, which has no transactions" in lines
     assert "  speed          30.0 messages/s: 300 in 10.0 s" in lines
+
+
+@pytest.mark.parametrize("columns", [40, 80])
+def test_the_summary_is_no_wider_than_asked(columns: int) -> None:
+    assert [] == [line for line in summary_lines(SUMMARY, columns) if len(line) > columns]
 
 
 def test_the_summary_says_that_it_does_not() -> None:
