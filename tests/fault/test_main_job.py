@@ -1,0 +1,60 @@
+"""The main job at length, on demand: `uv run pytest -m soak tests/fault/test_main_job.py`."""
+
+import json
+import signal
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import TopicsFactory
+from tests.support.broker import BrokerUnderTest
+from tests.support.wait import wait_until
+from tests.support.worker import set_up, worker_process
+
+EVENTS = 20_000
+WORDS = ("the app crashes on start", "I was charged twice", "how do I change my address", "great service, thank you")
+
+
+@pytest.mark.soak
+@pytest.mark.kafka
+@pytest.mark.timeout(1800)
+def test_twenty_thousand_events_with_the_bundled_model_and_a_stop_in_the_middle(
+    kafka: BrokerUnderTest, topics: TopicsFactory, tmp_path: Path
+) -> None:
+    setup = set_up(tmp_path, kafka, topics("a", "b"), {"engine": "auto"})
+    kafka.create_topics(dict.fromkeys(setup.outputs, 4))
+    group = f"group-{setup.inputs[0]}"
+    for topic in setup.inputs:
+        kafka.produce(
+            topic,
+            [
+                {
+                    "value": f"broken {i}"
+                    if i % 50 == 0
+                    else json.dumps({"id": str(i), "text": f"{WORDS[i % 4]} {i}"}),
+                    "partition": i % 4,
+                }
+                for i in range(EVENTS // 2)
+            ],
+        )
+
+    def done() -> int:
+        return sum(sum(kafka.committed_offsets(group, topic).values()) for topic in setup.inputs)
+
+    with worker_process(setup) as process:
+        wait_until(lambda: done() > EVENTS // 3, 900)
+        process.send_signal(signal.SIGTERM)
+        assert 0 == process.wait(60)
+    assert EVENTS // 3 < done() < EVENTS
+    with worker_process(setup, "--until-end") as process:
+        assert 0 == process.wait(900)
+    for topic in setup.inputs:
+        lanes = defaultdict(list)
+        for message in kafka.read_committed(f"{topic}.predictions", f"{topic}.dlq"):
+            value = message.value() or b""
+            number = int(value.split()[1]) if value.startswith(b"broken") else int(json.loads(value)["id"])
+            lanes[message.topic(), message.partition()].append(number)
+        for lane in lanes.values():
+            assert sorted(lane) == lane
+        assert list(range(EVENTS // 2)) == sorted(number for lane in lanes.values() for number in lane)
