@@ -1,10 +1,10 @@
 """The composition root: a configuration becomes a worker that runs."""
 
 import signal
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from types import FrameType
 
 import structlog
@@ -20,7 +20,6 @@ from worker.kafka.at_least_once import AtLeastOncePublisher
 from worker.kafka.clients import connection, consumer_settings, instance_name, producer_settings
 from worker.kafka.consumer import RecordConsumer
 from worker.kafka.offsets import Assignment, GroupOffsets
-from worker.kafka.output_watch import OutputWatch, Wiring
 from worker.kafka.producer import Publisher, PublisherParts, TransactionalPublisher
 from worker.kafka.topics import TopicDirectory
 from worker.labels.registry import LabelRegistry, RegistryChange
@@ -33,6 +32,7 @@ from worker.messages.outbound import Stamps
 from worker.observability.health import Heartbeats, Probes, Readiness
 from worker.observability.health_server import HealthServer
 from worker.observability.metrics import Metrics
+from worker.output_watch import OutputWatch, Wiring
 from worker.pipeline.assembly import Scored
 from worker.pipeline.batching import Batcher
 from worker.pipeline.decision import ModelView
@@ -42,6 +42,8 @@ from worker.types import JsonValue, OutboundRecord, Prediction, Record, Refusal,
 
 QUEUED_BATCHES = 16
 """Batches that may wait for the engine: about a second's work, so that a rebalance or a stop throws little away."""
+TOPICS_LIVENESS_SECONDS = 120.0
+"""How long the thread that looks after topics may be silent: it waits for a broker several times per round."""
 TRANSACTION_RECORDS = 2_000
 """Finished records that make a transaction at once: a transaction costs 5 to 15 ms on one broker, however large."""
 
@@ -237,17 +239,15 @@ def open_worker(config: Config, clock: Clock | None = None) -> Iterator[Worker]:
             watch = make.watch()
             watch.look()
             processor = _processor(make, model, watch)
-            _start(watch.run, make.lifecycle.wait_for_stop, name="topics")
+            make.heartbeats.register("topics", TOPICS_LIVENESS_SECONDS)
+            make.lifecycle.thread(lambda: watch.run(make.lifecycle.wait_for_stop), "topics").start()
             if source is not None:
-                _start(source.watch, make.labels, make.lifecycle.stop_event, name="labels")
+                follow = partial(source.watch, make.labels, make.lifecycle.stop_event)
+                make.lifecycle.thread(follow, "labels").start()
             yield Worker(processor, make.lifecycle, tuple(make.bindings), http, make.labels)
         finally:
             make.lifecycle.stop()
             model.engine.close()
-
-
-def _start(work: Callable[..., None], *arguments: object, name: str) -> None:
-    threading.Thread(target=work, args=arguments, name=name, daemon=True).start()
 
 
 def _processor(make: Assembler, model: LoadedModel, watch: OutputWatch) -> StreamProcessor:
@@ -284,6 +284,7 @@ def _processor(make: Assembler, model: LoadedModel, watch: OutputWatch) -> Strea
         pairs=pairs,
         in_flight=in_flight,
         offered=offered,
+        is_ours=lambda record: make.assignment.epoch(record.source) == record.epoch,
         is_open=lambda topic: make.has_labels(topic) and watch.is_open(topic),
         metrics=make.metrics,
         heartbeats=make.heartbeats,

@@ -7,18 +7,20 @@ from itertools import islice
 
 from worker.engines.base import Engine
 from worker.engines.load import EngineChoice, load_engine
-from worker.errors import EngineError, ErrorCode, MessageError, SchemaError, Stage
+from worker.errors import MessageError, SchemaError
+from worker.flow import BatchScored
 from worker.labels.registry import LabelRegistry
 from worker.labels.schema import LabelSchema
 from worker.messages.codec import decode
 from worker.messages.inbound import InputFields
 from worker.pipeline.assembly import Assembly, Refused, Scored
-from worker.pipeline.batching import Batcher, split
+from worker.pipeline.batching import Batcher
 from worker.pipeline.decision import ModelView, decide
 from worker.pipeline.planning import PairPlan, plan_pairs
 from worker.pipeline.tokenization import PairTokenizer
+from worker.scoring import score_or_isolate
 from worker.settings import Limits
-from worker.types import Batch, ModelStamp, Prediction, Record, Refusal, Request
+from worker.types import ModelStamp, Prediction, Record, Refusal, Request
 
 CHUNK_RECORDS = 256
 """Records that share batches: as many as one poll of the running worker takes."""
@@ -78,23 +80,13 @@ class Classifier:
                 assembly.admit(number, record, plan, pairs)
                 batcher.add(number, pairs)
         while (batch := batcher.pop()) is not None:
-            self._score(batch, assembly)
+            for event in score_or_isolate(self._parts.engine, batch):
+                if isinstance(event, BatchScored):
+                    assembly.gather(event.batch, event.scores)
+                else:
+                    assembly.fail(event.batch, event.refusal)
         for outcome in assembly.release():
             yield self._answer(outcome)
-
-    def _score(self, batch: Batch, assembly: Assembly) -> None:
-        try:
-            assembly.gather(batch, self._parts.engine.score(batch))
-        except EngineError:
-            raise
-        except Exception as error:  # noqa: BLE001  an engine may raise anything
-            parts = split(batch)
-            if len(parts) > 1:
-                for part in parts:
-                    self._score(part, assembly)
-                return
-            reason = f"the engine failed with {type(error).__name__}"
-            assembly.fail(batch, Refusal(ErrorCode.ENGINE_FAILED, Stage.SCORE, reason))
 
     def _plan(self, record: Record) -> PairPlan | Refusal:
         try:

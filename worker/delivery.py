@@ -191,8 +191,12 @@ class Delivery:
         batch, self._finished = self._finished, []
         started = self._parts.clock.monotonic()
         published = self._parts.publisher.publish(batch)
-        self._note(published, self._parts.clock.monotonic() - started)
-        self._parts.in_flight.settle([each.record for each in batch])
+        self._oldest_seconds = self._parts.clock.monotonic()
+        self._finished = list(published.left)
+        kept = {id(each) for each in published.left}
+        self._parts.in_flight.settle([each.record for each in batch if id(each) not in kept])
+        if published.committed:
+            self._note(published.committed, self._oldest_seconds - started)
 
     def _note(self, published: Sequence[Finished], seconds: float) -> None:
         metrics, now_seconds = self._parts.metrics, self._parts.clock.wall()

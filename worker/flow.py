@@ -168,7 +168,7 @@ class InFlight:
         bounds = self._bounds
         if self._value_bytes >= bounds.value_bytes * share or self._queued_tokens >= bounds.queued_tokens * share:
             return 0
-        return max(0, int(bounds.records * share) - self._count)
+        return max(0, max(1, int(bounds.records * share)) - self._count)
 
 
 class PairQueue:

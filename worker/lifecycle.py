@@ -1,6 +1,11 @@
 """How the threads of one worker end together."""
 
 import threading
+from collections.abc import Callable
+
+import structlog
+
+log = structlog.get_logger(__name__)
 
 
 class Lifecycle:
@@ -40,6 +45,17 @@ class Lifecycle:
         self._failure = self._failure or failure
         self._stop.set()
         self._abandon.set()
+
+    def thread(self, work: Callable[[], None], name: str) -> threading.Thread:
+        """A thread for `work`, to be started; whatever ends it before its time ends the worker."""
+        return threading.Thread(target=self._guarded, args=(work, name), name=name, daemon=True)
+
+    def _guarded(self, work: Callable[[], None], name: str) -> None:
+        try:
+            work()
+        except BaseException as error:  # noqa: BLE001  whatever it is, the process must not live on without this thread
+            log.error("thread.died", thread=name, error=type(error).__name__)  # noqa: TRY400  a traceback may quote texts
+            self.abandon(error)
 
     def wait_for_stop(self, seconds: float) -> bool:
         """Block for `seconds`, or until there is reason to stop; whether there is."""

@@ -6,6 +6,7 @@ polling, so the group never loses a member to a slow engine. A thread that dies 
 """
 
 import threading
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ import structlog
 from worker.clock import Clock
 from worker.delivery import Delivery
 from worker.engines.base import Engine
-from worker.errors import EngineError, ErrorCode, FatalError, Stage, WorkerError
+from worker.errors import FatalError, WorkerError
 from worker.flow import (
     BatchFailed,
     BatchScored,
@@ -31,14 +32,18 @@ from worker.kafka.consumer import RecordConsumer
 from worker.lifecycle import Lifecycle
 from worker.observability.health import Heartbeats, Readiness
 from worker.observability.metrics import Metrics
-from worker.pipeline.batching import split
-from worker.types import Batch, Refusal, TopicPartition
+from worker.scoring import score_or_isolate
+from worker.types import Batch, Record, TopicPartition
 from worker.watchdog import ProgressWatch
 
 POLL_SECONDS = 0.05
 """How long one poll waits for records: also how late a rebalance or a signal may be noticed."""
 POLL_RECORDS = 256
-"""Records per poll: enough to tokenise in parallel, few enough to stay a fraction of a second."""
+"""Records per poll: enough to pay for its price, few enough to be admitted in a fraction of a second."""
+ADMIT_RECORDS = 32
+"""Records tokenised together: what a full worker can be over its bound by."""
+JOIN_SECONDS = 15.0
+"""How long a thread may take to end once it was told: longer than every single wait of its own."""
 FULL_SECONDS = 0.5
 """How long a full worker waits for room before it pauses its partitions: pausing throws away what was prefetched."""
 REVOKE_SECONDS = 10.0
@@ -65,6 +70,8 @@ class ProcessorParts:
     offered: OfferedPositions
     is_open: Callable[[str], bool]
     """Whether records of a topic may be taken in: its outputs and its label schema are there."""
+    is_ours: Callable[[Record], bool]
+    """Whether a record came under the assignment of its partition that holds now."""
     metrics: Metrics
     heartbeats: Heartbeats
     readiness: Readiness
@@ -82,8 +89,10 @@ class StreamProcessor:
         self._batches = 0
         self._observed_at = 0.0
         self._progress = ProgressWatch()
-        self._delivery_thread = threading.Thread(target=self._guarded, args=(parts.delivery.run,), name="delivery")
-        self._engine_thread = threading.Thread(target=self._guarded, args=(self._score_batches,), name="engine")
+        self._backlog: deque[Record] = deque()
+        self._drain_until: float | None = None
+        self._delivery_thread = lifecycle.thread(parts.delivery.run, "delivery")
+        self._engine_thread = lifecycle.thread(self._score_batches, "engine")
 
     def run(self, topics: list[str], *, until_end: bool = False) -> None:
         """Consume `topics` until stopped; with `until_end` up to the end offsets seen now. Blocks.
@@ -101,7 +110,7 @@ class StreamProcessor:
             parts.consumer.subscribe(topics, self)
             while not self._lifecycle.is_stopping:
                 self._step()
-                if ends is not None and parts.consumer.is_at(ends):
+                if ends is not None and not self._backlog and parts.consumer.is_at(ends):
                     break
             self._drain()
         finally:
@@ -119,17 +128,23 @@ class StreamProcessor:
         parts.heartbeats.beat("poll")
         if self._is_full:
             self._is_full = not parts.in_flight.is_low()
-        elif parts.in_flight.room() == 0:
+        elif self._backlog or parts.in_flight.room() == 0:
             self._is_full = not parts.in_flight.wait_for_room(FULL_SECONDS)
         parts.metrics.partitions_paused.set(parts.consumer.apply_holds())
-        room = max(1, min(POLL_RECORDS, parts.in_flight.room()))
-        records = parts.consumer.poll(room, POLL_SECONDS)
-        parts.consumer.commit(parts.offered.take(), wait=False)
-        if records:
-            with parts.metrics.stage_duration_seconds.labels(stage="intake").time():
-                parts.intake.admit(records)
+        if self._is_full or not self._backlog:
+            self._backlog += parts.consumer.poll(POLL_RECORDS, POLL_SECONDS)
+            parts.consumer.commit(parts.offered.take(), wait=False)
+        self._admit_backlog()
         if parts.clock.monotonic() - self._observed_at >= OBSERVE_SECONDS:
             self._observe()
+
+    def _admit_backlog(self) -> None:
+        """Take in what was polled, a little at a time: how much a record asks for is known only once it is in."""
+        parts = self._parts
+        while self._backlog and (room := min(ADMIT_RECORDS, parts.in_flight.room())) > 0:
+            taken = [self._backlog.popleft() for _ in range(min(room, len(self._backlog)))]
+            with parts.metrics.stage_duration_seconds.labels(stage="intake").time():
+                parts.intake.admit([record for record in taken if parts.is_ours(record)])
 
     def _observe(self) -> None:
         """Lag, fill and progress, now and then."""
@@ -150,14 +165,20 @@ class StreamProcessor:
 
     def _drain(self) -> None:
         self._lifecycle.stop()
+        self._backlog.clear()  # not admitted, so not committed: the next owner reads it
         parts = self._parts
-        deadline = parts.clock.monotonic() + self._drain_seconds
         log.info("worker.draining", records=parts.in_flight.records)
-        while parts.in_flight.records and not self._lifecycle.is_abandoned and parts.clock.monotonic() < deadline:
+        while parts.in_flight.records and not self._lifecycle.is_abandoned and self._may_drain():
             # Rebalances are still served: a member that is going must not hold up the others.
             parts.heartbeats.beat("poll")
             parts.consumer.apply_holds()
             parts.consumer.poll(1, POLL_SECONDS)
+
+    def _may_drain(self) -> bool:
+        now = self._parts.clock.monotonic()
+        if self._drain_until is None:
+            self._drain_until = now + self._drain_seconds
+        return now < self._drain_until
 
     def _shut_down(self) -> None:
         parts = self._parts
@@ -167,8 +188,10 @@ class StreamProcessor:
         self._lifecycle.stop()
         parts.pairs.close()
         parts.inbox.put(Finish())
-        self._engine_thread.join()
-        self._delivery_thread.join()
+        for thread in (self._engine_thread, self._delivery_thread):
+            thread.join(JOIN_SECONDS)
+            if thread.is_alive():
+                self._lifecycle.abandon(FatalError(f"the {thread.name} thread does not end; it is left behind"))
         parts.consumer.commit(parts.offered.take(), wait=True)
         parts.consumer.close()
         for name in LIVENESS_SECONDS:
@@ -180,10 +203,12 @@ class StreamProcessor:
         """Whether `partition` is to stay paused for now."""
         return self._is_full or self._lifecycle.is_stopping or not self._parts.is_open(partition.topic)
 
-    def waiting(self) -> None:
+    def waiting(self, attempt: int) -> None:
         """A rebalance waits for the broker."""
         self._parts.heartbeats.beat("poll")
-        if self._lifecycle.is_stopping:
+        if self._lifecycle.wait_for_abandon(min(1.0, 0.1 * attempt)) or (
+            self._lifecycle.is_stopping and not self._may_drain()
+        ):
             raise FatalError("stopped while waiting for the broker's committed offsets")
 
     def assigned(self, partitions: frozenset[TopicPartition]) -> None:
@@ -220,50 +245,16 @@ class StreamProcessor:
                     parts.inbox.put(event)
 
     def _score(self, batch: Batch) -> list[BatchScored | BatchFailed]:
-        try:
-            return [self._score_whole(batch)]
-        except EngineError:
-            raise
-        except Exception as error:  # noqa: BLE001  an engine may raise anything
-            log.warning("batch.failed", pairs=len(batch.refs), error=type(error).__name__)
-        return self._isolate(batch)
-
-    def _score_whole(self, batch: Batch) -> BatchScored:
         parts = self._parts
-        started = parts.clock.monotonic()
-        scores = parts.engine.score(batch)
+        with parts.metrics.stage_duration_seconds.labels(stage="score").time():
+            events = score_or_isolate(parts.engine, batch)
         self._batches += 1
-        if scores.logits.shape != (len(batch.refs), parts.engine.info.head.classes):
-            raise EngineError(f"the engine returned {scores.logits.shape} for {len(batch.refs)} pairs")
-        parts.metrics.stage_duration_seconds.labels(stage="score").observe(parts.clock.monotonic() - started)
         tokens = int(batch.lengths.sum())
         parts.metrics.batch_pairs.observe(len(batch.refs))
         parts.metrics.batch_padding_ratio.observe(1 - tokens / (len(batch.refs) * int(batch.lengths.max())))
         parts.metrics.pairs_scored.inc(len(batch.refs))
         parts.metrics.tokens_scored.inc(tokens)
-        return BatchScored(batch, scores)
-
-    def _isolate(self, batch: Batch) -> list[BatchScored | BatchFailed]:
-        """Score each message of a failed batch alone, so that one that breaks the engine takes no other along."""
-        events: list[BatchScored | BatchFailed] = []
-        for part in split(batch):
-            try:
-                events.append(self._score_whole(part))
-            except EngineError:
-                raise
-            except Exception as error:  # noqa: BLE001
-                reason = f"the engine failed with {type(error).__name__}"
-                events.append(BatchFailed(part, Refusal(ErrorCode.ENGINE_FAILED, Stage.SCORE, reason)))
-        if len(events) > 1 and all(isinstance(event, BatchFailed) for event in events):
-            raise EngineError("the engine fails for every message it is given: nothing was committed for them")
         return events
-
-    def _guarded(self, work: Callable[[], None]) -> None:
-        try:
-            work()
-        except BaseException as error:  # noqa: BLE001  whatever it is, the process must not live on without this thread
-            log.error("thread.died", thread=threading.current_thread().name, error=type(error).__name__)  # noqa: TRY400
-            self._lifecycle.abandon(error)
 
 
 def _by_topic(partitions: frozenset[TopicPartition]) -> dict[str, list[int]]:

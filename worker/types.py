@@ -39,6 +39,8 @@ class Record:
     headers: Headers = ()
     timestamp_ms: int | None = None
     """Milliseconds since the Unix epoch; None where the record has no timestamp."""
+    has_unreadable_headers: bool = False
+    """A header's name is not UTF-8: the Kafka client cannot hand over any header of the record."""
 
     @property
     def source(self) -> TopicPartition:

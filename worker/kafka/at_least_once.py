@@ -4,8 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
+from worker.kafka.clients import checked_settings
 from worker.kafka.offsets import commit_positions
-from worker.kafka.producer import CALL_SECONDS, PublisherParts, Waiter
+from worker.kafka.producer import CALL_SECONDS, Published, PublisherParts, Waiter
 from worker.types import Finished, TopicPartition
 
 
@@ -23,15 +24,20 @@ class AtLeastOncePublisher:
         self._parts = parts
         self._waiter = Waiter(wait, trouble)
         self._offer = offer
-        self._producer = Producer({**parts.settings, "enable.idempotence": True})
+        with checked_settings():
+            self._producer = Producer({**parts.settings, "enable.idempotence": True})
 
     def start(self) -> None:
         """Nothing to wait for."""
 
-    def publish(self, finished: Sequence[Finished]) -> list[Finished]:
+    def publish(self, finished: Sequence[Finished]) -> Published:
         """Send, wait for the acknowledgements, offer the positions. See `Publisher`."""
         pending = list(finished)
-        while pending := self._parts.assignment.snapshot().owned(pending):
+        while True:
+            pending, left = self._parts.split(self._parts.assignment.snapshot().owned(pending))
+            if not pending:
+                self._waiter.succeeded()
+                return Published((), left)
             try:
                 self._send(pending)
             except KafkaException as error:
@@ -39,11 +45,11 @@ class AtLeastOncePublisher:
                 self._producer.purge()
                 self._producer = Producer({**self._parts.settings, "enable.idempotence": True})
                 self._waiter.failed(f"publishing failed ({error.args[0].name()})")
+                pending += left
             else:
                 self._waiter.succeeded()
                 self._offer(commit_positions(pending))
-                return pending
-        return []
+                return Published(pending, left)
 
     def close(self) -> None:
         """Forget what was not acknowledged."""

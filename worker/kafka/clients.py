@@ -1,7 +1,12 @@
 """librdkafka's settings for each of our clients. What the promises rest on is set here and cannot be configured."""
 
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+from confluent_kafka import KafkaException
+
+from worker.errors import ConfigError
 from worker.settings import Kafka
 
 ClientSettings = dict[str, str | int | float]
@@ -29,6 +34,19 @@ def connection(kafka: Kafka, instance: str) -> ClientSettings:
         "client.id": f"{kafka.group_id}.{instance}",
         "log_level": 2,  # what matters of it comes back as errors, in our own words
     }
+
+
+@contextmanager
+def checked_settings() -> Iterator[None]:
+    """Turns librdkafka's refusal of a setting into ours.
+
+    Raises:
+        ConfigError: a setting is unknown, or has no value that can be used.
+    """
+    try:
+        yield
+    except KafkaException as error:
+        raise ConfigError(f"kafka: {error.args[0].str()}") from error
 
 
 def consumer_settings(kafka: Kafka, instance: str) -> ClientSettings:

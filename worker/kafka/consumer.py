@@ -20,9 +20,9 @@ from confluent_kafka import (
 from confluent_kafka import TopicPartition as KafkaPartition
 
 from worker.errors import FatalError, RetryableError
-from worker.kafka.clients import ClientSettings
+from worker.kafka.clients import ClientSettings, checked_settings
 from worker.kafka.offsets import Assignment, GroupOffsets
-from worker.types import Record, TopicPartition
+from worker.types import Headers, Record, TopicPartition
 
 REQUEST_SECONDS = 5.0
 """How long one request to the broker may take before it is tried again."""
@@ -37,8 +37,12 @@ class RebalanceListener(Protocol):
         """Whether `partition` is to stay paused for now."""
         ...
 
-    def waiting(self) -> None:
-        """Called again and again while a rebalance waits for the broker: the thread is alive."""
+    def waiting(self, attempt: int) -> None:
+        """A rebalance waits for the broker; called before every attempt but the first. Blocks a little.
+
+        Raises:
+            FatalError: there is no more time to wait.
+        """
         ...
 
     def assigned(self, partitions: frozenset[TopicPartition]) -> None:
@@ -65,7 +69,8 @@ class RecordConsumer:
         assignment: Assignment,
     ) -> None:
         """`start` is `earliest`, `latest` or `error`: where a partition without a committed offset begins."""
-        self._consumer = Consumer({**settings, "enable.partition.eof": True})
+        with checked_settings():
+            self._consumer = Consumer({**settings, "enable.partition.eof": True})
         self._group = group
         self._start = start
         self._assignment = assignment
@@ -74,10 +79,19 @@ class RecordConsumer:
         self._ends: dict[TopicPartition, int] = {}
         self._positions: dict[TopicPartition, int] = {}
         self._failure: Exception | None = None
+        self._acknowledged: dict[TopicPartition, int] = {}
+        self._was_assigned = False
+        self._fresh: frozenset[TopicPartition] = frozenset()
 
     def subscribe(self, topics: Sequence[str], listener: RebalanceListener) -> None:
-        """Join the group; `listener` hears of every rebalance."""
+        """Join the group; `listener` hears of every rebalance. With `start: latest` it asks the broker first: blocks.
+
+        Raises:
+            RetryableError: the broker does not answer.
+        """
         self._listener = listener
+        if self._start == "latest":
+            self._fresh = self._partitions_without_history(topics)
         self._consumer.subscribe(
             list(topics),
             on_assign=lambda _, partitions: self._guarded(self._on_assign, partitions),
@@ -115,11 +129,16 @@ class RecordConsumer:
         return len(wanted)
 
     def commit(self, positions: Mapping[TopicPartition, int], *, wait: bool) -> None:
-        """Commit without a transaction (at-least-once); a failure is logged: the next commit covers it."""
+        """Commit without a transaction (at-least-once).
+
+        A failure is logged: every commit that waits covers all positions since the partitions came.
+        """
         owned = self._assignment.partitions()
-        offsets = [KafkaPartition(*p, offset) for p, offset in positions.items() if p in owned]
-        if not offsets:
+        self._acknowledged = {p: o for p, o in {**self._acknowledged, **positions}.items() if p in owned}
+        chosen = self._acknowledged if wait else {p: o for p, o in positions.items() if p in owned}
+        if not chosen:
             return
+        offsets = [KafkaPartition(*p, offset) for p, offset in sorted(chosen.items())]
         try:
             if wait:
                 self._consumer.commit(offsets=offsets, asynchronous=False)
@@ -150,9 +169,9 @@ class RecordConsumer:
             raise RetryableError(f"the end of the topics could not be read ({error.args[0].name()})") from error
 
     def is_at(self, ends: Mapping[TopicPartition, int]) -> bool:
-        """Whether every owned partition has been read up to `ends`; false while none is owned."""
+        """Whether every owned partition has been read up to `ends`; false until the group has assigned any, or none."""
         owned = self._assignment.partitions()
-        return bool(owned) and all(self._ends.get(p, -1) >= ends.get(p, 0) for p in owned)
+        return self._was_assigned and all(self._ends.get(p, -1) >= ends.get(p, 0) for p in owned)
 
     def close(self) -> None:
         """Leave the group. Blocks until the broker knows."""
@@ -174,6 +193,7 @@ class RecordConsumer:
             return None
         self._positions[partition] = offset + 1
         kind, timestamp_ms = message.timestamp()
+        headers = _headers(message)
         return Record(
             topic=topic,
             partition=number,
@@ -181,8 +201,9 @@ class RecordConsumer:
             epoch=epoch,
             key=_bytes(message.key()),
             value=_bytes(message.value()),
-            headers=tuple((name, _bytes(value)) for name, value in _headers(message)),
+            headers=headers or (),
             timestamp_ms=None if kind == TIMESTAMP_NOT_AVAILABLE else timestamp_ms,
+            has_unreadable_headers=headers is None,
         )
 
     def _note_error(self, error: KafkaError, message: Message) -> None:
@@ -194,13 +215,17 @@ class RecordConsumer:
                 return
             if error.code() == KafkaError._AUTO_OFFSET_RESET:  # noqa: SLF001
                 raise FatalError(self._out_of_range(partition))
-        if error.fatal():
-            raise FatalError(f"the Kafka consumer cannot go on ({error.name()})")
+        # A fatal error comes as a message whose own error is not marked as fatal.
+        if error.fatal() or error.code() == KafkaError._FATAL:  # noqa: SLF001
+            raise FatalError(f"the Kafka consumer cannot go on ({error.str()}): is kafka.instance_id used twice?")
         log.warning("consumer.error_reported", reason=error.name(), topic=topic, partition=number)
 
     def _out_of_range(self, partition: TopicPartition) -> str:
-        low, _ = self._watermarks(partition)
         position = self._positions.get(partition, -1)
+        try:
+            low, _ = self._watermarks(partition)
+        except KafkaException as error:
+            return f"the position of {partition.topic}/{partition.partition} is out of range ({error.args[0].name()})"
         gap = f"{low - position} records are gone" if 0 <= position < low else "records may be gone"
         return (
             f"the position of {partition.topic}/{partition.partition} is out of range: {gap}; the oldest offset is "
@@ -215,6 +240,7 @@ class RecordConsumer:
             self._failure = self._failure or error
 
     def _on_assign(self, new: frozenset[TopicPartition]) -> None:
+        self._was_assigned = True
         self._assignment.note_membership(self._consumer.consumer_group_metadata())
         starts = self._start_positions(new)
         self._assignment.assign(new)
@@ -232,6 +258,8 @@ class RecordConsumer:
         self._told.assigned(new)
 
     def _on_revoke(self, leaving: frozenset[TopicPartition]) -> None:
+        # The member is in the new generation already; `leaving` get their next owner one generation later.
+        self._assignment.note_membership(self._consumer.consumer_group_metadata())
         self._told.revoking(leaving)
         self._let_go(leaving)
 
@@ -246,30 +274,38 @@ class RecordConsumer:
         self._consumer.incremental_unassign(_kafka_partitions(leaving))
 
     def _start_positions(self, partitions: frozenset[TopicPartition]) -> dict[TopicPartition, int]:
-        """Committed offsets; the rest by `kafka.start`. Tries for as long as the broker takes."""
-        while True:
-            self._told.waiting()
+        """Committed offsets; the rest by `kafka.start`. Tries for as long as the listener waits."""
+        attempt = 0
+        while partitions:
             try:
-                topics = {partition.topic for partition in partitions}
-                known = self._all_partitions(topics) if self._start == "latest" else partitions
-                committed = self._group.committed(known | partitions)
-                topics_read = {partition.topic for partition in committed}
-                return {p: committed[p] if p in committed else self._first(p, topics_read) for p in partitions}
+                committed = self._group.committed(partitions)
+                return {**self._first_positions(partitions - committed.keys()), **committed}
             except KafkaException as error:
-                log.warning("consumer.committed_offsets_awaited", reason=error.args[0].name())
+                if attempt == 0:
+                    log.warning("consumer.committed_offsets_awaited", reason=error.args[0].name())
+                attempt += 1
+                self._told.waiting(attempt)
+        return {}
 
-    def _first(self, partition: TopicPartition, topics_read: set[str]) -> int:
-        if self._start == "error":
-            raise FatalError(
-                f"{partition.topic}/{partition.partition} has no committed offset and kafka.start is `error`"
-            )
-        # `latest` never skips the records of a partition that was added to a topic the group already reads.
-        if self._start == "earliest" or partition.topic in topics_read:
-            return OFFSET_BEGINNING
-        end = self._watermarks(partition)[1]
-        # Committed at once: should the partition move before its first record, the next owner must not skip further.
-        self._consumer.commit(offsets=[KafkaPartition(*partition, end)], asynchronous=False)
-        return end
+    def _first_positions(self, partitions: frozenset[TopicPartition]) -> dict[TopicPartition, int]:
+        if self._start == "error" and partitions:
+            first = min(partitions)
+            raise FatalError(f"{first.topic}/{first.partition} has no committed offset and kafka.start is `error`")
+        # `latest` skips only what was there when the worker started, in topics that the group had never read.
+        ends = {partition: self._watermarks(partition)[1] for partition in partitions & self._fresh}
+        if ends:
+            # Committed at once: should one move before its first record, the next owner must not skip further.
+            offsets = [KafkaPartition(*partition, end) for partition, end in sorted(ends.items())]
+            self._consumer.commit(offsets=offsets, asynchronous=False)
+        return {**dict.fromkeys(partitions, OFFSET_BEGINNING), **ends}
+
+    def _partitions_without_history(self, topics: Iterable[str]) -> frozenset[TopicPartition]:
+        try:
+            present = self._all_partitions(topics)
+            topics_read = {partition.topic for partition in self._group.committed(present)}
+        except KafkaException as error:
+            raise RetryableError(f"the group's offsets cannot be read ({error.args[0].name()})") from error
+        return frozenset(partition for partition in present if partition.topic not in topics_read)
 
     def _all_partitions(self, topics: Iterable[str]) -> frozenset[TopicPartition]:
         return frozenset(
@@ -291,9 +327,14 @@ class RecordConsumer:
             self._consumer.resume(listed)
 
 
-def _headers(message: Message) -> list[tuple[str, str | bytes | None]]:
-    headers = message.headers()
-    return list(headers.items() if isinstance(headers, dict) else headers or ())
+def _headers(message: Message) -> Headers | None:
+    """The headers in their order; None where the client cannot hand them over: it takes their names for UTF-8."""
+    try:
+        headers = message.headers()
+    except (SystemError, UnicodeDecodeError):
+        return None
+    pairs = headers.items() if isinstance(headers, dict) else headers or ()
+    return tuple((name, _bytes(value)) for name, value in pairs)
 
 
 def _bytes(value: str | bytes | None) -> bytes | None:

@@ -13,7 +13,7 @@ from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException
 from confluent_kafka import TopicPartition as KafkaPartition
 from confluent_kafka.admin import AdminClient
 
-from worker.kafka.clients import ClientSettings
+from worker.kafka.clients import ClientSettings, checked_settings
 from worker.types import Finished, TopicPartition
 
 _MAGIC = b"CGMDv2:"
@@ -115,7 +115,8 @@ class GroupOffsets:
 
     def __init__(self, client: ClientSettings, group_id: str, *, timeout_seconds: float = 5.0) -> None:
         """`client` holds librdkafka's connection settings."""
-        self._admin = AdminClient(dict(client))
+        with checked_settings():
+            self._admin = AdminClient(dict(client))
         self._group_id = group_id
         self._timeout_seconds = timeout_seconds
 

@@ -11,6 +11,7 @@ deadline replace the producer, never abort (a commit that timed out may have hel
 import contextlib
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import structlog
@@ -19,7 +20,7 @@ from confluent_kafka import TopicPartition as KafkaPartition
 
 from worker.clock import Clock
 from worker.errors import FatalError
-from worker.kafka.clients import ClientSettings
+from worker.kafka.clients import ClientSettings, checked_settings
 from worker.kafka.offsets import Assignment, GroupOffsets, Ownership, commit_positions
 from worker.kafka.topics import TopicDirectory, target_partition
 from worker.types import Finished, OutboundRecord
@@ -33,6 +34,15 @@ BACK_OFF_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 log = structlog.get_logger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What became of finished records."""
+
+    committed: Sequence[Finished]
+    left: Sequence[Finished] = ()
+    """Still ours and not committed, because a topic they go to is missing: to be given again."""
+
+
 class Publisher(Protocol):
     """Publishes finished records and commits their offsets. Used by one thread at a time."""
 
@@ -40,8 +50,8 @@ class Publisher(Protocol):
         """Be ready to publish. Blocks until the broker knows this producer."""
         ...
 
-    def publish(self, finished: Sequence[Finished]) -> list[Finished]:
-        """Publish `finished` in order, with the offsets they stand for. Blocks; returns those that were ours and held.
+    def publish(self, finished: Sequence[Finished]) -> Published:
+        """Publish `finished` in order, with the offsets they stand for. Blocks.
 
         Raises:
             FatalError: going on would lose or double records.
@@ -114,6 +124,11 @@ class PublisherParts:
         self.topics = topics
         self.note_outcome = note_outcome
 
+    def split(self, finished: Sequence[Finished]) -> tuple[list[Finished], list[Finished]]:
+        """Those that can be sent, and those of inputs of which an output topic is missing: one of them holds all up."""
+        closed = {f.record.topic for f in finished for o in f.outputs if self.topics.facts(o.topic) is None}
+        return [f for f in finished if f.record.topic not in closed], [f for f in finished if f.record.topic in closed]
+
     def send(self, producer: Producer, outputs: Sequence[OutboundRecord], on_delivery: Any = None) -> None:  # noqa: ANN401
         """Hand `outputs` to librdkafka, waiting where its queue is full.
 
@@ -122,7 +137,7 @@ class PublisherParts:
         """
         for output in outputs:
             facts = self.topics.facts(output.topic)
-            if facts is None:
+            if facts is None:  # it went between `split` and here
                 raise KafkaException(KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART))
             arguments: dict[str, Any] = {
                 "partition": target_partition(output.source.partition, output.key, facts.partitions),
@@ -163,7 +178,8 @@ class TransactionalPublisher:
     def start(self) -> None:
         """Register the transactional id; ends or aborts what a former process left open."""
         while self._producer is None:
-            producer = Producer(self._parts.settings)
+            with checked_settings():
+                producer = Producer(self._parts.settings)
             try:
                 producer.init_transactions(CALL_SECONDS * 2)
             except KafkaException as error:
@@ -173,16 +189,17 @@ class TransactionalPublisher:
                 self._producer = producer
         self._waiter.succeeded()
 
-    def publish(self, finished: Sequence[Finished]) -> list[Finished]:
+    def publish(self, finished: Sequence[Finished]) -> Published:
         """Publish in one transaction, again and again until it is committed. See `Publisher`."""
         pending = list(finished)
         settled: list[Finished] = []
         while True:
             # Epochs and membership of one moment: whoever loses a partition after it has a stale generation.
             ownership = self._parts.assignment.snapshot()
-            pending = ownership.owned(pending)
+            pending, left = self._parts.split(ownership.owned(pending))
             if not pending:
-                return settled
+                self._waiter.succeeded()
+                return Published(settled, left)
             if ownership.membership is None:
                 self._waiter.failed("this worker is no member of its group at the moment")
                 continue
@@ -193,15 +210,17 @@ class TransactionalPublisher:
                 self._parts.note_outcome("aborted")
                 self._abort(producer)
                 self._waiter.failed(f"the transaction was aborted ({verdict})")
+                pending += left
             except _Replace as verdict:
                 self._parts.note_outcome("in_doubt")
                 self._replace(str(verdict))
                 committed, pending = self._settle(pending)
                 settled += committed
+                pending += left
             else:
                 self._parts.note_outcome("committed")
                 self._waiter.succeeded()
-                return settled + pending
+                return Published(settled + pending, left)
 
     def close(self) -> None:
         """Drop the producer. A transaction that is surely not committed is aborted; one in doubt is left alone."""

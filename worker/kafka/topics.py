@@ -9,7 +9,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType  # type: ignore[attr-defined]  # re-exported without saying so
 
 from worker.errors import RetryableError
-from worker.kafka.clients import ClientSettings
+from worker.kafka.clients import ClientSettings, checked_settings
 
 DEFAULT_MAX_MESSAGE_BYTES = 1_048_588
 """Kafka's own default of `max.message.bytes`, used where the topic's configuration may not be read."""
@@ -33,7 +33,8 @@ class TopicDirectory:
 
     def __init__(self, client: ClientSettings, *, timeout_seconds: float = 10.0) -> None:
         """`client` holds librdkafka's connection settings."""
-        self._admin = AdminClient(dict(client))
+        with checked_settings():
+            self._admin = AdminClient(dict(client))
         self._timeout_seconds = timeout_seconds
         self._lock = threading.Lock()
         self._facts: dict[str, TopicFacts] = {}

@@ -25,6 +25,8 @@ def decode(record: Record, fields: InputFields, limits: TextLimits) -> Request:
     Raises:
         MessageError: at the stage `decode`; nothing else, whatever the bytes.
     """
+    if record.has_unreadable_headers:
+        raise MessageError(ErrorCode.PAYLOAD_INVALID, Stage.DECODE, "headers: expected names in UTF-8")
     if record.value is None:
         raise MessageError(ErrorCode.VALUE_NULL, Stage.DECODE, "value: expected a value, it is null")
     if fields.format == "text":

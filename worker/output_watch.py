@@ -1,5 +1,6 @@
 """Keeps inputs closed while a topic they write to is missing, and says so."""
 
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -11,7 +12,7 @@ from worker.observability.health import Readiness
 
 CLOSED_SECONDS = 2.0
 """How soon to look again while something is missing."""
-OPEN_SECONDS = 30.0
+OPEN_SECONDS = 10.0
 """How soon to look again while all is well: partitions may be added, a topic may be deleted."""
 
 log = structlog.get_logger(__name__)
@@ -60,24 +61,31 @@ class OutputWatch:
         wanted = {topic for outputs in self._wiring.outputs.values() for topic in outputs} | set(self._wiring.outputs)
         try:
             self._directory.refresh(wanted)
-            if self._wiring.create and self._create_missing():
-                self._directory.refresh(wanted)
         except RetryableError as error:
             self._readiness.block("broker", str(error))
             log.warning("broker.unreachable", reason=str(error))
             return False
+        if self._wiring.create:
+            self._create_missing(wanted)
         self._readiness.clear("broker")
         self._open = frozenset(topic for topic in self._wiring.outputs if self._judge(topic))
         return len(self._open) == len(self._wiring.outputs)
 
-    def _create_missing(self) -> bool:
-        missing = {}
+    def _create_missing(self, wanted: set[str]) -> None:
+        missing: dict[str, int] = {}
         for topic, outputs in self._wiring.outputs.items():
             facts = self._directory.facts(topic)
-            if facts is not None:
-                missing.update({o: facts.partitions for o in outputs if self._directory.facts(o) is None})
-        self._directory.create(missing)
-        return bool(missing)
+            for output in outputs:
+                if facts is not None and self._directory.facts(output) is None:
+                    missing[output] = max(facts.partitions, missing.get(output, 0))
+        for name, partitions in missing.items():
+            try:
+                self._directory.create({name: partitions})
+            except RetryableError as error:  # one that cannot be made holds up its own inputs only
+                log.warning("topic.not_created", topic=name, reason=str(error))
+        if missing:
+            with contextlib.suppress(RetryableError):
+                self._directory.refresh(wanted)
 
     def _judge(self, topic: str) -> bool:
         needed = sorted({topic, *self._wiring.outputs[topic]})
