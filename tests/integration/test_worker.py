@@ -70,8 +70,8 @@ def test_every_record_of_two_topics_gives_one_result_in_its_partition_and_order(
 def test_at_least_once_loses_nothing_and_keeps_order(
     kafka: BrokerUnderTest, topics: TopicsFactory, tmp_path: Path
 ) -> None:
-    setup = created(kafka, tmp_path, topics, "alo", changes={"delivery": "at_least_once"})
-    kafka.produce(setup.inputs[0], events("alo", 400))
+    setup = created(kafka, tmp_path, topics, "least", changes={"delivery": "at_least_once"})
+    kafka.produce(setup.inputs[0], events("least", 400))
     run_to_end(setup)
     assert_each_once_and_in_order(kafka, setup, 400)
     assert dict.fromkeys(range(4), 100) == kafka.committed_offsets(f"group-{setup.inputs[0]}", setup.inputs[0])
