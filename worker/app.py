@@ -35,7 +35,8 @@ from worker.observability.health_server import HealthServer
 from worker.observability.metrics import Metrics
 from worker.pipeline.assembly import Scored
 from worker.pipeline.batching import Batcher
-from worker.pipeline.decision import ModelView
+from worker.pipeline.evidence import ModelView
+from worker.pipeline.stages import follow_up
 from worker.pipeline.tokenization import PairTokenizer
 from worker.processor import ProcessorParts, StreamProcessor
 from worker.types import JsonValue, OutboundRecord, Prediction, Record, Refusal, Request
@@ -139,7 +140,7 @@ class Assembler:
     def encoder(self, model: LoadedModel) -> Encoder:
         """Step 10 for every binding."""
 
-        def of_prediction(prediction: Prediction, scored: Scored) -> OutboundRecord:
+        def of_prediction(prediction: Prediction, scored: Scored) -> tuple[OutboundRecord, ...]:
             schema, binding = scored.plan.schema, self.bindings[scored.record.topic]
             stamps = Stamps(
                 schema.name,
@@ -149,7 +150,7 @@ class Assembler:
                 utc_timestamp(int(self.clock.wall() * 1000)) or "",
             )
             shape = binding.output_shape(self._max_bytes(binding.output_topic))
-            return encode(prediction, scored.plan.request, scored.record, stamps, shape)
+            return (encode(prediction, scored.plan.request, scored.record, stamps, shape),)
 
         def of_refusal(record: Record, refusal: Refusal) -> OutboundRecord:
             topic = self.bindings[record.topic].dead_letter_topic
@@ -260,6 +261,7 @@ def _processor(make: Assembler, model: LoadedModel, watch: OutputWatch) -> Strea
     intake = Intake(
         IntakeParts(make.decode, make.resolve, tokenizer, config.limits.pairs, in_flight, inbox, pairs, make.metrics)
     )
+    view = ModelView(info.head, info.stamp.digest)
     delivery = Delivery(
         DeliveryParts(
             inbox=inbox,
@@ -267,7 +269,8 @@ def _processor(make: Assembler, model: LoadedModel, watch: OutputWatch) -> Strea
             in_flight=in_flight,
             publisher=make.publisher(group, offered),
             encoder=make.encoder(model),
-            model=ModelView(info.head, info.stamp.digest),
+            model=view,
+            follow_up=follow_up(tokenizer, view),
             metrics=make.metrics,
             clock=make.clock,
             beat=lambda: make.heartbeats.beat("delivery"),

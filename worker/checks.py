@@ -74,12 +74,13 @@ def _of_schema(
 ) -> Finding:
     subject = f"label schema {schema.reference}"
     try:
-        plan = plan_pairs(Request("check", ""), schema, make.config.limits.pairs)
+        plan_pairs(Request("check", ""), schema, make.config.limits.pairs)
         if tokenizer is not None:
-            tokenizer.check(plan.hypotheses)
+            tokenizer.check(schema.tree.hypotheses())
     except MessageError as error:
         return Finding("failed", subject, error.reason)
-    cost = f"{len(schema.labels)} labels, {len(plan.hypotheses)} pairs per message"
+    tree = schema.tree
+    cost = f"{len(tree.nodes)} labels, {'at most ' if tree.is_staged else ''}{tree.most_pairs} pairs per message"
     calibration = schema.calibration
     if calibration is not None and model is not None and calibration.model != model.engine.info.stamp.digest:
         return Finding("warning", subject, f"{cost}; its calibration was made for another model and is ignored")

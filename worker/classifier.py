@@ -14,8 +14,10 @@ from worker.messages.codec import decode
 from worker.messages.inbound import InputFields
 from worker.pipeline.assembly import Assembly, Refused, Scored
 from worker.pipeline.batching import Batcher
-from worker.pipeline.decision import ModelView, decide
+from worker.pipeline.decision import decide
+from worker.pipeline.evidence import ModelView
 from worker.pipeline.planning import PairPlan, plan_pairs
+from worker.pipeline.stages import follow_up
 from worker.pipeline.tokenization import PairTokenizer
 from worker.settings import Limits
 from worker.types import ModelStamp, Prediction, Record, Refusal, Request
@@ -52,6 +54,7 @@ class Classifier:
         self._parts = parts
         info = parts.engine.info
         self._model = ModelView(info.head, info.stamp.digest)
+        self._follow_up = follow_up(parts.tokenizer, self._model)
 
     def answers(self, records: Iterable[Record]) -> Iterator[Answer]:
         """One answer per record, in order; reads ahead by at most a chunk. Blocks on the engine.
@@ -64,7 +67,7 @@ class Classifier:
             yield from self._chunk(chunk)
 
     def _chunk(self, records: list[Record]) -> Iterator[Answer]:
-        assembly = Assembly(self._parts.engine.info.head.classes)
+        assembly = Assembly(self._model.head.classes, self._follow_up)
         batcher = Batcher(self._parts.engine.info.token_budget)
         plans = [self._plan(record) for record in records]
         tokenized = iter(self._parts.tokenizer.tokenize([plan for plan in plans if isinstance(plan, PairPlan)]))
@@ -78,7 +81,8 @@ class Classifier:
                 assembly.admit(number, record, plan, pairs)
                 batcher.add(number, pairs)
         while (batch := batcher.pop()) is not None:
-            assembly.gather(batch, self._parts.engine.score(batch))
+            for number, pairs in assembly.gather(batch, self._parts.engine.score(batch)):
+                batcher.add(number, pairs)
         for outcome in assembly.release():
             yield self._answer(outcome)
 
@@ -92,7 +96,7 @@ class Classifier:
     def _answer(self, outcome: Scored | Refused) -> Answer:
         if isinstance(outcome, Refused):
             return Answer(outcome.record, None, None, outcome.refusal)
-        prediction = decide(outcome.plan, outcome.logits, outcome.text, self._model)
+        prediction = decide(outcome.stages, outcome.text, self._model)
         return Answer(outcome.record, outcome.plan.request, outcome.plan.schema, prediction)
 
 

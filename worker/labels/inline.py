@@ -31,7 +31,9 @@ def inline_schema(request: Request, base: LabelSchema | None, limits: LabelLimit
     document["multi_label"] = base is not None and base.multi_label
     document["hypothesis_templates"] = [*base.hypothesis_templates] if base is not None else [DEFAULT_TEMPLATE]
     if base is not None:
-        inherited = base.model_dump(mode="json", exclude_none=True, include={"abstain", "long_text"})
+        inherited = base.model_dump(
+            mode="json", exclude_none=True, exclude_unset=True, include={"abstain", "long_text"}
+        )
         abstain = inherited.get("abstain", {})
         if abstain.get("label") in {label["name"] for label in labels}:
             del abstain["label"]
@@ -142,7 +144,13 @@ def _effective(document: dict[str, JsonValue], request: Request) -> LabelSchema:
 
 
 def _without_negative(label: JsonValue) -> JsonValue:
-    return {key: value for key, value in label.items() if key != "negative"} if isinstance(label, dict) else label
+    if not isinstance(label, dict):
+        return label
+    kept = {key: value for key, value in label.items() if key != "negative"}
+    children = kept.get("children")
+    if isinstance(children, list):
+        kept["children"] = [_without_negative(child) for child in children]
+    return kept
 
 
 def _checked_labels(labels: JsonValue, limits: LabelLimits) -> list[dict[str, JsonValue]]:

@@ -11,7 +11,7 @@ from worker.errors import ErrorCode, MessageError, Stage
 from worker.messages.inbound import InputFields, TextLimits, check_text, default_id, read_request
 from worker.messages.json_text import decode_utf8, parse_event
 from worker.messages.outbound import CONTRACT, OutputShape, Stamps
-from worker.types import Headers, JsonValue, OutboundRecord, Prediction, Record, Request
+from worker.types import Headers, JsonValue, LabelScore, OutboundRecord, Prediction, Record, Request
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _RECORD_OVERHEAD_BYTES = 128
@@ -76,7 +76,8 @@ def prediction_object(prediction: Prediction, request: Request, stamps: Stamps) 
         "mode": prediction.mode,
         "label": prediction.label,
         "selected": list(prediction.selected),
-        "scores": [{"label": item.label, "score": float(item.score)} for item in prediction.scores],
+        "scores": [_score(item) for item in prediction.scores],
+        **({} if prediction.template_spread is None else {"template_spread": prediction.template_spread}),
         "schema": {"name": stamps.schema_name, "version": stamps.schema_version, "digest": stamps.schema_digest},
         "model": {
             "name": model.name,
@@ -88,7 +89,7 @@ def prediction_object(prediction: Prediction, request: Request, stamps: Stamps) 
         "text": {
             "tokens": prediction.text.tokens,
             "tokens_dropped": prediction.text.tokens_dropped,
-            "windows": 1,
+            "windows": prediction.text.windows,
         },
         "pairs": {
             "scored": prediction.pairs.scored,
@@ -97,6 +98,11 @@ def prediction_object(prediction: Prediction, request: Request, stamps: Stamps) 
         },
         "scored_at": stamps.scored_at,
     }
+
+
+def _score(item: LabelScore) -> dict[str, JsonValue]:
+    score: dict[str, JsonValue] = {"label": item.label, "score": float(item.score)}
+    return score if item.path is None else {**score, "path": [*item.path]}
 
 
 def utc_timestamp(milliseconds: int) -> str | None:

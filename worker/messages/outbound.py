@@ -47,7 +47,14 @@ class ScoreField(BaseModel):
     model_config = _OPEN
 
     label: str = Field(description="Its name in the label schema.")
-    score: float = Field(ge=0.0, le=1.0, description="Single: a share of 1 among the labels. Multi: by itself.")
+    score: float = Field(
+        ge=0.0,
+        le=1.0,
+        description="Single: share among siblings. Multi: by itself. In a hierarchy: the product along its path.",
+    )
+    path: tuple[str, ...] | None = Field(
+        default=None, description="From the root of a hierarchy down to the label; where it is selected."
+    )
 
 
 class SchemaField(BaseModel):
@@ -114,6 +121,12 @@ class PredictionMessage(BaseModel):
     label: str | None = Field(description="The winner; `abstain.label` or null where none is selected; null in multi.")
     selected: tuple[str, ...] = Field(description="The winner, or every label over its threshold, or none.")
     scores: tuple[ScoreField, ...] = Field(description="By falling score; selected labels are always among them.")
+    template_spread: float | None = Field(
+        default=None,
+        ge=0.0,
+        le=1.0,
+        description="With several templates: the largest difference between scores that single ones would give.",
+    )
     schema_: SchemaField = Field(alias="schema", description="Which label schema was in force.")
     model: ModelField = Field(description="Which model made the scores.")
     source: SourceField = Field(description="Which record the prediction is of.")
