@@ -27,6 +27,8 @@ class OutputShape:
     max_bytes: int = MAX_RECORD_BYTES
     format: Literal["json", "text"] = "json"
     """That of the input: JSON is embedded as it is, anything else in base64."""
+    routed_for: str | None = None
+    """The label that a copy is for; None for the prediction itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,8 @@ class Stamps:
     model: ModelStamp
     scored_at: str
     """RFC 3339, in UTC."""
+    late_seconds: float | None = None
+    """The record's age, where it was late and is to be marked."""
 
 
 class ScoreField(BaseModel):
