@@ -46,7 +46,9 @@ class Label(BaseModel):
     threshold: Probability | None = Field(
         default=None, description="Least score at which it is selected; null: 0.5 with `multi_label`, else none."
     )
-    children: tuple["Label", ...] = Field(default=(), description="What it divides into: more labels, of any depth.")
+    children: tuple["Label", ...] = Field(
+        default=(), description="What it divides into: more labels, 16 levels at most."
+    )
 
 
 class Abstain(BaseModel):
