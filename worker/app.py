@@ -22,23 +22,23 @@ from worker.kafka.consumer import RecordConsumer
 from worker.kafka.offsets import Assignment, GroupOffsets
 from worker.kafka.producer import Publisher, PublisherParts, TransactionalPublisher
 from worker.kafka.topics import TopicDirectory
+from worker.labels.notices import Notice, route_notices, schema_notices
 from worker.labels.registry import LabelRegistry, RegistryChange
 from worker.labels.schema import LabelSchema
 from worker.labels.sources import DirectorySource
 from worker.lifecycle import Lifecycle
-from worker.messages.codec import decode, encode, utc_timestamp
-from worker.messages.dead_letter import dead_letter
-from worker.messages.outbound import Stamps
+from worker.messages.codec import decode
 from worker.observability.health import Heartbeats, Probes, Readiness
 from worker.observability.health_server import HealthServer
 from worker.observability.metrics import Metrics
+from worker.outgoing import Outgoing
 from worker.output_watch import OutputWatch, Wiring
-from worker.pipeline.assembly import Scored
 from worker.pipeline.batching import Batcher
-from worker.pipeline.decision import ModelView
+from worker.pipeline.evidence import ModelView
+from worker.pipeline.stages import follow_up
 from worker.pipeline.tokenization import PairTokenizer
 from worker.processor import ProcessorParts, StreamProcessor
-from worker.types import JsonValue, OutboundRecord, Prediction, Record, Refusal, Request
+from worker.types import JsonValue, Record, Request
 
 QUEUED_BATCHES = 16
 """Batches that may wait for the engine: about a second's work, so that a rebalance or a stop throws little away."""
@@ -76,9 +76,10 @@ class Worker:
 class Assembler:
     """Puts the parts together; each method makes one room's."""
 
-    def __init__(self, config: Config, clock: Clock) -> None:
+    def __init__(self, config: Config, clock: Clock, lifecycle: Lifecycle | None = None) -> None:
         self.config = config
         self.clock = clock
+        self.lifecycle = lifecycle or Lifecycle()
         self.metrics = Metrics()
         self.heartbeats = Heartbeats(clock)
         self.readiness = Readiness()
@@ -87,8 +88,8 @@ class Assembler:
         self.client = connection(config.kafka, self.instance)
         self.directory = TopicDirectory(self.client)
         self.assignment = Assignment()
-        self.lifecycle = Lifecycle()
         self.labels = LabelRegistry(config.limits)
+        self._model_digest: str | None = None
 
     def probes(self) -> Probes:
         """What the HTTP port answers from."""
@@ -105,6 +106,7 @@ class Assembler:
         """Warm `model` up, and judge label schemas by it from now on."""
         model.engine.warm_up()
         stamp = model.engine.info.stamp
+        self._model_digest = stamp.digest
         self.labels = LabelRegistry(self.config.limits, stamp.digest)
         self.labels.subscribe(self._note_labels)
         self.metrics.engine_in_use(stamp)
@@ -132,7 +134,10 @@ class Assembler:
 
     def decode(self, record: Record) -> Request:
         """Step 2 under the binding of the record's topic."""
-        return decode(record, self.bindings[record.topic].input_fields, self.config.limits)
+        binding, now_seconds = self.bindings[record.topic], self.clock.wall()
+        if binding.late_by(record.timestamp_ms, now_seconds) is not None:
+            self.metrics.records_late.labels(topic=record.topic).inc()
+        return decode(record, binding.input_fields, self.config.limits, now_seconds)
 
     def resolve(self, request: Request, topic: str) -> LabelSchema:
         """Step 3 under the binding of the topic."""
@@ -140,24 +145,8 @@ class Assembler:
 
     def encoder(self, model: LoadedModel) -> Encoder:
         """Step 10 for every binding."""
-
-        def of_prediction(prediction: Prediction, scored: Scored) -> OutboundRecord:
-            schema, binding = scored.plan.schema, self.bindings[scored.record.topic]
-            stamps = Stamps(
-                schema.name,
-                schema.version,
-                schema.digest,
-                model.engine.info.stamp,
-                utc_timestamp(int(self.clock.wall() * 1000)) or "",
-            )
-            shape = binding.output_shape(self._max_bytes(binding.output_topic))
-            return encode(prediction, scored.plan.request, scored.record, stamps, shape)
-
-        def of_refusal(record: Record, refusal: Refusal) -> OutboundRecord:
-            topic = self.bindings[record.topic].dead_letter_topic
-            return dead_letter(record, refusal, topic, max_bytes=self._max_bytes(topic))
-
-        return Encoder(of_prediction, of_refusal)
+        outgoing = Outgoing(self.bindings, model.engine.info.stamp, self.clock, self._max_bytes)
+        return Encoder(outgoing.predictions, outgoing.dead_letter)
 
     def publisher(self, group: GroupOffsets, offered: OfferedPositions) -> Publisher:
         """Exactly-once or at-least-once, as configured."""
@@ -176,10 +165,7 @@ class Assembler:
 
     def watch(self) -> OutputWatch:
         """Who keeps inputs closed whose outputs are missing."""
-        outputs = {
-            binding.input: frozenset({binding.output_topic, binding.dead_letter_topic})
-            for binding in self.config.topics
-        }
+        outputs = {binding.input: frozenset(binding.topics_written) for binding in self.config.topics}
         wiring = Wiring(outputs, self.config.kafka.create_topics)
         return OutputWatch(self.directory, wiring, self.readiness, lambda: self.heartbeats.beat("topics"))
 
@@ -193,7 +179,16 @@ class Assembler:
         return False
 
     def _describe_labels(self) -> JsonValue:
-        return self.labels.describe()
+        described = self.labels.describe()
+        notices = [f"{notice.subject}: {notice.message}" for notice in self._notices()]
+        return {**described, "notices": [*notices]}
+
+    def _notices(self) -> Iterator[Notice]:
+        for name in self.labels.names():
+            schema = self.labels.current(name)
+            if schema is not None:
+                yield from schema_notices(schema, self._model_digest)
+        yield from route_notices(self.config.topics, self.labels)
 
     def _note_labels(self, change: RegistryChange) -> None:
         for schema in change.now_in_force:
@@ -218,15 +213,16 @@ class Assembler:
 
 
 @contextmanager
-def open_worker(config: Config, clock: Clock | None = None) -> Iterator[Worker]:
+def open_worker(config: Config, clock: Clock | None = None, lifecycle: Lifecycle | None = None) -> Iterator[Worker]:
     """A worker with everything loaded and checked, ready to run; closes what it opened.
 
+    `lifecycle` is for who may want to stop it before it is there.
     The engine is loaded and warm before the group is joined, so that no partition waits for it.
 
     Raises:
         WorkerError: something it needs is wrong or missing; the message says what and how to mend it.
     """
-    make = Assembler(config, clock or SystemClock())
+    make = Assembler(config, clock or SystemClock(), lifecycle)
     make.readiness.block("engine", "the model is being loaded")
     make.readiness.block("assignment", "no partition has been assigned yet")
     with HealthServer(make.probes(), config.http.host, config.http.port) as http:
@@ -260,6 +256,7 @@ def _processor(make: Assembler, model: LoadedModel, watch: OutputWatch) -> Strea
     intake = Intake(
         IntakeParts(make.decode, make.resolve, tokenizer, config.limits.pairs, in_flight, inbox, pairs, make.metrics)
     )
+    view = ModelView(info.head, info.stamp.digest)
     delivery = Delivery(
         DeliveryParts(
             inbox=inbox,
@@ -267,7 +264,8 @@ def _processor(make: Assembler, model: LoadedModel, watch: OutputWatch) -> Strea
             in_flight=in_flight,
             publisher=make.publisher(group, offered),
             encoder=make.encoder(model),
-            model=ModelView(info.head, info.stamp.digest),
+            model=view,
+            follow_up=follow_up(tokenizer, view),
             metrics=make.metrics,
             clock=make.clock,
             beat=lambda: make.heartbeats.beat("delivery"),

@@ -7,6 +7,7 @@ from typing import Literal
 from worker.app import Assembler
 from worker.engines.load import LoadedModel, load_engine
 from worker.errors import ConfigError, MessageError, SchemaError, WorkerError
+from worker.labels.notices import route_notices, schema_notices
 from worker.labels.registry import LabelRegistry
 from worker.labels.schema import LabelSchema
 from worker.messages.binding import Binding
@@ -67,6 +68,8 @@ def _of_schemas(make: Assembler, labels: LabelRegistry, model: LoadedModel | Non
             yield Finding("ok", binding.input, "no label schema: every message brings its labels")
         elif labels.find(binding.label_schema) is None:
             yield Finding("failed", binding.input, f"its label schema {binding.label_schema} is not there")
+    for notice in route_notices(make.config.topics, labels):
+        yield Finding("warning", notice.subject, notice.message)
 
 
 def _of_schema(
@@ -74,22 +77,22 @@ def _of_schema(
 ) -> Finding:
     subject = f"label schema {schema.reference}"
     try:
-        plan = plan_pairs(Request("check", ""), schema, make.config.limits.pairs)
+        plan_pairs(Request("check", ""), schema, make.config.limits.pairs)
         if tokenizer is not None:
-            tokenizer.check(plan.hypotheses)
+            tokenizer.check(schema.tree.hypotheses())
     except MessageError as error:
         return Finding("failed", subject, error.reason)
-    cost = f"{len(schema.labels)} labels, {len(plan.hypotheses)} pairs per message"
-    calibration = schema.calibration
-    if calibration is not None and model is not None and calibration.model != model.engine.info.stamp.digest:
-        return Finding("warning", subject, f"{cost}; its calibration was made for another model and is ignored")
+    tree = schema.tree
+    cost = f"{len(tree.nodes)} labels, {'at most ' if tree.is_staged else ''}{tree.most_pairs} pairs per message"
+    for notice in schema_notices(schema, None if model is None else model.engine.info.stamp.digest):
+        return Finding("warning", subject, f"{cost}; {notice.message}")
     return Finding("ok", subject, cost)
 
 
 def _of_topics(make: Assembler) -> Iterator[Finding]:
     bindings = make.config.topics
     try:
-        make.directory.refresh({name for b in bindings for name in (b.input, b.output_topic, b.dead_letter_topic)})
+        make.directory.refresh({name for b in bindings for name in (b.input, *b.topics_written)})
     except WorkerError as error:
         yield Finding("failed", "broker", str(error))
         return
@@ -104,7 +107,7 @@ def _of_binding(make: Assembler, binding: Binding) -> Iterator[Finding]:
         yield Finding("failed", binding.input, "the topic does not exist: create it; its binding waits until then")
         return
     yield Finding("ok", binding.input, f"{source.partitions} partitions")
-    for topic in (binding.output_topic, binding.dead_letter_topic):
+    for topic in binding.topics_written:
         facts = make.directory.facts(topic)
         if facts is None and make.config.kafka.create_topics:
             yield Finding("ok", topic, f"would be created with {source.partitions} partitions")

@@ -15,8 +15,10 @@ from worker.messages.codec import decode
 from worker.messages.inbound import InputFields
 from worker.pipeline.assembly import Assembly, Refused, Scored
 from worker.pipeline.batching import Batcher
-from worker.pipeline.decision import ModelView, decide
+from worker.pipeline.decision import decide
+from worker.pipeline.evidence import ModelView
 from worker.pipeline.planning import PairPlan, plan_pairs
+from worker.pipeline.stages import follow_up
 from worker.pipeline.tokenization import PairTokenizer
 from worker.scoring import score_or_isolate
 from worker.settings import Limits
@@ -54,6 +56,7 @@ class Classifier:
         self._parts = parts
         info = parts.engine.info
         self._model = ModelView(info.head, info.stamp.digest)
+        self._follow_up = follow_up(parts.tokenizer, self._model)
 
     def answers(self, records: Iterable[Record]) -> Iterator[Answer]:
         """One answer per record, in order; reads ahead by at most a chunk. Blocks on the engine.
@@ -66,7 +69,7 @@ class Classifier:
             yield from self._chunk(chunk)
 
     def _chunk(self, records: list[Record]) -> Iterator[Answer]:
-        assembly = Assembly(self._parts.engine.info.head.classes)
+        assembly = Assembly(self._model.head.classes, self._follow_up)
         batcher = Batcher(self._parts.engine.info.token_budget)
         plans = [self._plan(record) for record in records]
         tokenized = iter(self._parts.tokenizer.tokenize([plan for plan in plans if isinstance(plan, PairPlan)]))
@@ -82,7 +85,8 @@ class Classifier:
         while (batch := batcher.pop()) is not None:
             for event in score_or_isolate(self._parts.engine, batch):
                 if isinstance(event, BatchScored):
-                    assembly.gather(event.batch, event.scores)
+                    for number, pairs in assembly.gather(event.batch, event.scores):
+                        batcher.add(number, pairs)
                 else:
                     assembly.fail(event.batch, event.refusal)
         for outcome in assembly.release():
@@ -98,7 +102,7 @@ class Classifier:
     def _answer(self, outcome: Scored | Refused) -> Answer:
         if isinstance(outcome, Refused):
             return Answer(outcome.record, None, None, outcome.refusal)
-        prediction = decide(outcome.plan, outcome.logits, outcome.text, self._model)
+        prediction = decide(outcome.stages, outcome.text, self._model)
         return Answer(outcome.record, outcome.plan.request, outcome.plan.schema, prediction)
 
 

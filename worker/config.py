@@ -205,6 +205,7 @@ def _contradictions(config: Config) -> Iterator[tuple[tuple[str | int, ...], str
         if first != index:
             yield ("topics", index, "input"), f"expected a topic of its own; it is that of topics.{first}"
     for index, binding in enumerate(config.topics):
-        for key, topic in (("output", binding.output_topic), ("dead_letter", binding.dead_letter_topic)):
+        routes = (("routes", topic) for topic in binding.routes.values())
+        for key, topic in (("output", binding.output_topic), ("dead_letter", binding.dead_letter_topic), *routes):
             if topic in inputs:
                 yield ("topics", index, key), f"expected a topic that is not read; topics.{inputs[topic]} reads it"

@@ -23,8 +23,10 @@ from worker.flow import (
 from worker.kafka.producer import Publisher, StoppedError
 from worker.observability.metrics import Metrics
 from worker.pipeline.assembly import Assembly, Refused, Scored
-from worker.pipeline.decision import ModelView, decide
-from worker.types import Finished, OutboundRecord, Prediction, Record, Refusal
+from worker.pipeline.decision import decide
+from worker.pipeline.evidence import ModelView, ScoredStage
+from worker.pipeline.stages import FollowUp, NextStage
+from worker.types import Finished, OutboundRecord, Prediction, Premise, Record, Refusal
 
 IDLE_SECONDS = 0.5
 """How long the thread waits for an event before it shows that it is alive."""
@@ -37,7 +39,7 @@ class Encoder:
 
     def __init__(
         self,
-        prediction: Callable[[Prediction, Scored], OutboundRecord],
+        prediction: Callable[[Prediction, Scored], tuple[OutboundRecord, ...]],
         dead_letter: Callable[[Record, Refusal], OutboundRecord],
     ) -> None:
         """`prediction` may raise MessageError; `dead_letter` never does."""
@@ -65,6 +67,7 @@ class DeliveryParts:
     publisher: Publisher
     encoder: Encoder
     model: ModelView
+    follow_up: FollowUp
     metrics: Metrics
     clock: Clock
     beat: Callable[[], None]
@@ -77,7 +80,7 @@ class Delivery:
         """Nothing starts before `run`."""
         self._parts = parts
         self._cadence = cadence
-        self._assembly = Assembly(parts.model.head.classes)
+        self._assembly = Assembly(parts.model.head.classes, self._follow_up)
         self._finished: list[Finished] = []
         self._oldest_seconds = 0.0
         self._handlers: Mapping[type, Callable[[Event], None]] = {
@@ -138,7 +141,8 @@ class Delivery:
 
     def _gather(self, event: Event) -> None:
         assert isinstance(event, BatchScored)  # noqa: S101
-        self._assembly.gather(event.batch, event.scores)
+        for number, pairs in self._assembly.gather(event.batch, event.scores):
+            self._parts.pairs.add(number, pairs)
         self._release()
 
     def _fail(self, event: Event) -> None:
@@ -159,12 +163,22 @@ class Delivery:
                 self._oldest_seconds = self._parts.clock.monotonic()
             self._finished.append(self._finish(outcome))
 
+    def _follow_up(self, stages: Sequence[ScoredStage], premise: Premise) -> NextStage | None:
+        try:
+            return self._parts.follow_up(stages, premise)
+        except MessageError:
+            raise
+        except Exception as error:
+            log.exception("message.staging_failed", error=type(error).__name__)
+            reason = "what to score next could not be decided"
+            raise MessageError(ErrorCode.ENCODE_FAILED, Stage.DECIDE, reason) from None
+
     def _finish(self, outcome: Scored | Refused) -> Finished:
         if isinstance(outcome, Refused):
             return self._dead_letter(outcome.record, outcome.refusal)
         try:
-            prediction = decide(outcome.plan, outcome.logits, outcome.text, self._parts.model)
-            return Finished(outcome.record, (self._parts.encoder.prediction(prediction, outcome),))
+            prediction = decide(outcome.stages, outcome.text, self._parts.model)
+            return Finished(outcome.record, self._parts.encoder.prediction(prediction, outcome))
         except MessageError as error:
             return self._dead_letter(outcome.record, Refusal.of(error))
         except Exception as error:

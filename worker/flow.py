@@ -65,6 +65,11 @@ class Finish:
     """Nothing more will come: publish what is finished and end."""
 
 
+LEAST_ROOM_RECORDS = 16
+"""Records that may be admitted wherever there is any room: fewer at a time would be read one by one."""
+UNKNOWN_COST_SHARE = 1 / LEAST_ROOM_RECORDS
+"""What a record is taken to cost of the bound on tokens before the first one has been seen."""
+
 Event = Admitted | NotAdmitted | BatchScored | BatchFailed | Flush | PartitionsGone | Finish
 
 
@@ -111,6 +116,7 @@ class InFlight:
         self._settled = 0
         self._value_bytes = 0
         self._queued_tokens = 0
+        self._tokens_per_record = bounds.queued_tokens * UNKNOWN_COST_SHARE
 
     @property
     def records(self) -> int:
@@ -143,6 +149,12 @@ class InFlight:
             self._value_bytes -= sum(len(record.value or b"") for record in records)
             self._condition.notify_all()
 
+    def note_cost(self, records: int, tokens: int) -> None:
+        """Say what records that were admitted together cost: how many more there is room for is judged by the last."""
+        if records:
+            with self._condition:
+                self._tokens_per_record = max(1.0, tokens / records)
+
     def note_queued_tokens(self, tokens: int) -> None:
         """Say how many tokens wait for the engine."""
         with self._condition:
@@ -168,7 +180,9 @@ class InFlight:
         bounds = self._bounds
         if self._value_bytes >= bounds.value_bytes * share or self._queued_tokens >= bounds.queued_tokens * share:
             return 0
-        return max(0, max(1, int(bounds.records * share)) - self._count)
+        # A record with a thousand labels costs what a thousand records do: tokens are pairs already made, in memory.
+        by_tokens = int((bounds.queued_tokens * share - self._queued_tokens) / self._tokens_per_record)
+        return max(0, min(max(1, int(bounds.records * share)) - self._count, max(LEAST_ROOM_RECORDS, by_tokens)))
 
 
 class PairQueue:

@@ -42,7 +42,10 @@ class Intake:
     def admit(self, records: Sequence[Record]) -> None:
         """Take `records` in, in their order."""
         plans = [self._plan(record) for record in records]
-        tokenized = iter(self._parts.tokenizer.tokenize([plan for plan in plans if isinstance(plan, PairPlan)]))
+        pairs = self._parts.tokenizer.tokenize([plan for plan in plans if isinstance(plan, PairPlan)])
+        tokens = sum(len(each.token_ids) for each in pairs if isinstance(each, TokenizedPairs))
+        self._parts.in_flight.note_cost(len(records), tokens)
+        tokenized = iter(pairs)
         for record, plan in zip(records, plans, strict=True):
             if isinstance(plan, PairPlan):
                 self._enter(record, plan, next(tokenized))

@@ -63,24 +63,37 @@ class Request:
 
 
 class TokenSpan(NamedTuple):
-    """How many tokens of a text an engine saw, and how many were cut away."""
+    """How many tokens of a text an engine saw, how many were cut away, and in how many pieces it saw them."""
 
     tokens: int
     tokens_dropped: int
+    windows: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Premise:
+    """A text as token ids, kept where more of its pairs may follow: it is never tokenised again."""
+
+    token_ids: Int32Array
+    """int32 [tokens], without special tokens; what no pair can see is left out."""
+    tokens: int
+    """Tokens of the whole text."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenizedPairs:
     """One message's pairs as token ids (step 5), joined with their special tokens.
 
-    `token_ids` and `type_ids` are int32 [sum of lengths]; `lengths` is int32 [pairs]. The pairs stand one
-    after the other, in the order of the plan's hypotheses.
+    `token_ids` and `type_ids` are int32 [sum of lengths]; `lengths` is int32 [pairs]. The pairs stand one after the
+    other: those of the first window in the order of the plan's hypotheses, then those of the next window.
     """
 
     token_ids: Int32Array
     type_ids: Int32Array
     lengths: Int32Array
     text: TokenSpan
+    premise: Premise | None = None
+    """Only where another stage of the message may follow."""
 
 
 class PairRef(NamedTuple):
@@ -89,7 +102,7 @@ class PairRef(NamedTuple):
     message: int
     """The message's number, given when it was admitted; unique in the process."""
     pair: int
-    """Index into the plan's hypotheses."""
+    """Which of the pairs of the message's present stage."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +153,8 @@ class LabelScore:
 
     label: str
     score: float
+    path: tuple[str, ...] | None = None
+    """From a root of the hierarchy down to the label; only of selected labels, and only in a hierarchy."""
 
 
 @dataclass(frozen=True, slots=True)

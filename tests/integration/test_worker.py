@@ -122,7 +122,7 @@ def test_workers_that_join_and_leave_lose_and_double_nothing(
 ) -> None:
     setup = created(kafka, tmp_path, topics, "join", changes={"limits": {"in_flight_records": 20}, "http": {"port": 0}})
     topic, group = setup.inputs[0], "group-"
-    kafka.produce(topic, events("join", 8000))
+    kafka.produce(topic, events("join", 4000))
 
     def committed() -> int:
         return sum(kafka.committed_offsets(f"{group}{topic}", topic).values())
@@ -135,11 +135,11 @@ def test_workers_that_join_and_leave_lose_and_double_nothing(
             second.send_signal(signal.SIGTERM)
             assert 0 == second.wait(60)
         before = committed()
-        wait_until(lambda: committed() > min(before + 200, 7999), 60)
+        wait_until(lambda: committed() > min(before + 200, 3999), 60)
         first.send_signal(signal.SIGTERM)
         assert 0 == first.wait(60)
     run_to_end(setup)
-    assert_each_once_and_in_order(kafka, setup, 8000)
+    assert_each_once_and_in_order(kafka, setup, 4000)
 
 
 def test_an_input_waits_while_its_outputs_are_missing_and_goes_on_when_they_are_there(
@@ -193,3 +193,40 @@ def test_a_label_schema_that_changes_while_it_runs_is_stamped_into_what_follows(
     values = [json.loads(message.value() or b"") for message in kafka.read_committed(f"{topic}.predictions")]
     by_version = {value["schema"]["version"]: {score["label"] for score in value["scores"]} for value in values}
     assert {1: {"billing", "bug"}, 2: {"billing", "bug", "new"}} == by_version
+
+
+def test_stages_windows_and_routes_give_every_record_once_and_in_order(
+    kafka: BrokerUnderTest, topics: TopicsFactory, tmp_path: Path
+) -> None:
+    """A copy is written in the transaction of its prediction, to a topic that was waited for."""
+    [queue] = topics("queue")
+    routes = {"late": queue, "broken": queue, "other": queue}
+    setup = created(kafka, tmp_path, topics, "staged", changes={"binding": {"routes": routes, "emit": "prediction"}})
+    topic = setup.inputs[0]
+    (tmp_path / "schemas" / "kinds.yaml").write_text(
+        "name: kinds\nversion: 1\nlong_text: {strategy: windows}\nhierarchy: {open_above: 0.6}\n"
+        "labels:\n  - name: delivery\n    children: [{name: late}, {name: broken}]\n"
+        "  - name: bill\n    children: [{name: refund}]\n"
+    )
+    values = [json.dumps({"id": f"staged-{i}", "text": f"text {i} " * (1 + 300 * (i % 10 == 0))}) for i in range(400)]
+    kafka.produce(topic, [{"value": value, "partition": i % 4} for i, value in enumerate(values)])
+    run_to_end(setup)
+    assert_each_once_and_in_order(kafka, setup, 400)
+    predictions = [json.loads(message.value() or b"") for message in kafka.read_committed(f"{topic}.predictions")]
+    assert all(each["text"]["windows"] > 1 for each in predictions if int(each["id"].split("-")[1]) % 10 == 0)
+    assert {0} == {each["text"]["tokens_dropped"] for each in predictions}
+    assert {2, 3, 4} == {len(each["scores"]) for each in predictions}
+    # Five labels, each with a hypothesis of its own: what was not scored was left out.
+    costs = [(each["pairs"]["scored"] + each["pairs"]["skipped"], each["text"]["windows"]) for each in predictions]
+    assert {5} == {pairs / windows for pairs, windows in costs}
+    routed = [(each["id"], each["label"]) for each in predictions if each["label"] in routes]
+    copies = kafka.read_committed(queue)
+    assert sorted(routed) == sorted(
+        (json.loads(copy.value() or b"")["id"], _header(copy, "nli-routed")) for copy in copies
+    )
+    assert len(routed) > 20
+
+
+def _header(message: Message, name: str) -> str:
+    [header] = [header for header in message.headers() or [] if header[0] == name]
+    return header[1].decode() if isinstance(header[1], bytes) else ""

@@ -74,8 +74,9 @@ class AssemblyMachine(RuleBasedStateMachine):
             assert self.in_flight[record.partition].pop(0) == record
             if isinstance(outcome, Scored):
                 assert record not in self.refused
-                assert [0.0, 1.0, 2.0] == outcome.logits[:, 1].tolist()
-                assert 1 == len(set(outcome.logits[:, 0].tolist()))
+                [stage] = outcome.stages
+                assert [0.0, 1.0, 2.0] == stage.logits[0, :, 1].tolist()
+                assert 1 == len(set(stage.logits[0, :, 0].tolist()))
             else:
                 assert isinstance(outcome, Refused)
 

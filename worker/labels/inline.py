@@ -31,7 +31,9 @@ def inline_schema(request: Request, base: LabelSchema | None, limits: LabelLimit
     document["multi_label"] = base is not None and base.multi_label
     document["hypothesis_templates"] = [*base.hypothesis_templates] if base is not None else [DEFAULT_TEMPLATE]
     if base is not None:
-        inherited = base.model_dump(mode="json", exclude_none=True, include={"abstain", "long_text"})
+        inherited = base.model_dump(
+            mode="json", exclude_none=True, exclude_unset=True, include={"abstain", "long_text"}
+        )
         abstain = inherited.get("abstain", {})
         if abstain.get("label") in {label["name"] for label in labels}:
             del abstain["label"]
@@ -75,12 +77,17 @@ def check_template(template: str | None, limits: LabelLimits) -> None:
 class RecentSets:
     """The label sets that took effect last, so that a set that every message carries is parsed once. Thread-safe."""
 
-    def __init__(self, sets: int = 1024, key_bytes: int = 16_384) -> None:
-        """Keep at most `sets`, and none that takes more than `key_bytes` as JSON."""
+    def __init__(self, sets: int = 1024, key_bytes: int = 16_384, labels: int = 32_768) -> None:
+        """Keep at most `sets` with at most `labels` in all, and none that takes more than `key_bytes` as JSON.
+
+        A label takes 0.9 KB, measured with its hypothesis: 30 MB for all, whatever the sets' sizes.
+        """
         self._lock = threading.Lock()
         self._sets: OrderedDict[bytes, LabelSchema] = OrderedDict()
         self._most_sets = sets
         self._most_key_bytes = key_bytes
+        self._most_labels = labels
+        self._labels = 0
 
     def __len__(self) -> int:
         """How many are kept."""
@@ -104,9 +111,12 @@ class RecentSets:
                 return kept
         made = make()
         with self._lock:
-            self._sets[key] = made
-            if len(self._sets) > self._most_sets:
-                self._sets.popitem(last=False)
+            if key not in self._sets:  # another thread may have made it meanwhile
+                self._sets[key] = made
+                self._labels += len(made.tree.nodes)
+            while self._sets and (len(self._sets) > self._most_sets or self._labels > self._most_labels):
+                _, oldest = self._sets.popitem(last=False)
+                self._labels -= len(oldest.tree.nodes)
         return made
 
 
@@ -142,7 +152,13 @@ def _effective(document: dict[str, JsonValue], request: Request) -> LabelSchema:
 
 
 def _without_negative(label: JsonValue) -> JsonValue:
-    return {key: value for key, value in label.items() if key != "negative"} if isinstance(label, dict) else label
+    if not isinstance(label, dict):
+        return label
+    kept = {key: value for key, value in label.items() if key != "negative"}
+    children = kept.get("children")
+    if isinstance(children, list):
+        kept["children"] = [_without_negative(child) for child in children]
+    return kept
 
 
 def _checked_labels(labels: JsonValue, limits: LabelLimits) -> list[dict[str, JsonValue]]:

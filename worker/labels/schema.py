@@ -2,21 +2,39 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Literal, Protocol, Self
+from functools import cached_property
+from typing import Annotated, Protocol, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+from pydantic import BaseModel, Field, PrivateAttr, ValidationError, model_validator
 
-from worker.documents import MisfitError, Problem, first_problem
+from worker.documents import MisfitError, Problem, first_problem, key_path
 from worker.errors import SchemaError
+from worker.labels.parts import (
+    STRICT,
+    Abstain,
+    Calibration,
+    Digest,
+    Hierarchy,
+    Label,
+    LongText,
+    Template,
+    is_template,
+)
+from worker.labels.tree import LabelTree, fill_template, label_tree
 from worker.messages.reference import INLINE, SCHEMA_NAME
 from worker.types import JsonValue
 
+__all__ = ["Label", "LabelLimits", "LabelSchema", "fill_template", "is_template", "parse_schema"]
+
 DEFAULT_TEMPLATE = "This example is {}."
 MULTI_LABEL_THRESHOLD = 0.5
-_STRICT = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True, allow_inf_nan=False)
-_NOT_BUILT = ("hierarchy", "shortlist")
+MOST_LEVELS = 16
+"""Labels below each other: a decision takes one stage of scoring per level."""
+_NOT_BUILT = ("shortlist",)
+
+_Path = tuple[str | int, ...]
 
 
 class LabelLimits(Protocol):
@@ -41,70 +59,10 @@ class DefaultLimits:
     label_bytes: int = 1024
 
 
-def _not_blank(text: str) -> str:
-    if not text.strip():
-        raise ValueError("expected a string that is not blank")
-    return text
-
-
-def _is_template(text: str) -> str:
-    if not is_template(text):
-        raise ValueError("expected exactly one {} and no other brace")
-    return text
-
-
-Words = Annotated[str, AfterValidator(_not_blank)]
-Template = Annotated[str, AfterValidator(_is_template)]
-Probability = Annotated[float, Field(ge=0.0, le=1.0)]
-Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
-
-
-class Label(BaseModel):
-    """One label, and how it is put to the model."""
-
-    model_config = _STRICT
-
-    name: Words = Field(description="What predictions call it; unique in its schema.")
-    description: Words | None = Field(default=None, description="Fills the template instead of the name.")
-    hypothesis: Words | None = Field(default=None, description="A whole hypothesis, used instead of the templates.")
-    negative: Words | None = Field(default=None, description="The opposite hypothesis; only with `multi_label`.")
-    threshold: Probability | None = Field(
-        default=None, description="Least score at which it is selected; null: 0.5 with `multi_label`, else none."
-    )
-
-
-class Abstain(BaseModel):
-    """When a single-label prediction selects nothing."""
-
-    model_config = _STRICT
-
-    below: Probability | None = Field(default=None, description="Abstain where the best score is lower.")
-    margin: Probability | None = Field(default=None, description="Abstain where the best two are closer than this.")
-    label: Words | None = Field(default=None, description="What `label` says then; never scored, never selected.")
-
-
-class Calibration(BaseModel):
-    """Corrections of the scores under one model, written by a command and not by hand."""
-
-    model_config = _STRICT
-
-    model: Digest = Field(description="Digest of the model that they hold for; ignored under any other.")
-    temperature: Annotated[float, Field(gt=0.0)] = Field(default=1.0, description="Divides every logit.")
-    bias: dict[str, float] = Field(default_factory=dict, description="Added to the logit of a label, by its name.")
-
-
-class LongText(BaseModel):
-    """What happens to a text that is longer than the model takes."""
-
-    model_config = _STRICT
-
-    strategy: Literal["truncate"] = Field(default="truncate", description="`truncate` cuts the text, never the label.")
-
-
 class LabelSchema(BaseModel):
     """A set of labels and how they are decided, under one name and version."""
 
-    model_config = _STRICT
+    model_config = STRICT
 
     name: Annotated[str, Field(pattern=SCHEMA_NAME)] = Field(description="What bindings and messages call it.")
     version: Annotated[int, Field(ge=0)] = Field(description="Rises with every change; stamped into predictions.")
@@ -114,6 +72,7 @@ class LabelSchema(BaseModel):
         default=(DEFAULT_TEMPLATE,), min_length=1, description="Sentences with one `{}` each; logits are averaged."
     )
     labels: tuple[Label, ...] = Field(min_length=1, description="In order of preference: ties go to the first.")
+    hierarchy: Hierarchy | None = Field(default=None, description="Only where labels have children; null: defaults.")
     abstain: Abstain | None = Field(default=None, description="Only without `multi_label`.")
     top_k: Annotated[int, Field(ge=1)] | None = Field(default=None, description="Most scores to list; null: all.")
     calibration: Calibration | None = Field(default=None, description="Written by `worker calibrate`.")
@@ -131,6 +90,16 @@ class LabelSchema(BaseModel):
     def reference(self) -> str:
         """`name@version`."""
         return f"{self.name}@{self.version}"
+
+    @cached_property
+    def tree(self) -> LabelTree:
+        """The labels as they are scored."""
+        return label_tree(self.labels, self.hypothesis_templates, in_stages=not self.multi_label)
+
+    @cached_property
+    def label_names(self) -> frozenset[str]:
+        """Every name that a score may have."""
+        return frozenset(label.name for _, label in _labelled(self.labels))
 
     @classmethod
     def from_canonical(cls, canonical: bytes) -> Self:
@@ -168,8 +137,12 @@ def parse_schema(document: JsonValue, origin: str, limits: LabelLimits | None = 
     """
     if not isinstance(document, dict):
         raise SchemaError(f"{origin}: expected a mapping with name, version and labels")
-    for path in _not_built_yet(document):
-        raise SchemaError(f"{origin}: {path}: this version of the worker does not have it; remove the key")
+    for key in _NOT_BUILT:
+        if key in document:
+            raise SchemaError(f"{origin}: {key}: this version of the worker does not have it; remove the key")
+    limits = limits or DefaultLimits()
+    for expected in _too_many(document.get("labels"), limits):
+        raise SchemaError(f"{origin}: labels: {expected}")
     try:
         schema = LabelSchema.from_canonical(canonical_json(document))
     except ValidationError as error:
@@ -178,7 +151,7 @@ def parse_schema(document: JsonValue, origin: str, limits: LabelLimits | None = 
         raise SchemaError(f"{origin}: expected strings, finite numbers, booleans, lists and mappings") from None
     if schema.name == INLINE:
         raise SchemaError(f"{origin}: name: expected another name; `{INLINE}` is reserved for label sets in messages")
-    for path, expected in _excesses(schema, limits or DefaultLimits()):
+    for path, expected in _excesses(schema, limits):
         raise SchemaError(f"{origin}: {path}: {expected}")
     return schema
 
@@ -198,36 +171,41 @@ def digest_of(canonical: bytes) -> str:
     return "sha256:" + hashlib.sha256(canonical).hexdigest()
 
 
-def is_template(text: str) -> bool:
-    """True for exactly one `{}` and no other brace."""
-    return text.count("{}") == 1 and text.count("{") == 1 and text.count("}") == 1
+def _too_many(labels: JsonValue, limits: LabelLimits) -> Iterator[str]:
+    """What is too large about labels that nobody has checked yet: aliases can make them endless."""
+    count, open_levels = 0, [(labels, 1)]
+    while open_levels:
+        siblings, level = open_levels.pop()
+        if not isinstance(siblings, list) or not siblings:
+            continue
+        if level > MOST_LEVELS:
+            yield f"expected at most {MOST_LEVELS} levels of `children`, and no label within itself"
+            return
+        count += len(siblings)
+        if count > limits.labels:
+            yield f"expected at most {limits.labels} labels"
+            return
+        open_levels += [(label.get("children"), level + 1) for label in siblings if isinstance(label, dict)]
 
 
-def fill_template(template: str, words: str) -> str:
-    """The hypothesis that `template` makes of a label's words, by replacement: braces in `words` stay as they are."""
-    return template.replace("{}", words)
+def _labelled(labels: tuple[Label, ...], path: _Path = ("labels",)) -> Iterator[tuple[_Path, Label]]:
+    """Every label, parents before children, and where it stands."""
+    for index, label in enumerate(labels):
+        yield (*path, index), label
+        yield from _labelled(label.children, (*path, index, "children"))
 
 
-def _not_built_yet(document: Mapping[str, JsonValue]) -> Iterator[str]:
-    yield from (key for key in _NOT_BUILT if key in document)
-    labels = document.get("labels")
-    for index, label in enumerate(labels if isinstance(labels, list) else ()):
-        if isinstance(label, dict) and "children" in label:
-            yield f"labels.{index}.children"
-    long_text = document.get("long_text")
-    if isinstance(long_text, dict) and long_text.get("strategy", "truncate") == "windows":
-        yield "long_text.strategy: windows"
-
-
-def _contradictions(schema: LabelSchema) -> Iterator[tuple[tuple[str | int, ...], str]]:
+def _contradictions(schema: LabelSchema) -> Iterator[tuple[_Path, str]]:
     """Keys that are each well formed, and do not go together."""
-    names: dict[str, int] = {}
-    for index, label in enumerate(schema.labels):
-        first = names.setdefault(label.name, index)
-        if first != index:
-            yield ("labels", index, "name"), f"expected a unique name; it is that of labels.{first}"
+    names: dict[str, _Path] = {}
+    for path, label in _labelled(schema.labels):
+        first = names.setdefault(label.name, path)
+        if first != path:
+            yield (*path, "name"), f"expected a unique name; it is that of {key_path(first)}"
         if label.negative is not None and not schema.multi_label:
-            yield ("labels", index, "negative"), "expected only with `multi_label: true`"
+            yield (*path, "negative"), "expected only with `multi_label: true`"
+    if schema.hierarchy is not None and len(names) == len(schema.labels):
+        yield ("hierarchy",), "expected only where a label has `children`"
     if schema.abstain is not None:
         if schema.multi_label:
             yield ("abstain",), "expected only without `multi_label`"
@@ -238,13 +216,11 @@ def _contradictions(schema: LabelSchema) -> Iterator[tuple[tuple[str | int, ...]
 
 
 def _excesses(schema: LabelSchema, limits: LabelLimits) -> Iterator[tuple[str, str]]:
-    if len(schema.labels) > limits.labels:
-        yield "labels", f"expected at most {limits.labels} labels, not {len(schema.labels)}"
     most = f"expected at most {limits.label_bytes} bytes"
-    for index, label in enumerate(schema.labels):
+    for path, label in _labelled(schema.labels):
         for key in ("name", "description", "hypothesis", "negative"):
             if len((getattr(label, key) or "").encode()) > limits.label_bytes:
-                yield f"labels.{index}.{key}", most
+                yield key_path((*path, key)), most
     for index, template in enumerate(schema.hypothesis_templates):
         if len(template.encode()) > limits.label_bytes:
             yield f"hypothesis_templates.{index}", most

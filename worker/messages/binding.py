@@ -17,6 +17,7 @@ _NOT_BUILT_FORMATS = ("json_schema", "avro", "protobuf", "cloudevents")
 _POINTERS = ("text", "id", "labels", "label_schema_from", "hypothesis_template_from", "multi_label_from")
 
 Permission = Literal["allow", "forbid"]
+Late = Literal["predict", "mark", "dead_letter"]
 
 
 def not_built_yet(value: JsonValue) -> None:
@@ -67,6 +68,10 @@ def _is_not_blank(text: str) -> str:
     if not text.strip():
         raise ValueError("expected a name that is not blank")
     return text
+
+
+def _none_is_empty(value: JsonValue) -> JsonValue:
+    return {} if value is None else value
 
 
 PointerText = Annotated[str, AfterValidator(_is_pointer)]
@@ -120,8 +125,18 @@ class Binding(BaseModel):
     timestamp: Literal["input", "now"] = Field(
         default="input", description="Timestamp of a prediction: that of its event, or when it is published."
     )
-    routes: Reserved = Field(default=None, description="Reserved.")
-    max_age_seconds: Reserved = Field(default=None, description="Reserved.")
+    routes: Annotated[dict[str, TopicName], BeforeValidator(_none_is_empty)] = Field(
+        default_factory=dict,
+        description="Label to topic: where a prediction goes in addition, for each selected label or `abstain.label`.",
+    )
+    max_age_seconds: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] | None = Field(
+        default=None, description="From which age on, by its timestamp, a record is late; null: never."
+    )
+    late: Late = Field(
+        default="dead_letter",
+        description="What becomes of late records. `predict`: they are counted. `mark`: their predictions have the "
+        "header nli-late. `dead_letter`: they are not predicted.",
+    )
 
     @property
     def output_topic(self) -> str:
@@ -132,6 +147,18 @@ class Binding(BaseModel):
     def dead_letter_topic(self) -> str:
         """Where its dead letters go."""
         return self.dead_letter.replace("{topic}", self.input)
+
+    @property
+    def topics_written(self) -> tuple[str, ...]:
+        """Every topic that its records may go to."""
+        return tuple(dict.fromkeys((self.output_topic, self.dead_letter_topic, *self.routes.values())))
+
+    def late_by(self, timestamp_ms: int | None, now_seconds: float) -> float | None:
+        """The age in seconds of a record that is late at `now_seconds` since the Unix epoch; None where it is not."""
+        if self.max_age_seconds is None or timestamp_ms is None:
+            return None
+        age_seconds = now_seconds - timestamp_ms / 1000
+        return age_seconds if age_seconds > self.max_age_seconds else None
 
     @cached_property
     def input_fields(self) -> InputFields:
@@ -150,6 +177,7 @@ class Binding(BaseModel):
             label_schema=_pointer_or(self.label_schema_from, documented.label_schema),
             hypothesis_template=_pointer_or(self.hypothesis_template_from, documented.hypothesis_template),
             multi_label=_pointer_or(self.multi_label_from, documented.multi_label),
+            max_age_seconds=self.max_age_seconds if self.late == "dead_letter" else None,
             allowed=frozenset(name for name in OVERRIDES if permissions[name] == "allow"),
         )
 
@@ -170,6 +198,10 @@ class Binding(BaseModel):
         _is_topic_after_filling(self.dead_letter_topic, "dead_letter")
         if self.output_topic == self.dead_letter_topic:
             raise MisfitError(("dead_letter",), "expected a topic other than `output`")
+        if {self.output_topic, self.dead_letter_topic} & set(self.routes.values()):
+            raise MisfitError(("routes",), "expected topics other than `output` and `dead_letter`")
+        if "late" in self.model_fields_set and self.max_age_seconds is None:
+            raise MisfitError(("late",), "expected only with `max_age_seconds`")
         if self.format == "text":
             for name in _POINTERS:
                 if getattr(self, name) is not None:

@@ -11,7 +11,12 @@ from worker.errors import ErrorCode, MessageError, Stage
 from worker.messages.inbound import InputFields, TextLimits, check_text, default_id, read_request
 from worker.messages.json_text import decode_utf8, parse_event
 from worker.messages.outbound import CONTRACT, OutputShape, Stamps
-from worker.types import Headers, JsonValue, OutboundRecord, Prediction, Record, Request
+from worker.types import Headers, JsonValue, LabelScore, OutboundRecord, Prediction, Record, Request
+
+LATE_HEADER = "nli-late"
+"""On predictions of records that were late: their age in whole seconds."""
+ROUTED_HEADER = "nli-routed"
+"""On copies: the label that they are for."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _RECORD_OVERHEAD_BYTES = 128
@@ -19,8 +24,10 @@ _RECORD_OVERHEAD_BYTES = 128
 _HEADER_OVERHEAD_BYTES = 10
 
 
-def decode(record: Record, fields: InputFields, limits: TextLimits) -> Request:
+def decode(record: Record, fields: InputFields, limits: TextLimits, now_seconds: float | None = None) -> Request:
     """What `record` asks for. Inline labels are handed on unchecked.
+
+    `now_seconds` since the Unix epoch is what its age is measured by; without it no record is too old.
 
     Raises:
         MessageError: at the stage `decode`; nothing else, whatever the bytes.
@@ -30,8 +37,21 @@ def decode(record: Record, fields: InputFields, limits: TextLimits) -> Request:
     if record.value is None:
         raise MessageError(ErrorCode.VALUE_NULL, Stage.DECODE, "value: expected a value, it is null")
     if fields.format == "text":
-        return Request(id=default_id(record), text=check_text(decode_utf8(record.value), limits))
-    return read_request(parse_event(record.value), record, fields, limits)
+        text = decode_utf8(record.value)
+        _check_age(record, fields, now_seconds)
+        return Request(id=default_id(record), text=check_text(text, limits))
+    event = parse_event(record.value)
+    _check_age(record, fields, now_seconds)
+    return read_request(event, record, fields, limits)
+
+
+def _check_age(record: Record, fields: InputFields, now_seconds: float | None) -> None:
+    if fields.max_age_seconds is None or now_seconds is None or record.timestamp_ms is None:
+        return
+    age_seconds = now_seconds - record.timestamp_ms / 1000
+    if age_seconds > fields.max_age_seconds:
+        reason = f"timestamp: {age_seconds:.0f} s old, the limit `max_age_seconds` is {fields.max_age_seconds:g}"
+        raise MessageError(ErrorCode.EXPIRED, Stage.DECODE, reason)
 
 
 def encode(
@@ -46,7 +66,7 @@ def encode(
     """
     message = prediction_object(prediction, request, stamps)
     message = _placed_after(message, "model", {"source": _source(record)})
-    headers = _headers(record, stamps)
+    headers = _headers(record, stamps, shape.routed_for)
     value = _write(message, record, shape)
     if shape.emit == "envelope" and record_bytes(record.key, value, headers) > shape.max_bytes:
         value = _dump({**message, "event_omitted": True})
@@ -78,7 +98,8 @@ def prediction_object(prediction: Prediction, request: Request, stamps: Stamps) 
         "mode": prediction.mode,
         "label": prediction.label,
         "selected": list(prediction.selected),
-        "scores": [{"label": item.label, "score": float(item.score)} for item in prediction.scores],
+        "scores": [_score(item) for item in prediction.scores],
+        **({} if prediction.template_spread is None else {"template_spread": prediction.template_spread}),
         "schema": {"name": stamps.schema_name, "version": stamps.schema_version, "digest": stamps.schema_digest},
         "model": {
             "name": model.name,
@@ -90,7 +111,7 @@ def prediction_object(prediction: Prediction, request: Request, stamps: Stamps) 
         "text": {
             "tokens": prediction.text.tokens,
             "tokens_dropped": prediction.text.tokens_dropped,
-            "windows": 1,
+            "windows": prediction.text.windows,
         },
         "pairs": {
             "scored": prediction.pairs.scored,
@@ -99,6 +120,11 @@ def prediction_object(prediction: Prediction, request: Request, stamps: Stamps) 
         },
         "scored_at": stamps.scored_at,
     }
+
+
+def _score(item: LabelScore) -> dict[str, JsonValue]:
+    score: dict[str, JsonValue] = {"label": item.label, "score": float(item.score)}
+    return score if item.path is None else {**score, "path": [*item.path]}
 
 
 def utc_timestamp(milliseconds: int) -> str | None:
@@ -126,13 +152,19 @@ def _header_name(name: str) -> bytes:
     return name.encode("utf-8", "surrogateescape")
 
 
-def _headers(record: Record, stamps: Stamps) -> Headers:
+def _headers(record: Record, stamps: Stamps, routed_for: str | None) -> Headers:
     ours = [
         ("nli-schema", f"{stamps.schema_name}@{stamps.schema_version}".encode()),
         ("nli-model", f"{stamps.model.name}@{stamps.model.digest}".encode()),
         ("content-type", b"application/json"),
     ]
-    return replace_headers(record.headers, ours)
+    if stamps.late_seconds is not None:
+        ours.append((LATE_HEADER, str(int(stamps.late_seconds)).encode()))
+    if routed_for is not None:
+        ours.append((ROUTED_HEADER, routed_for.encode()))
+    # Those two speak of this very prediction: what an event brings from a prediction before it is not true of it.
+    kept = tuple(header for header in record.headers if header[0] not in {LATE_HEADER, ROUTED_HEADER})
+    return replace_headers(kept, ours)
 
 
 def _source(record: Record) -> JsonValue:

@@ -35,6 +35,8 @@ class InputFields:
     label_schema: Pointer | None = ("label_schema",)
     hypothesis_template: Pointer | None = ("hypothesis_template",)
     multi_label: Pointer | None = ("multi_label",)
+    max_age_seconds: float | None = None
+    """From which age on a record is refused."""
     allowed: frozenset[str] = field(default=_ALL_OVERRIDES)
     """Which of `OVERRIDES` an event may hold."""
 

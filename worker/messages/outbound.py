@@ -27,6 +27,8 @@ class OutputShape:
     max_bytes: int = MAX_RECORD_BYTES
     format: Literal["json", "text"] = "json"
     """That of the input: JSON is embedded as it is, anything else in base64."""
+    routed_for: str | None = None
+    """The label that a copy is for; None for the prediction itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,8 @@ class Stamps:
     model: ModelStamp
     scored_at: str
     """RFC 3339, in UTC."""
+    late_seconds: float | None = None
+    """The record's age, where it was late and is to be marked."""
 
 
 class ScoreField(BaseModel):
@@ -47,7 +51,14 @@ class ScoreField(BaseModel):
     model_config = _OPEN
 
     label: str = Field(description="Its name in the label schema.")
-    score: float = Field(ge=0.0, le=1.0, description="Single: a share of 1 among the labels. Multi: by itself.")
+    score: float = Field(
+        ge=0.0,
+        le=1.0,
+        description="Single: share among siblings. Multi: by itself. In a hierarchy: the product along its path.",
+    )
+    path: tuple[str, ...] | None = Field(
+        default=None, description="From the root of a hierarchy down to the label; where it is selected."
+    )
 
 
 class SchemaField(BaseModel):
@@ -114,6 +125,12 @@ class PredictionMessage(BaseModel):
     label: str | None = Field(description="The winner; `abstain.label` or null where none is selected; null in multi.")
     selected: tuple[str, ...] = Field(description="The winner, or every label over its threshold, or none.")
     scores: tuple[ScoreField, ...] = Field(description="By falling score; selected labels are always among them.")
+    template_spread: float | None = Field(
+        default=None,
+        ge=0.0,
+        le=1.0,
+        description="With several templates: the largest difference between scores that single ones would give.",
+    )
     schema_: SchemaField = Field(alias="schema", description="Which label schema was in force.")
     model: ModelField = Field(description="Which model made the scores.")
     source: SourceField = Field(description="Which record the prediction is of.")

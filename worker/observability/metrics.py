@@ -83,6 +83,11 @@ class Metrics:
             "Records that could not be predicted, by error code. Rising: read some with `worker dead-letters show`.",
             ("topic", "reason"),
         )
+        self.records_late = self._counter(
+            "worker_records_late_total",
+            "Records older than max_age_seconds when they were read. Rising: the worker lags, or its producers do.",
+            ("topic",),
+        )
         self.end_to_end_latency_seconds = self._histogram(
             "worker_end_to_end_latency_seconds",
             "From a record's timestamp to its prediction's commit. Rising with the lag: add workers or partitions.",

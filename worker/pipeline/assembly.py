@@ -1,17 +1,22 @@
 """Step 8: scores back to their messages, and messages back into the order of their partitions."""
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 
-from worker.errors import ErrorCode, Stage
+from worker.errors import ErrorCode, MessageError, Stage
+from worker.pipeline.evidence import ScoredStage
 from worker.pipeline.planning import PairPlan
+from worker.pipeline.stages import FollowUp, nothing_follows
 from worker.types import (
     Batch,
     Float32Array,
     PairRef,
     PairScores,
+    Premise,
     Record,
     Refusal,
     TokenizedPairs,
@@ -22,13 +27,17 @@ from worker.types import (
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """A message whose every pair has been scored."""
+    """A message of which every pair that the decision needs has been scored."""
 
     record: Record
-    plan: PairPlan
+    stages: tuple[ScoredStage, ...]
+    """At least one, in the order in which they were scored."""
     text: TokenSpan
-    logits: Float32Array
-    """float32 [pairs, classes], rows in the order of the plan's hypotheses."""
+
+    @property
+    def plan(self) -> PairPlan:
+        """That of the first stage: request and schema are those of all."""
+        return self.stages[0].plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,26 +49,49 @@ class Refused:
 
 
 @dataclass(slots=True)
+class _OpenStage:
+    """The stage of a message that is being scored."""
+
+    plan: PairPlan
+    logits: Float32Array  # [pairs, classes]
+    is_scored: npt.NDArray[np.bool_]  # [pairs]
+    missing: int
+    premise: Premise | None
+
+    @classmethod
+    def of(cls, plan: PairPlan, pairs: TokenizedPairs, classes: int) -> "_OpenStage":
+        count = len(pairs.lengths)
+        return cls(plan, np.empty((count, classes), np.float32), np.zeros(count, np.bool_), count, pairs.premise)
+
+    def note(self, ref: PairRef, row: Float32Array) -> None:
+        if self.is_scored[ref.pair]:
+            message = f"This is a bug. Pair {ref.pair} of message {ref.message} was scored twice."
+            raise RuntimeError(message)
+        self.logits[ref.pair] = row
+        self.is_scored[ref.pair] = True
+        self.missing -= 1
+
+    def scored(self) -> ScoredStage:
+        return ScoredStage(self.plan, self.logits.reshape(-1, len(self.plan.hypotheses), self.logits.shape[1]))
+
+
+@dataclass(slots=True)
 class _Slot:
     record: Record
     number: int
-    plan: PairPlan | None = None
     text: TokenSpan = TokenSpan(0, 0)  # noqa: RUF009  a NamedTuple is immutable
-    logits: Float32Array | None = None
-    missing: set[int] = field(default_factory=set)
+    stages: list[ScoredStage] = field(default_factory=list)
+    open_stage: _OpenStage | None = None
     refusal: Refusal | None = None
 
     @property
     def is_complete(self) -> bool:
-        return self.refusal is not None or not self.missing
+        return self.refusal is not None or self.open_stage is None
 
     def outcome(self) -> Scored | Refused:
         if self.refusal is not None:
             return Refused(self.record, self.refusal)
-        if self.plan is None or self.logits is None:
-            message = f"This is a bug. Message {self.number} was released without scores."
-            raise RuntimeError(message)
-        return Scored(self.record, self.plan, self.text, self.logits)
+        return Scored(self.record, tuple(self.stages), self.text)
 
 
 class Assembly:
@@ -68,9 +100,10 @@ class Assembly:
     Not thread-safe: the delivery thread owns it.
     """
 
-    def __init__(self, classes: int) -> None:
-        """Logits have `classes` columns."""
+    def __init__(self, classes: int, follow_up: FollowUp = nothing_follows) -> None:
+        """Logits have `classes` columns; `follow_up` says which pairs a message needs after those of one stage."""
         self._classes = classes
+        self._follow_up = follow_up
         self._lanes: dict[TopicPartition, deque[_Slot]] = {}
         self._slots: dict[int, _Slot] = {}
 
@@ -80,9 +113,7 @@ class Assembly:
 
     def admit(self, number: int, record: Record, plan: PairPlan, pairs: TokenizedPairs) -> None:
         """Give `record` its place in its partition's lane; its pairs are to come."""
-        count = len(plan.hypotheses)
-        logits = np.empty((count, self._classes), np.float32)
-        slot = _Slot(record, number, plan, pairs.text, logits, set(range(count)))
+        slot = _Slot(record, number, pairs.text, open_stage=_OpenStage.of(plan, pairs, self._classes))
         self._slots[number] = slot
         self._lanes.setdefault(record.source, deque()).append(slot)
 
@@ -91,20 +122,24 @@ class Assembly:
         slot = _Slot(record, number, refusal=refusal)
         self._lanes.setdefault(record.source, deque()).append(slot)
 
-    def gather(self, batch: Batch, scores: PairScores) -> None:
-        """Note the scores of `batch`. A message with a score that is no number is refused.
+    def gather(self, batch: Batch, scores: PairScores) -> list[tuple[int, TokenizedPairs]]:
+        """Note the scores of `batch`; gives the pairs that have to be scored next, by the number of their message.
 
-        Scores of messages that were dropped meanwhile are ignored.
+        A message with a score that is no number is refused. Scores of messages that were dropped are ignored.
         """
+        following: list[tuple[int, TokenizedPairs]] = []
         finite = np.asarray(np.isfinite(scores.logits).all(axis=1))
         for row, ref in enumerate(batch.refs):
             slot = self._slots.get(ref.message)
-            if slot is None or slot.logits is None:
+            if slot is None or slot.open_stage is None:
                 continue
             if not finite[row]:
                 slot.refusal = Refusal(ErrorCode.ENGINE_FAILED, Stage.SCORE, "the engine returned no number")
                 continue
-            self._note(slot, ref, scores.logits[row])
+            slot.open_stage.note(ref, scores.logits[row])
+            if slot.open_stage.missing == 0 and slot.refusal is None:
+                following += [(slot.number, pairs) for pairs in self._advance(slot, slot.open_stage)]
+        return following
 
     def fail(self, batch: Batch, refusal: Refusal) -> None:
         """Refuse every message of `batch`."""
@@ -132,10 +167,19 @@ class Assembly:
             self._slots.pop(number, None)
         return dropped
 
-    @staticmethod
-    def _note(slot: _Slot, ref: PairRef, row: Float32Array) -> None:
-        if ref.pair not in slot.missing or slot.logits is None:
-            message = f"This is a bug. Pair {ref.pair} of message {ref.message} was scored twice."
-            raise RuntimeError(message)
-        slot.logits[ref.pair] = row
-        slot.missing.discard(ref.pair)
+    def _advance(self, slot: _Slot, done: _OpenStage) -> Sequence[TokenizedPairs]:
+        """Close a stage and open the next one; the pairs of that one, if there is one."""
+        slot.stages.append(done.scored())
+        slot.open_stage = None
+        if done.premise is None:
+            return ()
+        try:
+            following = self._follow_up(slot.stages, done.premise)
+        except MessageError as error:
+            slot.refusal = Refusal.of(error)
+            return ()
+        if following is None:
+            return ()
+        slot.open_stage = _OpenStage.of(following.plan, following.pairs, self._classes)
+        slot.text = min(slot.text, following.pairs.text)  # told is what the pair saw that saw least of the text
+        return (following.pairs,)

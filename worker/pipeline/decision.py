@@ -1,129 +1,143 @@
-"""Step 9: from logits to labels.
+"""Step 9: from scores to labels, and what to score next in order to decide.
 
-The order of the arithmetic: template logits averaged, evidence z per label, z / temperature + bias, softmax over the
-labels (single) or a sigmoid each (multi, and a set of one), thresholds, abstention, `top_k`. With one template and no
-calibration the scores are those of the Hugging Face zero-shot classification pipeline.
+A label's score is that among its siblings; in a hierarchy it is the product along its path. In single mode a decision
+goes down from the root to the best child of each level, as long as that one is likely enough; what lies below any other
+label is never scored. With one template, no calibration and no hierarchy the scores are those of the Hugging Face
+zero-shot classification pipeline.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from worker.labels.parts import DEFAULT_OPEN_ABOVE
 from worker.labels.schema import LabelSchema
-from worker.pipeline.planning import LabelPairs, PairPlan
-from worker.types import Float32Array, LabelScore, NliHead, PairCounts, Prediction, TokenSpan
-
-Float64Array = npt.NDArray[np.float64]
-
-_LARGEST = 1e300
-"""Calibrated evidence stays within this, so that the difference of two is still a number."""
+from worker.pipeline.evidence import Float64Array, ModelView, ScoredStage, is_calibrated, stage_scores
+from worker.pipeline.planning import PairPlan, plan_below
+from worker.types import LabelScore, PairCounts, Prediction, TokenSpan
 
 
-@dataclass(frozen=True, slots=True)
-class ModelView:
-    """What a decision needs to know of the model: its head, and its digest (calibration is made for one model)."""
-
-    head: NliHead
-    digest: str
-
-
-def decide(plan: PairPlan, logits: Float32Array, text: TokenSpan, model: ModelView) -> Prediction:
-    """The prediction for one message from its pairs' logits, float32 [pairs, classes]."""
-    schema = plan.schema
-    evidence = _evidence(plan, logits, model.head)
-    calibrated = schema.calibration is not None and schema.calibration.model == model.digest
-    scores = _scores(evidence.mean, schema, calibrated=calibrated)
-    ranking = sorted(range(len(scores)), key=lambda i: -scores[i])  # stable: ties go to the label listed first
+def decide(stages: Sequence[ScoredStage], text: TokenSpan, model: ModelView) -> Prediction:
+    """The prediction for one message from all its stages, the first one first."""
+    schema = stages[0].plan.schema
+    scored = [stage_scores(stage, model) for stage in stages]
+    spreads = [stage.template_spread for stage in scored if stage.template_spread is not None]
     if schema.multi_label:
-        label, selected = None, [i for i in ranking if scores[i] >= _threshold(schema, i)]
+        scores: Mapping[int, float] = _products(schema, scored[0].scores)
+        label, selected = None, _over_threshold(schema, scores)
     else:
-        label, selected = _winner(schema, scores, ranking)
+        descent = _descend(stages, [stage.scores for stage in scored])
+        scores = descent.scores
+        label, selected = _winner(schema, descent)
+    ranking = sorted(scores, key=lambda node: (-scores[node], node))  # ties go to the label listed first
+    cost = sum(stage.pairs for stage in stages)
     return Prediction(
         mode="multi" if schema.multi_label else "single",
         label=label,
-        selected=tuple(schema.labels[i].name for i in selected),
+        selected=tuple(_name(schema, node) for node in ranking if node in selected),
         scores=tuple(
-            LabelScore(schema.labels[i].name, float(scores[i])) for i in _listed(ranking, selected, schema.top_k)
+            LabelScore(_name(schema, node), scores[node], _path(schema, node, selected))
+            for node in _listed(ranking, selected, schema.top_k)
         ),
-        calibrated=calibrated,
+        calibrated=is_calibrated(schema, model),
         text=text,
-        pairs=PairCounts(scored=len(plan.hypotheses)),
-        template_spread=_spread(evidence.templates, schema, calibrated=calibrated),
+        pairs=PairCounts(scored=cost, skipped=text.windows * schema.tree.pairs - cost),
+        template_spread=max(spreads, default=None),
     )
 
 
+def next_stage(stages: Sequence[ScoredStage], model: ModelView) -> PairPlan | None:
+    """The pairs to score after `stages`; None where all is known that the decision needs."""
+    plan = stages[-1].plan
+    if not plan.schema.tree.is_staged:
+        return None
+    descent = _descend(stages, [stage_scores(stage, model).scores for stage in stages])
+    if descent.reached is None or descent.reached not in plan.nodes:
+        return None
+    return plan_below(plan, descent.reached)
+
+
 @dataclass(frozen=True, slots=True)
-class _Evidence:
-    mean: Float64Array  # [labels]
-    templates: Float64Array | None  # [templates, labels]; None with one template
+class _Descent:
+    """How far down the best of each level led."""
+
+    scores: Mapping[int, float]
+    """Of every label that was scored, the product along its path."""
+    reached: int | None
+    """The last label that was likely enough; None where not even a root was."""
+    margin: float | None
+    """By how much it leads its siblings; None for an only child."""
 
 
-def _evidence(plan: PairPlan, logits: Float32Array, head: NliHead) -> _Evidence:
-    """The support of each label: e in single mode, e - c in multi mode, e(h) - e(negative) with a contrast."""
-    entailment = logits[:, head.entailment].astype(np.float64)
-    contradiction = logits[:, head.contradiction].astype(np.float64)
-    contrasted = _is_independent(plan.schema)
-
-    def of_label(pairs: LabelPairs) -> Float64Array:
-        positive = list(pairs.positive)
-        if pairs.negative is not None:
-            return np.asarray(entailment[positive] - entailment[pairs.negative])
-        return np.asarray(entailment[positive] - contradiction[positive] if contrasted else entailment[positive])
-
-    each = [of_label(pairs) for pairs in plan.labels]
-    templates = max(len(values) for values in each)
-    mean = np.array([values.mean() for values in each])
-    if templates == 1:
-        return _Evidence(mean, None)
-    return _Evidence(mean, np.stack([np.resize(values, templates) for values in each], axis=1))
+def _descend(stages: Sequence[ScoredStage], conditional: Sequence[Float64Array]) -> _Descent:
+    schema = stages[0].plan.schema
+    scores: dict[int, float] = {}
+    reached: int | None = None
+    margin: float | None = None
+    product = 1.0
+    for stage, shares in zip(stages, conditional, strict=True):
+        nodes = stage.plan.nodes
+        scores |= {node: product * float(share) for node, share in zip(nodes, shares, strict=True)}
+        best = int(np.argmax(shares))  # the first of equals
+        if not _opens(schema, float(shares[best])) or scores[nodes[best]] < _threshold(schema, nodes[best]):
+            break
+        reached = nodes[best]
+        product = scores[reached]
+        margin = float(shares[best] - np.delete(shares, best).max()) if len(nodes) > 1 else None
+    return _Descent(scores, reached, margin)
 
 
-def _is_independent(schema: LabelSchema) -> bool:
-    # With one label a softmax over the labels would always be 1: it is judged against its contradiction instead.
-    return schema.multi_label or len(schema.labels) == 1
+def _opens(schema: LabelSchema, share: float) -> bool:
+    if schema.tree.is_flat:
+        return True  # the best label wins, however low
+    return share >= (schema.hierarchy.open_above if schema.hierarchy is not None else DEFAULT_OPEN_ABOVE)
 
 
-def _scores(evidence: Float64Array, schema: LabelSchema, *, calibrated: bool) -> Float64Array:
-    z = evidence
-    if calibrated and schema.calibration is not None:
-        bias = np.array([schema.calibration.bias.get(label.name, 0.0) for label in schema.labels])
-        with np.errstate(over="ignore"):  # a temperature may be anything above 0
-            z = np.clip(z / schema.calibration.temperature + bias, -_LARGEST, _LARGEST)
-    if _is_independent(schema):
-        return np.asarray(0.5 * (1.0 + np.tanh(0.5 * z)))  # the sigmoid, without overflow
-    exponents = np.exp(z - z.max())
-    return np.asarray(exponents / exponents.sum())
+def _products(schema: LabelSchema, alone: Float64Array) -> dict[int, float]:
+    scores: dict[int, float] = {}
+    for node, score in enumerate(alone.tolist()):
+        parent = schema.tree.nodes[node].parent
+        scores[node] = score if parent is None else scores[parent] * score
+    return scores
 
 
-def _threshold(schema: LabelSchema, index: int) -> float:
-    threshold = schema.threshold_of(schema.labels[index])
+def _over_threshold(schema: LabelSchema, scores: Mapping[int, float]) -> set[int]:
+    """Every label over its threshold, and what it stands below."""
+    selected: set[int] = set()
+    for node, score in scores.items():
+        step: int | None = node if score >= _threshold(schema, node) else None
+        while step is not None and step not in selected:
+            selected.add(step)
+            step = schema.tree.nodes[step].parent
+    return selected
+
+
+def _winner(schema: LabelSchema, descent: _Descent) -> tuple[str | None, set[int]]:
+    abstain, reached = schema.abstain, descent.reached
+    fits = reached is not None
+    if abstain is not None and reached is not None:
+        fits = abstain.below is None or descent.scores[reached] >= abstain.below
+        if abstain.margin is not None and descent.margin is not None:
+            fits = fits and descent.margin >= abstain.margin
+    if fits and reached is not None:
+        return _name(schema, reached), {reached}
+    return (abstain.label if abstain is not None else None), set()
+
+
+def _threshold(schema: LabelSchema, node: int) -> float:
+    threshold = schema.threshold_of(schema.tree.nodes[node].label)
     return 0.0 if threshold is None else threshold
 
 
-def _winner(schema: LabelSchema, scores: Float64Array, ranking: list[int]) -> tuple[str | None, list[int]]:
-    best = ranking[0]
-    fits = scores[best] >= _threshold(schema, best)
-    abstain = schema.abstain
-    if abstain is not None:
-        if abstain.below is not None:
-            fits = fits and scores[best] >= abstain.below
-        if abstain.margin is not None and len(ranking) > 1:
-            fits = fits and scores[best] - scores[ranking[1]] >= abstain.margin
-    if fits:
-        return schema.labels[best].name, [best]
-    return (abstain.label if abstain is not None else None), []
+def _name(schema: LabelSchema, node: int) -> str:
+    return schema.tree.nodes[node].label.name
 
 
-def _listed(ranking: list[int], selected: list[int], top_k: int | None) -> list[int]:
-    if top_k is None:
-        return ranking
-    kept = set(ranking[:top_k]) | set(selected)
-    return [i for i in ranking if i in kept]
+def _path(schema: LabelSchema, node: int, selected: set[int]) -> tuple[str, ...] | None:
+    return schema.tree.path(node) if node in selected and not schema.tree.is_flat else None
 
 
-def _spread(templates: Float64Array | None, schema: LabelSchema, *, calibrated: bool) -> float | None:
-    if templates is None:
-        return None
-    each = np.stack([_scores(row, schema, calibrated=calibrated) for row in templates])
-    return float((each.max(axis=0) - each.min(axis=0)).max())
+def _listed(ranking: list[int], selected: set[int], top_k: int | None) -> list[int]:
+    kept = selected | set(ranking[:top_k])
+    return [node for node in ranking if node in kept]

@@ -1,9 +1,9 @@
-"""Step 4: which (text, hypothesis) pairs a message needs."""
+"""Step 4: which (text, hypothesis) pairs a message needs, and of a hierarchy which it needs next."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from worker.errors import ErrorCode, MessageError, Stage
-from worker.labels.schema import Label, LabelSchema, fill_template
+from worker.labels.schema import LabelSchema
 from worker.types import Request
 
 
@@ -19,38 +19,57 @@ class LabelPairs:
 
 @dataclass(frozen=True, slots=True)
 class PairPlan:
-    """The pairs of one message under one version of one label schema.
+    """The pairs of one stage of one message, under one version of one label schema.
 
-    The premise of every pair is the request's text; pair `i` has hypothesis `hypotheses[i]`.
+    The premise of every pair is the request's text, or a window of it; each window has a pair with each hypothesis.
     """
 
     request: Request
     schema: LabelSchema
+    nodes: tuple[int, ...]
+    """The labels of this stage, as indices into the schema's tree."""
     hypotheses: tuple[str, ...]
-    """Each different hypothesis once: labels that share one share its pair."""
+    """Each different hypothesis once: labels of a stage that share one share its pair."""
     labels: tuple[LabelPairs, ...]
-    """In the order of the schema's labels."""
+    """In the order of `nodes`."""
+    max_pairs: int
+    """Most pairs that the message may cost, all windows and stages together."""
 
 
 def plan_pairs(request: Request, schema: LabelSchema, max_pairs: int) -> PairPlan:
-    """Every pair needed to decide about `request` under `schema`.
+    """The first stage of deciding about `request` under `schema`: all labels, or the roots of a hierarchy.
 
     Raises:
-        MessageError: the schema needs more than `max_pairs` pairs.
+        MessageError: the message may cost more than `max_pairs` pairs, even if its text is short.
     """
+    check_cost(schema, 1, max_pairs)
+    return _planned(PairPlan(request, schema, (), (), (), max_pairs), schema.tree.first)
+
+
+def plan_below(plan: PairPlan, node: int) -> PairPlan | None:
+    """The stage after `plan` where `node` was the best of its labels; None where there is nothing below it."""
+    children = plan.schema.tree.after(node)
+    return _planned(plan, children) if children else None
+
+
+def check_cost(schema: LabelSchema, windows: int, max_pairs: int) -> None:
+    """Nothing, where a text in so many windows cannot cost more than `max_pairs` pairs, whatever the scores.
+
+    Raises:
+        MessageError: it may.
+    """
+    pairs = windows * schema.tree.most_pairs
+    if pairs > max_pairs:
+        of_windows = f" for {windows} windows" if windows > 1 else ""
+        reason = f"needs {pairs} pairs{of_windows}, the limit `limits.pairs` is {max_pairs}"
+        raise MessageError(ErrorCode.TOO_MANY_PAIRS, Stage.PLAN, reason)
+
+
+def _planned(plan: PairPlan, nodes: tuple[int, ...]) -> PairPlan:
     index: dict[str, int] = {}
     labels = []
-    for label in schema.labels:
-        positive = tuple(index.setdefault(h, len(index)) for h in _hypotheses(label, schema.hypothesis_templates))
-        negative = None if label.negative is None else index.setdefault(label.negative, len(index))
-        labels.append(LabelPairs(positive, negative))
-    if len(index) > max_pairs:
-        reason = f"needs {len(index)} pairs, the limit `limits.pairs` is {max_pairs}"
-        raise MessageError(ErrorCode.TOO_MANY_PAIRS, Stage.PLAN, reason)
-    return PairPlan(request, schema, tuple(index), tuple(labels))
-
-
-def _hypotheses(label: Label, templates: tuple[str, ...]) -> tuple[str, ...]:
-    if label.hypothesis is not None:
-        return (label.hypothesis,)
-    return tuple(fill_template(template, label.description or label.name) for template in templates)
+    for node in (plan.schema.tree.nodes[place] for place in nodes):
+        positive = tuple(index.setdefault(hypothesis, len(index)) for hypothesis in node.hypotheses)
+        negative = node.label.negative
+        labels.append(LabelPairs(positive, None if negative is None else index.setdefault(negative, len(index))))
+    return replace(plan, nodes=nodes, hypotheses=tuple(index), labels=tuple(labels))

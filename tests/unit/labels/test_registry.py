@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from worker.errors import ErrorCode, MessageError, RetryableError, Stage
-from worker.labels.inline import RecentSets
+from worker.labels.inline import RecentSets, inline_schema
 from worker.labels.registry import LabelRegistry, RegistryChange, SchemaRefusal
 from worker.labels.schema import DefaultLimits, LabelSchema, canonical_json, digest_of, parse_schema
 from worker.types import JsonValue, Request
@@ -350,6 +350,18 @@ def test_sets_are_kept_up_to_a_bound_and_the_last_used_stay() -> None:
     use("x" * 200)
     assert ["x" * 200] * 2 == made[4:]
     assert 2 == len(recent)
+
+
+def test_large_sets_are_kept_up_to_a_number_of_labels_in_all() -> None:
+    recent = RecentSets(sets=100, labels=5)
+
+    def use(first: str) -> None:
+        request = Request("i", "t", labels=[first, "b"])
+        recent.get_or_make(request, None, LIMITS, lambda: inline_schema(request, None, LIMITS))
+
+    for first in ("x", "y", "z", "x"):
+        use(first)
+    assert 2 == len(recent)  # of two labels each
 
 
 def test_the_description_holds_no_inline_set() -> None:

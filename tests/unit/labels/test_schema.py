@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from worker.errors import SchemaError
+from worker.labels.parts import Hierarchy, LongText
 from worker.labels.schema import DefaultLimits, Label, LabelSchema, fill_template, is_template, parse_schema
 from worker.types import JsonValue
 
@@ -32,13 +33,19 @@ def test_a_document_with_every_key_is_taken() -> None:
         "multi_label": False,
         "hypothesis_templates": ["This is about {}.", "{}"],
         "labels": [
-            {"name": "billing", "description": "an invoice", "threshold": 1},
+            {
+                "name": "billing",
+                "description": "an invoice",
+                "threshold": 1,
+                "children": [{"name": "refund"}, {"name": "invoice", "children": []}],
+            },
             {"name": "bug", "hypothesis": "Something {is} broken."},
         ],
         "abstain": {"below": 0.4, "margin": 0.05, "label": "other"},
         "top_k": 3,
         "calibration": {"model": MODEL, "temperature": 1.3, "bias": {"bug": -0.2}},
-        "long_text": {"strategy": "truncate"},
+        "hierarchy": {"open_above": 0.3},
+        "long_text": {"strategy": "windows", "overlap_tokens": 16, "aggregate": "mean"},
         "requires_model": None,
     }
     schema = parse_schema(document, "f.yaml")
@@ -60,6 +67,11 @@ def test_a_schema_made_in_code_has_the_digest_of_its_document() -> None:
     assert parse_schema(DOCUMENT, "f").digest == schema.digest
 
 
+def tree(child: dict[str, JsonValue]) -> JsonValue:
+    """A label with one child."""
+    return [{"name": "a", "children": [{"name": "b", **child}]}]
+
+
 REFUSED: list[tuple[dict[str, JsonValue], str]] = [
     ({"name": "a b"}, "name: expected a string that matches"),
     ({"name": "inline"}, "name: expected another name"),
@@ -77,7 +89,7 @@ REFUSED: list[tuple[dict[str, JsonValue], str]] = [
     ({"labels": [{"name": "a", "negative": "n"}]}, "labels.0.negative: expected only with `multi_label: true`"),
     ({"labels": [{"name": "a", "title": 1}]}, "labels.0.title: expected no such key"),
     ({"labels": [{"name": "a" * 1025}]}, "labels.0.name: expected at most 1024 bytes"),
-    ({"labels": [{"name": str(number)} for number in range(1001)]}, "labels: expected at most 1000 labels, not 1001"),
+    ({"labels": [{"name": str(number)} for number in range(1001)]}, "labels: expected at most 1000 labels"),
     ({"hypothesis_templates": "a {}"}, "hypothesis_templates: expected a list"),
     ({"hypothesis_templates": []}, "hypothesis_templates: expected at least 1"),
     ({"hypothesis_templates": ["{}" + "a" * 1024]}, "hypothesis_templates.0: expected at most 1024 bytes"),
@@ -88,11 +100,20 @@ REFUSED: list[tuple[dict[str, JsonValue], str]] = [
     ({"calibration": {"model": MODEL, "temperature": 0}}, "calibration.temperature: expected a number above 0"),
     ({"calibration": {"model": MODEL, "bias": {"x": 1}}}, "calibration.bias: expected only names of labels"),
     ({"calibration": {"model": MODEL, "bias": {"x": "1"}}}, "calibration.bias: expected a number"),
-    ({"hierarchy": {"open_above": 0.2}}, "hierarchy: this version of the worker does not have it"),
+    ({"hierarchy": {"open_above": 0.2}}, "hierarchy: expected only where a label has `children`"),
     ({"shortlist": {"top_k": 5}}, "shortlist: this version of the worker does not have it"),
-    ({"labels": [{"name": "a", "children": []}]}, "labels.0.children: this version of the worker does not have it"),
-    ({"long_text": {"strategy": "windows"}}, "long_text.strategy: windows: this version of the worker does not"),
-    ({"long_text": {"strategy": "fold"}}, "long_text.strategy: expected 'truncate'"),
+    ({"labels": tree({}), "hierarchy": {"open_above": 2}}, "hierarchy.open_above: expected a number of"),
+    ({"labels": [{"name": "a", "children": {}}]}, "labels.0.children: expected a list"),
+    ({"labels": tree({"name": "a"})}, "labels.0.children.0.name: expected a unique name; it is that of labels.0"),
+    ({"labels": tree({"name": " "})}, "labels.0.children.0.name: expected a string that is not blank"),
+    ({"labels": tree({"title": 1})}, "labels.0.children.0.title: expected no such key"),
+    ({"labels": tree({"negative": "n"})}, "labels.0.children.0.negative: expected only with `multi_label: true`"),
+    ({"labels": tree({"hypothesis": "b" * 1025})}, "labels.0.children.0.hypothesis: expected at most 1024 bytes"),
+    ({"labels": tree({}), "abstain": {"label": "b"}}, "abstain.label: expected a name that is not one of the labels"),
+    ({"long_text": {"strategy": "fold"}}, "long_text.strategy: expected 'truncate' or 'windows'"),
+    ({"long_text": {"overlap_tokens": 8}}, "long_text.overlap_tokens: expected only with `strategy: windows`"),
+    ({"long_text": {"strategy": "windows", "overlap_tokens": -1}}, "long_text.overlap_tokens: expected a number of at"),
+    ({"long_text": {"strategy": "windows", "aggregate": "min"}}, "long_text.aggregate: expected 'max' or 'mean'"),
     ({"digest": "x"}, "digest: expected no such key"),
     ({"description": "\ud800"}, "expected strings, finite numbers"),
     ({"top_k": float("nan")}, "expected strings, finite numbers"),
@@ -148,8 +169,27 @@ def test_thresholds_default_to_a_half_in_multi_mode_and_to_none_in_single() -> N
     assert [0.5, 0.0] == [multi.threshold_of(label) for label in multi.labels]
 
 
+def test_a_label_within_itself_is_refused_and_so_are_labels_without_end() -> None:
+    """Aliases of YAML can make such documents."""
+    label: dict[str, JsonValue] = {"name": "a"}
+    label["children"] = [label]
+    expected = "f.yaml: labels: expected at most 16 levels of `children`, and no label within itself"
+    assert expected == refusal({**DOCUMENT, "labels": [label]})
+    many: list[JsonValue] = [{"name": "a"}]
+    for _ in range(15):
+        many = [{"name": "a", "children": many}] * 10  # 10^15 labels
+    assert "f.yaml: labels: expected at most 1000 labels" == refusal({**DOCUMENT, "labels": many})
+
+
+def test_the_labels_of_all_levels_count_towards_the_limit() -> None:
+    labels: list[JsonValue] = [{"name": "a", "children": [{"name": "b"}, {"name": "c"}]}]
+    assert {"a", "b", "c"} == parse_schema({**DOCUMENT, "labels": labels}, "f", DefaultLimits(labels=3)).label_names
+    with pytest.raises(SchemaError, match="labels: expected at most 2 labels"):
+        parse_schema({**DOCUMENT, "labels": labels}, "f", DefaultLimits(labels=2))
+
+
 def test_limits_can_be_set() -> None:
-    with pytest.raises(SchemaError, match="labels: expected at most 1 labels, not 2"):
+    with pytest.raises(SchemaError, match="labels: expected at most 1 labels"):
         parse_schema(DOCUMENT, "f", DefaultLimits(labels=1))
     with pytest.raises(SchemaError, match=r"labels\.0\.name: expected at most 3 bytes"):
         parse_schema(DOCUMENT, "f", DefaultLimits(label_bytes=3))
@@ -160,7 +200,17 @@ JSON: st.SearchStrategy[JsonValue] = st.recursive(
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(
-            st.sampled_from([*LabelSchema.model_fields, *Label.model_fields, "\ud800"]), inner, max_size=4
+            st.sampled_from(
+                [
+                    *LabelSchema.model_fields,
+                    *Label.model_fields,
+                    *Hierarchy.model_fields,
+                    *LongText.model_fields,
+                    "\ud800",
+                ]
+            ),
+            inner,
+            max_size=4,
         )
     ),
     max_leaves=12,
@@ -181,7 +231,7 @@ VALUES = st.sampled_from(
 
 
 @settings(deadline=None)
-@given(st.dictionaries(st.sampled_from([*LabelSchema.model_fields, "hierarchy", "shortlist"]), VALUES))
+@given(st.dictionaries(st.sampled_from([*LabelSchema.model_fields, "shortlist"]), VALUES))
 def test_no_value_of_a_document_stands_in_its_refusal(changes: dict[str, JsonValue]) -> None:
     try:
         parse_schema({**DOCUMENT, **changes}, "f.yaml")

@@ -344,3 +344,45 @@ def test_a_timestamp_is_written_in_utc_or_not_at_all(milliseconds: int, expected
 
 def test_a_record_is_never_taken_for_smaller_than_it_is() -> None:
     assert record_bytes(b"kk", b"vvv", (("né", b"x"), ("m", None))) >= 2 + 3 + 3 + 1 + 1
+
+
+def test_an_old_record_is_expired_after_what_is_wrong_with_its_bytes_and_before_its_fields() -> None:
+    fields = replace(FIELDS, max_age_seconds=60.0)
+    read_at = 1_700_000_000.123
+
+    def code(value: bytes | None, age_seconds: float) -> ErrorCode | None:
+        try:
+            decode(record(value), fields, LIMITS, read_at + age_seconds)
+        except MessageError as error:
+            return error.code
+        return None
+
+    assert ErrorCode.EXPIRED is code(b'{"text": "a"}', 60.5)
+    assert None is code(b'{"text": "a"}', 60.0)
+    assert ErrorCode.JSON_INVALID is code(b"{", 60.5)
+    assert ErrorCode.EXPIRED is code(b"{}", 60.5)
+    assert ErrorCode.TEXT_MISSING is code(b"{}", 60.0)
+
+
+def test_a_record_without_a_timestamp_or_a_reader_without_a_clock_knows_no_age() -> None:
+    fields = replace(FIELDS, max_age_seconds=60.0)
+    assert "a" == decode(record(b'{"text": "a"}', timestamp_ms=None), fields, LIMITS, 1e12).text
+    assert "a" == decode(record(b'{"text": "a"}'), fields, LIMITS).text
+
+
+def test_what_is_told_only_now_and_then_has_its_place_in_the_message() -> None:
+    """Fields are added, never moved: a prediction without them is written as ever."""
+    path = ("billing", "refund")
+    prediction = replace(
+        PREDICTION,
+        scores=(LabelScore("refund", 0.75, path), LabelScore("bug", 0.25)),
+        template_spread=0.125,
+        text=TokenSpan(900, 0, 3),
+    )
+    written = prediction_object(prediction, Request("e1", "text"), STAMPS)
+    assert [{"label": "refund", "score": 0.75, "path": [*path]}, {"label": "bug", "score": 0.25}] == written["scores"]
+    assert 0.125 == written["template_spread"]
+    assert {"tokens": 900, "tokens_dropped": 0, "windows": 3} == written["text"]
+    assert "template_spread" not in prediction_object(PREDICTION, Request("e1", "text"), STAMPS)
+    told = orjson.loads(encode(prediction, Request("e1", "text"), record(b"{}"), STAMPS, ENVELOPE).value or b"")
+    assert path == PredictionMessage.model_validate(told).scores[0].path

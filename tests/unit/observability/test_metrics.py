@@ -12,6 +12,7 @@ EXPECTED = {
     "worker_dead_letters_total": {"topic", "reason"},
     "worker_end_to_end_latency_seconds": set(),
     "worker_stage_duration_seconds": {"stage"},
+    "worker_records_late_total": {"topic"},
     "worker_batch_pairs": set(),
     "worker_batch_padding_ratio": set(),
     "worker_pairs_scored_total": set(),

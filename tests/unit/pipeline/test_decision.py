@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from worker.labels.schema import parse_schema
-from worker.pipeline.decision import ModelView, decide
+from worker.pipeline.decision import decide
+from worker.pipeline.evidence import ModelView, ScoredStage
 from worker.pipeline.planning import PairPlan, plan_pairs
 from worker.types import JsonValue, NliHead, PairCounts, Prediction, Request, TokenSpan
 
@@ -29,7 +30,7 @@ def plan(labels: Labels, **document: JsonValue) -> PairPlan:
 
 
 def decided(pairs: PairPlan, rows: Rows, model: ModelView = TWO) -> Prediction:
-    return decide(pairs, np.array(rows, np.float32), TokenSpan(5, 2), model)
+    return decide([ScoredStage(pairs, np.array([rows], np.float32))], TokenSpan(5, 2), model)
 
 
 def scores(prediction: Prediction) -> dict[str, float]:
@@ -269,3 +270,50 @@ class TestExtremes:
         calibrated = plan("abc", multi_label=multi_label, calibration={"model": DIGEST, **calibration})
         prediction = decided(calibrated, [[1e4, 0.0], [1e4, 0.0], [-1e4, 0.0]])
         assert all(0.0 <= each.score <= 1.0 for each in prediction.scores)
+
+
+class TestWindows:
+    """Two windows of a text, each with every hypothesis."""
+
+    @staticmethod
+    def decided(pairs: PairPlan, windows: Sequence[Rows]) -> Prediction:
+        return decide([ScoredStage(pairs, np.array(windows, np.float32))], TokenSpan(9, 0, len(windows)), TWO)
+
+    def test_the_best_window_counts_label_by_label(self) -> None:
+        single = plan("ab", long_text={"strategy": "windows"})
+        prediction = self.decided(single, [[[3.0, 0.0], [0.0, 0.0]], [[1.0, 0.0], [2.0, 0.0]]])
+        assert near({"a": 1 / (1 + math.exp(-1.0)), "b": 1 / (1 + math.exp(1.0))}) == scores(prediction)  # 3 and 2
+        assert (TokenSpan(9, 0, 2), PairCounts(scored=4)) == (prediction.text, prediction.pairs)
+
+    def test_the_mean_of_the_windows_counts_where_that_is_asked_for(self) -> None:
+        mean = plan("ab", long_text={"strategy": "windows", "aggregate": "mean"})
+        prediction = self.decided(mean, [[[3.0, 0.0], [0.0, 0.0]], [[1.0, 0.0], [2.5, 0.0]]])
+        difference = (3.0 + 1.0) / 2 - (0.0 + 2.5) / 2
+        assert near({"a": 1 / (1 + math.exp(-difference)), "b": 1 / (1 + math.exp(difference))}) == scores(prediction)
+
+    def test_windows_are_compared_by_evidence_and_not_by_entailment(self) -> None:
+        multi = plan("a", multi_label=True, long_text={"strategy": "windows"})
+        prediction = self.decided(multi, [[[3.0, 4.0]], [[1.0, -1.0]]])  # e - c: -1 and 2
+        assert near({"a": 1 / (1 + math.exp(-2.0))}) == scores(prediction)
+
+    def test_a_negative_hypothesis_is_taken_off_window_by_window(self) -> None:
+        labels: Labels = [{"name": "a", "negative": "It is not a."}]
+        multi = plan(labels, multi_label=True, long_text={"strategy": "windows"})
+        prediction = self.decided(multi, [[[3.0, 0.0], [2.5, 0.0]], [[1.0, 0.0], [0.25, 0.0]]])  # 0.5 and 0.75
+        assert near({"a": 1 / (1 + math.exp(-0.75))}) == scores(prediction)
+
+    def test_templates_are_averaged_before_windows_are_compared(self) -> None:
+        two = plan("ab", hypothesis_templates=["It is {}.", "About {}."], long_text={"strategy": "windows"})
+        # a by both templates, b by both: means 2 and 0 in the first window, 1.5 and 1 in the second.
+        first: Rows = [[4.0, 0.0], [0.0, 0.0], [0.0, 0.0], [0.0, 0.0]]
+        second: Rows = [[1.5, 0.0], [1.5, 0.0], [1.0, 0.0], [1.0, 0.0]]
+        prediction = self.decided(two, [first, second])
+        assert near({"a": 1 / (1 + math.exp(-1.0)), "b": 1 / (1 + math.exp(1.0))}) == scores(prediction)
+        by_first, by_second = 1 / (1 + math.exp(-(4.0 - 1.0))), 1 / (1 + math.exp(-(1.5 - 1.0)))
+        assert pytest.approx(by_first - by_second, abs=1e-6) == prediction.template_spread
+
+    def test_calibration_comes_after_the_windows(self) -> None:
+        calibration: JsonValue = {"model": DIGEST, "temperature": 2.0, "bias": {"a": -0.5}}
+        multi = plan("a", multi_label=True, calibration=calibration, long_text={"strategy": "windows"})
+        prediction = self.decided(multi, [[[3.0, 0.0]], [[1.0, 0.0]]])
+        assert near({"a": 1 / (1 + math.exp(-(3.0 / 2.0 - 0.5)))}) == scores(prediction)

@@ -1,0 +1,104 @@
+"""The labels of a schema as they are scored: flat or as a tree, each with its hypotheses."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from worker.labels.parts import Label
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A label and its place."""
+
+    label: Label
+    parent: int | None
+    children: tuple[int, ...]
+    hypotheses: tuple[str, ...]
+    """One per template; a single one where the label brings a whole hypothesis."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LabelTree:
+    """All labels of a schema, parents before children, in the order in which they are listed.
+
+    A message is scored in stages. The first one holds all labels, or the roots alone where the best of siblings
+    decides whose children are looked at next.
+    """
+
+    nodes: tuple[Node, ...]
+    first: tuple[int, ...]
+    """The labels of the first stage."""
+    is_flat: bool
+    """Whether no label has children."""
+    pairs: int
+    """Pairs, per window, that scoring every label would cost."""
+    most_pairs: int
+    """Pairs, per window, that a message costs at most."""
+
+    @property
+    def is_staged(self) -> bool:
+        """Whether a stage may follow the first one."""
+        return len(self.first) < len(self.nodes)
+
+    def after(self, node: int) -> tuple[int, ...]:
+        """The labels of the stage that follows where `node` was the best; none where that is the end."""
+        return self.nodes[node].children if self.is_staged else ()
+
+    def path(self, node: int) -> tuple[str, ...]:
+        """Names from a root down to `node`."""
+        names: list[str] = []
+        step: int | None = node
+        while step is not None:
+            names.append(self.nodes[step].label.name)
+            step = self.nodes[step].parent
+        return tuple(reversed(names))
+
+    def hypotheses(self) -> Iterator[str]:
+        """Every hypothesis of every label; one that several share comes several times."""
+        yield from _hypotheses_of(self.nodes)
+
+
+def label_tree(labels: tuple[Label, ...], templates: tuple[str, ...], *, in_stages: bool) -> LabelTree:
+    """The tree of `labels`; with `in_stages` siblings are scored only where their parent was the best."""
+    nodes: list[Node] = []
+
+    def add(label: Label, parent: int | None) -> int:
+        place = len(nodes)
+        nodes.append(Node(label, parent, (), _hypotheses(label, templates)))
+        children = tuple(add(child, place) for child in label.children)
+        nodes[place] = Node(label, parent, children, nodes[place].hypotheses)
+        return place
+
+    roots = tuple(add(label, None) for label in labels)
+    first = roots if in_stages else tuple(range(len(nodes)))
+    stages = [first, *(node.children for node in nodes if in_stages and node.children)]
+    pairs = sum(_pairs(nodes, stage) for stage in stages)
+    most = _most_pairs(nodes, first) if in_stages else pairs
+    return LabelTree(tuple(nodes), first, len(roots) == len(nodes), pairs, most)
+
+
+def fill_template(template: str, words: str) -> str:
+    """The hypothesis that `template` makes of a label's words, by replacement: braces in `words` stay as they are."""
+    return template.replace("{}", words)
+
+
+def _hypotheses(label: Label, templates: tuple[str, ...]) -> tuple[str, ...]:
+    if label.hypothesis is not None:
+        return (label.hypothesis,)
+    return tuple(fill_template(template, label.description or label.name) for template in templates)
+
+
+def _hypotheses_of(nodes: Iterable[Node]) -> Iterator[str]:
+    for node in nodes:
+        yield from node.hypotheses
+        if node.label.negative is not None:
+            yield node.label.negative
+
+
+def _pairs(nodes: list[Node], stage: tuple[int, ...]) -> int:
+    return len(set(_hypotheses_of(nodes[place] for place in stage)))
+
+
+def _most_pairs(nodes: list[Node], stage: tuple[int, ...]) -> int:
+    below = max((_most_pairs(nodes, nodes[place].children) for place in stage), default=0)
+    return _pairs(nodes, stage) + below
