@@ -1,11 +1,9 @@
 """The composition root: a configuration becomes a worker that runs."""
 
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from types import FrameType
 
 import structlog
 
@@ -290,18 +288,3 @@ def _processor(make: Assembler, model: LoadedModel, watch: OutputWatch) -> Strea
         clock=make.clock,
     )
     return StreamProcessor(parts, make.lifecycle, drain_seconds=config.drain_seconds)
-
-
-def stop_on_signals(stop: Callable[[], None], leave: Callable[[], None]) -> None:
-    """The first SIGTERM or SIGINT drains, the second leaves at once. Handlers only set flags."""
-    seen: list[int] = []
-
-    def handle(number: int, _: FrameType | None) -> None:
-        seen.append(number)
-        if len(seen) == 1:
-            stop()
-        else:
-            leave()
-
-    signal.signal(signal.SIGTERM, handle)
-    signal.signal(signal.SIGINT, handle)

@@ -1,7 +1,9 @@
 """How the threads of one worker end together."""
 
+import signal
 import threading
 from collections.abc import Callable
+from types import FrameType
 
 import structlog
 
@@ -64,3 +66,18 @@ class Lifecycle:
     def wait_for_abandon(self, seconds: float) -> bool:
         """Block for `seconds`, or until work is abandoned; whether it is."""
         return self._abandon.wait(seconds)
+
+
+def stop_on_signals(stop: Callable[[], None], leave: Callable[[], None]) -> None:
+    """The first SIGTERM or SIGINT drains, the second leaves at once. Handlers only set flags."""
+    seen: list[int] = []
+
+    def handle(number: int, _: FrameType | None) -> None:
+        seen.append(number)
+        if len(seen) == 1:
+            stop()
+        else:
+            leave()
+
+    signal.signal(signal.SIGTERM, handle)
+    signal.signal(signal.SIGINT, handle)

@@ -130,8 +130,9 @@ def test_workers_that_join_and_leave_lose_and_double_nothing(
     with worker_process(setup) as first:
         wait_until(lambda: committed() > 200, 60)
         with worker_process(setup) as second:
+            wait_until(lambda: kafka.members(f"{group}{topic}") == 2, 60)
             before = committed()
-            wait_until(lambda: committed() > before + 400, 60)
+            wait_until(lambda: committed() > min(before + 400, 3900), 60)
             second.send_signal(signal.SIGTERM)
             assert 0 == second.wait(60)
         before = committed()

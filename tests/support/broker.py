@@ -75,6 +75,12 @@ class BrokerUnderTest:
                     assert time.monotonic() < deadline, "the group's offsets cannot be read"
         return {entry.partition: entry.offset for entry in found if entry.offset >= 0}
 
+    def members(self, group_id: str) -> int:
+        """How many members of a group have partitions."""
+        admin = self.admin()
+        described = admin.describe_consumer_groups([group_id])[group_id].result(REQUEST_SECONDS)
+        return sum(bool(member.assignment and member.assignment.topic_partitions) for member in described.members)
+
     def run_tool(self, class_name: str, arguments: Sequence[str], stdin: bytes = b"") -> bytes:
         """What one of Kafka's own console tools prints; AssertionError unless it ends well."""
         self._java = self._java or kafka_java()

@@ -23,15 +23,17 @@ def run(
     log_format: LogFormat = typer.Option("auto", help="`auto`: readable on a terminal, else JSON."),
 ) -> None:
     """Read events, predict, publish, until SIGTERM or Ctrl-C; a second one leaves at once."""
-    from worker.app import open_worker, stop_on_signals
+    from worker.lifecycle import Lifecycle, stop_on_signals
+
+    # Before anything that takes time. Leaving in the midst is safe: what was not committed is read again.
+    lifecycle = Lifecycle()
+    stop_on_signals(lifecycle.stop, lambda: os._exit(EXIT_INTERRUPTED))
+
+    from worker.app import open_worker
     from worker.config import load_config
-    from worker.lifecycle import Lifecycle
     from worker.observability.logging import configure_logging
 
     config = load_config(config_file, overrides_of(engine=engine))
     configure_logging(config.log_level, log_format)
-    lifecycle = Lifecycle()
-    # Leaving in the midst is safe: what was not committed is read again.
-    stop_on_signals(lifecycle.stop, lambda: os._exit(EXIT_INTERRUPTED))
     with open_worker(config, lifecycle=lifecycle) as worker:
         worker.run(until_end=until_end)
