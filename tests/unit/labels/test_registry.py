@@ -99,7 +99,7 @@ def test_listeners_hear_of_what_holds_now_and_of_new_refusals_only() -> None:
     labels.subscribe(changes.append)
     labels.load({"a": document(version=3), "b": document("other"), "c": {}})
     labels.load({"a": document(version=3), "b": document("other"), "c": {}})
-    assert [[("support", 3), ("other", 1)]] == [
+    assert [[("other", 1), ("support", 3)]] == [
         [(schema.name, schema.version) for schema in change.now_in_force] for change in changes
     ]
     assert [["c"]] == [[refused.origin for refused in change.refused] for change in changes]
@@ -368,6 +368,7 @@ def test_the_description_holds_no_inline_set() -> None:
                 "mode": "single",
                 "labels": ["billing", "bug"],
                 "versions": [2, 3],
+                "source": "directory",
             }
         ],
         "refusals": [{"name": "bad", "origin": "bad", "reason": "version: expected a value; the key is missing"}],
