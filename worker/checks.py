@@ -7,6 +7,7 @@ from typing import Literal
 from worker.app import Assembler
 from worker.engines.load import LoadedModel, load_engine
 from worker.errors import ConfigError, MessageError, SchemaError, WorkerError
+from worker.label_sets import directory_source
 from worker.labels.registry import LabelRegistry
 from worker.labels.schema import LabelSchema
 from worker.messages.binding import Binding
@@ -49,7 +50,7 @@ def _of_model(model: LoadedModel) -> Finding:
 
 def _of_source(make: Assembler, labels: LabelRegistry) -> Iterator[Finding]:
     try:
-        source = make.source()
+        source = directory_source(make.config)
         if source is not None:
             source.load_or_raise(labels)
     except (ConfigError, SchemaError) as error:

@@ -63,8 +63,8 @@ class ProcessorParts:
     pairs: PairQueue
     in_flight: InFlight
     offered: OfferedPositions
-    is_open: Callable[[str], bool]
-    """Whether records of a topic may be taken in: its outputs and its label schema are there."""
+    is_open: Callable[[TopicPartition], bool]
+    """Whether records of a partition may be taken in: outputs and label schema are there, and known as they are now."""
     metrics: Metrics
     heartbeats: Heartbeats
     readiness: Readiness
@@ -178,7 +178,7 @@ class StreamProcessor:
 
     def is_held(self, partition: TopicPartition) -> bool:
         """Whether `partition` is to stay paused for now."""
-        return self._is_full or self._lifecycle.is_stopping or not self._parts.is_open(partition.topic)
+        return self._is_full or self._lifecycle.is_stopping or not self._parts.is_open(partition)
 
     def waiting(self) -> None:
         """A rebalance waits for the broker."""
