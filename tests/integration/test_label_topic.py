@@ -21,10 +21,16 @@ from worker.app import Worker
 from worker.cli.main import build_app
 from worker.clock import SystemClock
 from worker.config import load_config
+from worker.kafka.clients import connection
 from worker.kafka.label_writer import Change, LabelDesk, MovedError
+from worker.kafka.offsets import Assignment
+from worker.kafka.topics import TopicDirectory
+from worker.label_sets import topic_follower
 from worker.labels.changes import NewVersion
+from worker.labels.registry import LabelRegistry
 from worker.labels.schema import canonical_json
-from worker.types import JsonValue
+from worker.observability.health import Heartbeats, Readiness
+from worker.types import JsonValue, TopicPartition
 
 pytestmark = pytest.mark.kafka
 
@@ -284,6 +290,46 @@ def test_a_worker_waits_for_its_label_topic_and_says_so(
         fleet.apply(2)
         wait_until(lambda: len(fleet.predictions()) == 2, 60)
     assert [1, 2] == sorted(version for _, version, _ in fleet.predictions())
+
+
+def test_a_partition_waits_until_the_topic_is_read_to_the_end_seen_after_its_assignment(
+    fleet: Fleet, topics: TopicsFactory
+) -> None:
+    """Whatever version the former owner used, the next one knows: without it versions go back at a rebalance."""
+    partition = TopicPartition(fleet.topic, 0)
+    config = load_config(fleet.setup.path)
+    assignment, labels, clock = Assignment(), LabelRegistry(), SystemClock()
+    directory = TopicDirectory(connection(config.kafka, "gate"))
+    readiness, stop = Readiness(), threading.Event()
+    surroundings = (directory, readiness, Heartbeats(clock), clock)
+    follower = topic_follower(config, "gate", labels, assignment, surroundings)
+    assert follower is not None
+    thread = threading.Thread(target=follower.run, args=(stop,))
+    thread.start()
+    try:
+        assert follower.wait_until_read(lambda: False)
+        for version in range(10):
+            fleet.write(version)
+            assignment.assign([partition])
+            assert follower.is_behind(partition)
+            wait_until(lambda: not follower.is_behind(partition))
+            held = labels.current("kinds")
+            assert held is not None
+            assert version == held.version
+        assert () == readiness.reasons()
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_check_reports_what_stands_in_the_label_topic(fleet: Fleet) -> None:
+    fleet.apply(1)
+    fleet.write(2, labels=[])
+    result = CliRunner().invoke(build_app(), ["check", "-c", str(fleet.setup.path)])
+    assert 0 == result.exit_code, result.output
+    assert f"ok      {fleet.label_topic}: label schemas: kinds\n" in result.output
+    assert "ok      label schema kinds@1: 2 labels, 2 pairs per message\n" in result.output
+    assert "warning label topic: topic: kinds@2: labels: expected at least 1, not 0; what held before" in result.output
 
 
 def _parts(fleet: Fleet) -> tuple[Any, Any]:

@@ -1,7 +1,7 @@
 """Which version of each label schema holds now, and which labels a request is scored under (step 3)."""
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from worker.documents import key_path
@@ -157,6 +157,7 @@ class LabelRegistry:
                 "labels": [label.name for label in schema.labels],
                 "versions": [*sorted(snapshot.versions(name))],
                 "source": snapshot.source(name),
+                "notes": [*self._notes(schema)],
             }
             for name, schema in snapshot.current().items()
         ]
@@ -207,6 +208,11 @@ class LabelRegistry:
             raise SchemaError("requires_model: expected the model of this worker, which is another")
         if self._prepare is not None:
             self._prepare(schema)
+
+    def _notes(self, schema: LabelSchema) -> Iterator[str]:
+        calibration = schema.calibration
+        if calibration is not None and self._model_digest not in {None, calibration.model}:
+            yield "calibration: made for another model, and ignored"
 
     def _tell(self, before: Snapshot, after: Snapshot) -> RegistryChange:
         earlier, now, refused = before.current(), after.current(), set(before.refusals())

@@ -369,7 +369,18 @@ def test_the_description_holds_no_inline_set() -> None:
                 "labels": ["billing", "bug"],
                 "versions": [2, 3],
                 "source": "directory",
+                "notes": [],
             }
         ],
         "refusals": [{"name": "bad", "origin": "bad", "reason": "version: expected a value; the key is missing"}],
     } == described
+
+
+def test_a_calibration_for_another_model_is_said_to_be_ignored() -> None:
+    labels = LabelRegistry(model_digest="sha256:" + "1" * 64)
+    labels.load({"a": document("own", calibration={"model": "sha256:" + "1" * 64}), "b": document("other")})
+    labels.load({"c": document("others", calibration={"model": MODEL})})
+    described = labels.describe()["schemas"]
+    assert isinstance(described, list)
+    notes = {each["name"]: each["notes"] for each in described if isinstance(each, dict)}
+    assert {"own": [], "other": [], "others": ["calibration: made for another model, and ignored"]} == notes
