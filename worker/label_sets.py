@@ -139,8 +139,8 @@ def start_guarded(work: Callable[[], None], abandon: Callable[[BaseException], N
         try:
             work()
         except BaseException as error:  # noqa: BLE001  the process must not live on without this thread
+            abandon(error)  # first: whatever else fails, the others must know
             log.error("thread.died", thread="labels", error=type(error).__name__)  # noqa: TRY400
-            abandon(error)
 
     thread = threading.Thread(target=run, name="labels", daemon=True)
     thread.start()

@@ -1,5 +1,6 @@
 """What `worker schemas` does, before it is printed: label schemas of one configuration, looked at and changed."""
 
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -8,17 +9,22 @@ from pathlib import Path
 from worker.clock import Clock, SystemClock
 from worker.config import Config, load_config
 from worker.documents import DocumentError, parse_json, read_document
+from worker.engines.load import EngineChoice
 from worker.errors import ConfigError, SchemaError
+from worker.kafka.clients import reader_settings
 from worker.kafka.label_status import Answer
 from worker.kafka.label_writer import ROLLBACK_HEADER, Change, LabelDesk, LabelTopicText
+from worker.kafka.sample import latest_records
 from worker.labels.changes import NewVersion, digest_at, document_at, is_there, proposed, rolled_back, verdict_of
 from worker.labels.diff import Difference, differences
 from worker.labels.published import Publication
 from worker.labels.registry import LabelRegistry
 from worker.labels.schema import LabelSchema, parse_schema
 from worker.labels.sources import DirectorySource
+from worker.messages.codec import decode
 from worker.messages.reference import parse_reference
-from worker.types import JsonValue
+from worker.trials import Decode
+from worker.types import JsonValue, Record
 
 Document = Mapping[str, JsonValue]
 
@@ -199,6 +205,35 @@ class SchemaDesk:
             )
         return entries
 
+    def sample(self, name: str, last: int) -> tuple[list[Record], Decode]:
+        """About the last `last` records of the topics whose bindings use `name`, and how they are decoded.
+
+        Raises:
+            ConfigError: no binding uses it.
+            RetryableError: a topic cannot be read.
+        """
+        bindings = {
+            binding.input: binding
+            for binding in self.config.topics
+            if (parsed := parse_reference(binding.label_schema or "")) is not None and parsed.name == name
+        }
+        if not bindings:
+            raise ConfigError(f"{name}: no binding uses it; give a sample with --file")
+        share = -(-last // len(bindings))
+        settings = reader_settings(self.config.kafka, "schemas")
+        records: list[Record] = []
+        for topic in bindings:
+            records += latest_records(settings, topic, share, SystemClock())
+        limits = self.config.limits
+        return records[:last], lambda record: decode(record, bindings[record.topic].input_fields, limits)
+
+    def engine_choice(self) -> EngineChoice:
+        """What the configuration says of model and engine."""
+        config = self.config
+        return EngineChoice(
+            config.model, config.engine, config.precision, strict=config.strict, cache_dir=config.cache_dir
+        )
+
     def _proposal(self, name: str, publication: Publication, new: NewVersion) -> Proposal:
         held = self.registry().current(name)
         after = parse_json(new.canonical.decode())
@@ -224,7 +259,7 @@ def open_desk(config_file: Path, topic: str | None = None, clock: Clock | None =
         desk = None
         if config.schemas.topic is not None:
             desk = stack.enter_context(LabelDesk(config.kafka, config.schemas, clock or SystemClock()))
-            desk.create_missing()
+            desk.create_missing(threading.Event().wait)
         yield SchemaDesk(config, desk)
 
 

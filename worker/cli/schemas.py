@@ -8,6 +8,7 @@ from worker.cli.options import EXIT_FAILED
 
 CONFIG = typer.Option(Path("worker.yaml"), "-c", "--config", help="The configuration.")
 JSON = typer.Option(False, "--json", help="One JSON object.")
+SAMPLE = typer.Option(None, "--file", help="A sample: one input message (JSON) per line.")
 YES = typer.Option(False, "--yes", help="Do not ask.")
 SECONDS = typer.Option(60.0, "--timeout", min=0.0, help="Seconds to wait for every live worker.")
 NO_WAIT = typer.Option(False, "--no-wait", help="Do not wait for the workers.")
@@ -18,15 +19,18 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(help="Label schemas: what holds, what would change, and changing it while workers run.")
     for name, command in (
         ("validate", validate),
+        ("lint", lint),
         ("list", list_),
         ("show", show),
         ("diff", diff),
+        ("dry-run", dry_run),
         ("apply", apply),
         ("rollback", rollback),
         ("delete", delete),
         ("history", history),
     ):
         group.command(name)(command)
+    group.callback()(_quiet)
     app.add_typer(group, name="schemas", no_args_is_help=True)
 
 
@@ -51,6 +55,52 @@ def validate(
     sink.end()
     if failed:
         raise typer.Exit(EXIT_FAILED)
+
+
+def lint(
+    file: Path = typer.Argument(help="A document, YAML or JSON."),
+    sample: Path | None = SAMPLE,
+    last: int = typer.Option(0, min=0, help="Take the last so many records of the topics that use it."),
+    config_file: Path = CONFIG,
+    as_json: bool = JSON,
+) -> None:
+    """Ask the model about a label schema: labels that it cannot keep apart, templates that tell it nothing.
+
+    Advice, not a judgement: exits 0 unless the schema cannot be used at all.
+    """
+    from worker.cli.schemas_text import Sink
+    from worker.cli.trials_text import print_advice, trial_of
+    from worker.lint import lint as advise
+    from worker.schema_desk import open_desk
+    from worker.trials import open_trials
+
+    with open_desk(config_file) as desk:
+        trial = trial_of(desk, file, sample, last)
+        with open_trials(desk.engine_choice(), desk.config.limits) as attempt:
+            print_advice(advise(attempt, trial.schema, trial.records, trial.decode), Sink(as_json))
+
+
+def dry_run(
+    file: Path = typer.Argument(help="The proposed version, YAML or JSON."),
+    sample: Path | None = SAMPLE,
+    last: int = typer.Option(200, min=1, help="Without --file: the last so many records of the topics that use it."),
+    show_text: bool = typer.Option(False, "--show-text", help="Show the texts of the examples, not only their ids."),
+    examples: int = typer.Option(10, min=0, help="How many examples to show."),
+    config_file: Path = CONFIG,
+    as_json: bool = JSON,
+) -> None:
+    """Score a sample under the present and the proposed version, and say what would change. Publishes nothing."""
+    from worker.cli.schemas_text import Sink
+    from worker.cli.trials_text import print_comparison, trial_of
+    from worker.schema_desk import open_desk
+    from worker.trials import compare, open_trials
+
+    with open_desk(config_file) as desk:
+        trial = trial_of(desk, file, sample, last)
+        present = desk.registry().current(trial.schema.name)
+        with open_trials(desk.engine_choice(), desk.config.limits) as attempt:
+            found = compare(attempt, (present, trial.schema), trial.records, trial.decode)
+    print_comparison(found, Sink(as_json), examples, show_text=show_text)
 
 
 def list_(config_file: Path = CONFIG, as_json: bool = JSON) -> None:
@@ -154,3 +204,9 @@ def history(
 
     with open_desk(config_file, topic="history") as desk:
         print_history(desk.history(name), Sink(as_json))
+
+
+def _quiet() -> None:
+    from worker.observability.logging import configure_logging
+
+    configure_logging("warning")

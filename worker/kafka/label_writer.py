@@ -110,17 +110,25 @@ class LabelDesk:
         if self._status is not None:
             self._status.close()
 
-    def create_missing(self) -> None:
-        """Create the topics where the configuration asks for it.
+    def create_missing(self, wait: Callable[[float], object]) -> None:
+        """Create the topics where the configuration asks for it, and block until they are known.
+
+        `wait(seconds)` blocks between two looks.
 
         Raises:
             RetryableError: no broker answers, or it will not.
         """
-        if self._create:
-            directory = TopicDirectory(self._connection)
-            directory.refresh((self.topic, self._status_topic))
-            missing = {name: 1 for name in (self.topic, self._status_topic) if directory.facts(name) is None}
-            directory.create(missing, {"cleanup.policy": "compact"})
+        if not self._create:
+            return
+        directory, wanted = TopicDirectory(self._connection), (self.topic, self._status_topic)
+        directory.refresh(wanted)
+        missing = {name: 1 for name in wanted if directory.facts(name) is None}
+        directory.create(missing, {"cleanup.policy": "compact"})
+        is_over = self._over_in(CALL_SECONDS)
+        # A broker that has not heard of it yet says that there is no such topic.
+        while any(directory.facts(name) is None for name in wanted) and not is_over():
+            directory.refresh(wanted)
+            wait(LOOK_SECONDS)
 
     def read(self) -> LabelTopicText:
         """Everything in the topic.
