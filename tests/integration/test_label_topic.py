@@ -139,9 +139,8 @@ def test_versions_applied_under_load_never_go_back_in_a_partition_and_are_never_
                     fleet.write(6, labels=[])
                     continue
                 assert 2 == len(fleet.apply(version)["accepted"])
-            before = len(fleet.predictions())
-            wait_until(lambda: len(fleet.predictions()) > before + 100, 60)
-        # One of the two is killed: its partitions go to the other, and what holds there is no older.
+            wait_until(lambda: 8 in {version for _, version, _ in fleet.predictions()}, 60)
+        # Both are killed: whoever reads on knows what they knew.
         assert fleet.apply(9, "--no-wait")["written"]
         total = written
     with running(fleet.setup):
@@ -156,7 +155,7 @@ def test_versions_applied_under_load_never_go_back_in_a_partition_and_are_never_
         lanes[partition].append(version)
     for lane in lanes.values():
         assert sorted(lane) == lane
-    assert {1, 2, 3, 4, 5, 7, 8} <= {version for _, version, _ in found} <= set(range(1, 10)) - {6}
+    assert {1, 8} <= {version for _, version, _ in found} <= set(range(1, 10)) - {6}
 
 
 def test_a_bad_version_never_takes_hold_and_a_worker_started_later_decides_alike(fleet: Fleet) -> None:
