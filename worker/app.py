@@ -1,6 +1,7 @@
 """The composition root: a configuration becomes a worker that runs."""
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -11,19 +12,18 @@ from worker.clock import Clock, SystemClock
 from worker.config import Config
 from worker.delivery import Cadence, Delivery, DeliveryParts, Encoder
 from worker.engines.load import EngineChoice, LoadedModel, load_engine
-from worker.errors import ConfigError
 from worker.flow import Bounds, Inbox, InFlight, OfferedPositions, PairQueue
 from worker.intake import Intake, IntakeParts
 from worker.kafka.at_least_once import AtLeastOncePublisher
 from worker.kafka.clients import connection, consumer_settings, instance_name, producer_settings
 from worker.kafka.consumer import RecordConsumer
+from worker.kafka.label_topic import LabelTopicFollower
 from worker.kafka.offsets import Assignment, GroupOffsets
 from worker.kafka.producer import Publisher, PublisherParts, TransactionalPublisher
 from worker.kafka.topics import TopicDirectory
-from worker.labels.notices import Notice, route_notices, schema_notices
-from worker.labels.registry import LabelRegistry, RegistryChange
+from worker.label_sets import LabelSets, directory_source, topic_follower
+from worker.labels.registry import LabelRegistry
 from worker.labels.schema import LabelSchema
-from worker.labels.sources import DirectorySource
 from worker.lifecycle import Lifecycle
 from worker.messages.codec import decode
 from worker.observability.health import Heartbeats, Probes, Readiness
@@ -36,8 +36,10 @@ from worker.pipeline.evidence import ModelView
 from worker.pipeline.stages import follow_up
 from worker.pipeline.tokenization import PairTokenizer
 from worker.processor import ProcessorParts, StreamProcessor
-from worker.types import JsonValue, Record, Request
+from worker.types import JsonValue, Record, Request, TopicPartition
 
+LEAVE_SECONDS = 5.0
+"""How long to wait for a thread that says goodbye to the broker."""
 QUEUED_BATCHES = 16
 """Batches that may wait for the engine: about a second's work, so that a rebalance or a stop throws little away."""
 TOPICS_LIVENESS_SECONDS = 120.0
@@ -57,6 +59,8 @@ class Worker:
     topics: tuple[str, ...]
     http: HealthServer
     labels: LabelRegistry
+    follower: LabelTopicFollower | None = None
+    """Who reads the label topic, where there is one."""
 
     def run(self, *, until_end: bool = False) -> None:
         """Work until stopped; with `until_end` up to the end offsets seen now. Blocks.
@@ -64,7 +68,11 @@ class Worker:
         Raises:
             WorkerError: the worker must not go on.
         """
-        self.processor.run(list(self.topics), until_end=until_end)
+        # Not before: the records of the first partition are resolved under what the topic says.
+        if self.follower is None or self.follower.wait_until_read(lambda: self.lifecycle.is_stopping):
+            self.processor.run(list(self.topics), until_end=until_end)
+        elif self.lifecycle.failure is not None:
+            raise self.lifecycle.failure
 
     def stop(self) -> None:
         """Finish what is in flight and end. From any thread."""
@@ -86,8 +94,7 @@ class Assembler:
         self.client = connection(config.kafka, self.instance)
         self.directory = TopicDirectory(self.client)
         self.assignment = Assignment()
-        self.labels = LabelRegistry(config.limits)
-        self._model_digest: str | None = None
+        self.labels = LabelSets(config, self.metrics, self.readiness)
 
     def probes(self) -> Probes:
         """What the HTTP port answers from."""
@@ -100,30 +107,21 @@ class Assembler:
             config.model, config.engine, config.precision, strict=config.strict, cache_dir=config.cache_dir
         )
 
-    def use_model(self, model: LoadedModel) -> None:
-        """Warm `model` up, and judge label schemas by it from now on."""
+    def use_model(self, model: LoadedModel) -> PairTokenizer:
+        """Warm `model` up, and judge label schemas by it from now on; its tokenizer, which has their hypotheses."""
         model.engine.warm_up()
         stamp = model.engine.info.stamp
-        self._model_digest = stamp.digest
-        self.labels = LabelRegistry(self.config.limits, stamp.digest)
-        self.labels.subscribe(self._note_labels)
+        tokenizer = PairTokenizer(model.tokenizer_file, model.engine.info.max_pair_tokens)
+        self.labels.use_model(model, tokenizer)
         self.metrics.engine_in_use(stamp)
         self.readiness.clear("engine")
         log.info("engine.loaded", engine=stamp.engine, precision=stamp.precision, why=model.why)
+        return tokenizer
 
-    def source(self) -> DirectorySource | None:
-        """Where label schemas come from.
-
-        Raises:
-            ConfigError: a binding needs them and there is no source.
-        """
-        directory = self.config.schemas.directory
-        if directory is not None:
-            return DirectorySource(directory)
-        for binding in self.config.topics:
-            if binding.label_schema is not None:
-                raise ConfigError(f"topics: {binding.input} has a label_schema; set schemas.directory")
-        return None
+    def follower(self) -> LabelTopicFollower | None:
+        """Who reads the label topic, where there is one."""
+        surroundings = (self.directory, self.readiness, self.heartbeats, self.clock)
+        return topic_follower(self.config, self.instance, self.labels.registry, self.assignment, surroundings)
 
     def in_flight(self, token_budget: int) -> InFlight:
         """The bound on what is admitted."""
@@ -139,7 +137,7 @@ class Assembler:
 
     def resolve(self, request: Request, topic: str) -> LabelSchema:
         """Step 3 under the binding of the topic."""
-        return self.labels.resolve(request, self.bindings[topic].label_schema, self.config.limits)
+        return self.labels.registry.resolve(request, self.bindings[topic].label_schema, self.config.limits)
 
     def encoder(self, model: LoadedModel) -> Encoder:
         """Step 10 for every binding."""
@@ -169,32 +167,10 @@ class Assembler:
 
     def has_labels(self, topic: str) -> bool:
         """Whether the schema that the topic's binding names is there."""
-        name = self.bindings[topic].label_schema
-        if name is None or self.labels.find(name) is not None:
-            self.readiness.clear(f"schema:{topic}")
-            return True
-        self.readiness.block(f"schema:{topic}", f"{topic}: its label schema {name} is not there")
-        return False
+        return self.labels.has_own(topic, self.bindings[topic].label_schema)
 
     def _describe_labels(self) -> JsonValue:
-        described = self.labels.describe()
-        notices = [f"{notice.subject}: {notice.message}" for notice in self._notices()]
-        return {**described, "notices": [*notices]}
-
-    def _notices(self) -> Iterator[Notice]:
-        for name in self.labels.names():
-            schema = self.labels.current(name)
-            if schema is not None:
-                yield from schema_notices(schema, self._model_digest)
-        yield from route_notices(self.config.topics, self.labels)
-
-    def _note_labels(self, change: RegistryChange) -> None:
-        for schema in change.now_in_force:
-            self.metrics.label_schema_in_force(schema.name, schema.version)
-            log.info("label_schema.loaded", name=schema.name, version=schema.version, digest=schema.digest)
-        for refusal in change.refused:
-            self.metrics.label_schema_refusals.labels(name=refusal.name or "unknown").inc()
-            log.warning("label_schema.rejected", origin=refusal.origin, reason=refusal.reason)
+        return self.labels.describe()
 
     def _max_bytes(self, topic: str) -> int:
         return min(self.config.max_record_bytes, self.directory.max_message_bytes(topic))
@@ -224,33 +200,51 @@ def open_worker(config: Config, clock: Clock | None = None, lifecycle: Lifecycle
     make.readiness.block("engine", "the model is being loaded")
     make.readiness.block("assignment", "no partition has been assigned yet")
     with HealthServer(make.probes(), config.http.host, config.http.port) as http:
-        source = make.source()
+        source = directory_source(config)
         model = load_engine(make.engine_choice())
+        threads: list[threading.Thread] = []
         try:
-            make.use_model(model)
+            tokenizer = make.use_model(model)
+            labels = make.labels.registry
             if source is not None:
-                source.load_or_raise(make.labels)
+                source.load_or_raise(labels)
             watch = make.watch()
             watch.look()
-            processor = _processor(make, model, watch)
+            follower = make.follower()
+            processor = _processor(make, model, tokenizer, _is_open(make, watch, follower))
             make.heartbeats.register("topics", TOPICS_LIVENESS_SECONDS)
             make.lifecycle.thread(lambda: watch.run(make.lifecycle.wait_for_stop), "topics").start()
             if source is not None:
-                follow = partial(source.watch, make.labels, make.lifecycle.stop_event)
-                make.lifecycle.thread(follow, "labels").start()
-            yield Worker(processor, make.lifecycle, tuple(make.bindings), http, make.labels)
+                make.lifecycle.thread(partial(source.watch, labels, make.lifecycle.stop_event), "files").start()
+            if follower is not None:
+                threads.append(make.lifecycle.thread(partial(follower.run, make.lifecycle.stop_event), "labels"))
+                threads[-1].start()
+            yield Worker(processor, make.lifecycle, tuple(make.bindings), http, labels, follower)
         finally:
             make.lifecycle.stop()
+            for thread in threads:
+                thread.join(LEAVE_SECONDS)
             model.engine.close()
 
 
-def _processor(make: Assembler, model: LoadedModel, watch: OutputWatch) -> StreamProcessor:
+def _is_open(
+    make: Assembler, watch: OutputWatch, follower: LabelTopicFollower | None
+) -> Callable[[TopicPartition], bool]:
+    def is_open(partition: TopicPartition) -> bool:
+        is_current = follower is None or not follower.is_behind(partition)
+        return is_current and make.has_labels(partition.topic) and watch.is_open(partition.topic)
+
+    return is_open
+
+
+def _processor(
+    make: Assembler, model: LoadedModel, tokenizer: PairTokenizer, is_open: Callable[[TopicPartition], bool]
+) -> StreamProcessor:
     config, info = make.config, model.engine.info
     token_budget = config.batching.max_tokens or info.token_budget
     in_flight, inbox, offered = make.in_flight(token_budget), Inbox(), OfferedPositions()
     pairs = PairQueue(Batcher(token_budget), in_flight.note_queued_tokens)
     group = GroupOffsets(make.client, config.kafka.group_id)
-    tokenizer = PairTokenizer(model.tokenizer_file, info.max_pair_tokens)
     intake = Intake(
         IntakeParts(make.decode, make.resolve, tokenizer, config.limits.pairs, in_flight, inbox, pairs, make.metrics)
     )
@@ -281,7 +275,7 @@ def _processor(make: Assembler, model: LoadedModel, watch: OutputWatch) -> Strea
         in_flight=in_flight,
         offered=offered,
         is_ours=lambda record: make.assignment.epoch(record.source) == record.epoch,
-        is_open=lambda topic: make.has_labels(topic) and watch.is_open(topic),
+        is_open=is_open,
         metrics=make.metrics,
         heartbeats=make.heartbeats,
         readiness=make.readiness,

@@ -7,13 +7,14 @@ from typing import Literal
 from worker.app import Assembler
 from worker.engines.load import LoadedModel, load_engine
 from worker.errors import ConfigError, MessageError, SchemaError, WorkerError
+from worker.kafka.label_writer import LabelDesk
+from worker.label_sets import directory_source
 from worker.labels.notices import route_notices, schema_notices
 from worker.labels.registry import LabelRegistry
 from worker.labels.schema import LabelSchema
 from worker.messages.binding import Binding
-from worker.pipeline.planning import plan_pairs
+from worker.pipeline.planning import check_cost
 from worker.pipeline.tokenization import PairTokenizer
-from worker.types import Request
 
 Verdict = Literal["ok", "warning", "failed"]
 
@@ -37,6 +38,7 @@ def findings(make: Assembler) -> Iterator[Finding]:
         yield Finding("failed", "model", str(error))
     labels = LabelRegistry(make.config.limits, None if model is None else model.engine.info.stamp.digest)
     yield from _of_source(make, labels)
+    yield from _of_label_topic(make, labels)
     yield from _of_schemas(make, labels, model)
     yield from _of_topics(make)
     if model is not None:
@@ -50,11 +52,36 @@ def _of_model(model: LoadedModel) -> Finding:
 
 def _of_source(make: Assembler, labels: LabelRegistry) -> Iterator[Finding]:
     try:
-        source = make.source()
+        source = directory_source(make.config)
         if source is not None:
             source.load_or_raise(labels)
     except (ConfigError, SchemaError) as error:
         yield Finding("failed", "label schemas", str(error))
+
+
+def _of_label_topic(make: Assembler, labels: LabelRegistry) -> Iterator[Finding]:
+    schemas = make.config.schemas
+    if schemas.topic is None or schemas.answers_topic is None:
+        return
+    try:
+        make.directory.refresh((schemas.topic, schemas.answers_topic))
+        missing = [t for t in (schemas.topic, schemas.answers_topic) if make.directory.facts(t) is None]
+        for topic in missing:
+            if schemas.create:
+                yield Finding("ok", topic, "would be created, compacted, with one partition")
+            else:
+                yield Finding("failed", topic, "the topic does not exist: create it, or set schemas.create: true")
+        if schemas.topic in missing:
+            return
+        with LabelDesk(make.config.kafka, schemas, make.clock) as desk:
+            state = desk.read().state
+    except WorkerError as error:
+        yield Finding("failed", "label topic", str(error))
+        return
+    labels.publish({name: state.of(name) for name in state.names()})
+    yield Finding("ok", schemas.topic, f"label schemas: {', '.join(state.names()) or 'none'}")
+    for refusal in labels.refusals():
+        yield Finding("warning", "label topic", f"{refusal}; what held before holds")
 
 
 def _of_schemas(make: Assembler, labels: LabelRegistry, model: LoadedModel | None) -> Iterator[Finding]:
@@ -77,7 +104,7 @@ def _of_schema(
 ) -> Finding:
     subject = f"label schema {schema.reference}"
     try:
-        plan_pairs(Request("check", ""), schema, make.config.limits.pairs)
+        check_cost(schema, 1, make.config.limits.pairs)
         if tokenizer is not None:
             tokenizer.check(schema.tree.hypotheses())
     except MessageError as error:

@@ -209,3 +209,12 @@ def _contradictions(config: Config) -> Iterator[tuple[tuple[str | int, ...], str
         for key, topic in (("output", binding.output_topic), ("dead_letter", binding.dead_letter_topic), *routes):
             if topic in inputs:
                 yield ("topics", index, key), f"expected a topic that is not read; topics.{inputs[topic]} reads it"
+    yield from _taken_label_topics(config, inputs)
+
+
+def _taken_label_topics(config: Config, inputs: Mapping[str, int]) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    written = {topic for binding in config.topics for topic in (binding.output_topic, binding.dead_letter_topic)}
+    label_topics = (("topic", config.schemas.topic), ("status_topic", config.schemas.answers_topic))
+    for key, topic in label_topics:
+        if topic in inputs or topic in written:
+            yield ("schemas", key), "expected a topic of its own; a binding reads or writes it"

@@ -68,8 +68,8 @@ class ProcessorParts:
     pairs: PairQueue
     in_flight: InFlight
     offered: OfferedPositions
-    is_open: Callable[[str], bool]
-    """Whether records of a topic may be taken in: its outputs and its label schema are there."""
+    is_open: Callable[[TopicPartition], bool]
+    """Whether records of a partition may be taken in: outputs and label schema are there, and known as they are now."""
     is_ours: Callable[[Record], bool]
     """Whether a record came under the assignment of its partition that holds now."""
     metrics: Metrics
@@ -201,7 +201,7 @@ class StreamProcessor:
 
     def is_held(self, partition: TopicPartition) -> bool:
         """Whether `partition` is to stay paused for now."""
-        return self._is_full or self._lifecycle.is_stopping or not self._parts.is_open(partition.topic)
+        return self._is_full or self._lifecycle.is_stopping or not self._parts.is_open(partition)
 
     def waiting(self, attempt: int) -> None:
         """A rebalance waits for the broker."""

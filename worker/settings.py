@@ -7,15 +7,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, m
 
 from worker.documents import MisfitError
 from worker.errors import ConfigError
-from worker.messages.binding import Reserved, not_built_yet
+from worker.messages.binding import TopicName
 from worker.messages.outbound import MAX_RECORD_BYTES
 from worker.types import JsonValue
-
-
-def _is_false(value: JsonValue) -> JsonValue:
-    if value is not False:
-        not_built_yet(value)
-    return False
 
 
 def _is_plain(value: JsonValue) -> JsonValue:
@@ -146,9 +140,28 @@ class Schemas(_Part):
     """Where label schemas come from."""
 
     directory: Path | None = Field(default=None, description="Folder of .yaml, .yml and .json documents, watched.")
-    topic: Reserved = Field(default=None, description="Reserved.")
-    status_topic: Reserved = Field(default=None, description="Reserved.")
-    create: Annotated[Literal[False], BeforeValidator(_is_false)] = Field(default=False, description="Reserved.")
+    topic: TopicName | None = Field(
+        default=None, description="Compacted topic of one partition with documents and pointers; wins over the folder."
+    )
+    status_topic: TopicName | None = Field(
+        default=None, description="Compacted topic in which workers answer; null: `<topic>.status`."
+    )
+    create: bool = Field(default=False, description="True: create these topics where they are missing.")
+
+    @property
+    def answers_topic(self) -> str | None:
+        """The status topic; None without a label topic."""
+        return None if self.topic is None else self.status_topic or f"{self.topic}.status"
+
+    @model_validator(mode="after")
+    def _agrees_with_itself(self) -> Self:
+        if self.topic is None:
+            for key in ("status_topic", "create"):
+                if getattr(self, key):
+                    raise MisfitError((key,), "expected `schemas.topic` beside it")
+        elif self.topic == self.answers_topic:
+            raise MisfitError(("status_topic",), "expected another topic than `schemas.topic`")
+        return self
 
 
 class Batching(_Part):

@@ -119,9 +119,17 @@ REFUSED: list[tuple[object, str]] = [
     ({**MINIMAL, "http": {"port": 70000}}, "http.port: expected a number of at most 65535"),
     ({**MINIMAL, "limits": {"labels": 0}}, "limits.labels: expected a number above 0"),
     ({**MINIMAL, "drain_seconds": -1}, "drain_seconds: expected a number of at least 0"),
-    ({**MINIMAL, "schemas": {"topic": "t"}}, "schemas.topic: this version of the worker does not have it"),
-    ({**MINIMAL, "schemas": {"create": True}}, "schemas.create: this version of the worker does not have it"),
-    ({**MINIMAL, "schemas": {"status_topic": "t"}}, "schemas.status_topic: this version of the worker does not"),
+    ({**MINIMAL, "schemas": {"topic": "a b"}}, "schemas.topic: expected"),
+    ({**MINIMAL, "schemas": {"create": True}}, "schemas.create: expected `schemas.topic` beside it"),
+    ({**MINIMAL, "schemas": {"status_topic": "t"}}, "schemas.status_topic: expected `schemas.topic` beside it"),
+    (
+        {**MINIMAL, "schemas": {"topic": "t", "status_topic": "t"}},
+        "schemas.status_topic: expected another topic than `schemas.topic`",
+    ),
+    (
+        {**MINIMAL, "schemas": {"topic": MINIMAL["topics"][0]["input"]}},
+        "schemas.topic: expected a topic of its own; a binding reads or writes it",
+    ),
     (with_kafka(group_id=""), "kafka.group_id: expected a string that is not empty"),
     (with_kafka(group_ip="g"), "kafka.group_ip: expected no such key"),
     (with_kafka(static_membership=True), "kafka.static_membership: expected `kafka.instance_id` beside it"),
@@ -287,3 +295,10 @@ def test_a_configuration_does_not_change(file: Path) -> None:
     config = load(file, MINIMAL)
     with pytest.raises(ValueError, match="frozen"):
         config.model = "x"
+
+
+def test_the_status_topic_is_named_after_the_label_topic_unless_it_is_set(file: Path) -> None:
+    assert load(file, MINIMAL).schemas.answers_topic is None
+    assert "labels.status" == load(file, {**MINIMAL, "schemas": {"topic": "labels"}}).schemas.answers_topic
+    named = {**MINIMAL, "schemas": {"topic": "labels", "status_topic": "answers"}}
+    assert "answers" == load(file, named).schemas.answers_topic

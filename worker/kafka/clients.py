@@ -89,3 +89,42 @@ def producer_settings(kafka: Kafka, instance: str, *, transactional: bool) -> Cl
         settings["transactional.id"] = f"{kafka.group_id}.{instance}"
         settings["transaction.timeout.ms"] = timeout_ms
     return settings
+
+
+def reader_settings(kafka: Kafka, instance: str) -> ClientSettings:
+    """Settings of a consumer that joins no group: it names one only because librdkafka insists."""
+    return {
+        "fetch.wait.max.ms": 50,
+        "fetch.queue.backoff.ms": 50,
+        "reconnect.backoff.max.ms": 1000,
+        **connection(kafka, instance),
+        "group.id": kafka.group_id,
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        "enable.partition.eof": True,
+        "isolation.level": "read_committed",
+        "auto.offset.reset": "earliest",
+        "allow.auto.create.topics": False,
+    }
+
+
+def answer_settings(kafka: Kafka, instance: str) -> ClientSettings:
+    """Settings of the producer that answers on the status topic: each answer once, none worth a long wait."""
+    return {
+        **connection(kafka, instance),
+        "enable.idempotence": True,
+        "message.timeout.ms": 10_000,
+        "allow.auto.create.topics": False,
+    }
+
+
+def apply_settings(kafka: Kafka, instance: str, topic: str) -> ClientSettings:
+    """Settings of the producer that changes label schemas: one at a time per label topic, the last to start wins."""
+    return {
+        **connection(kafka, instance),
+        "enable.idempotence": True,
+        "transactional.id": f"{topic}.apply",
+        # What a killed command leaves open keeps every worker from the end of the topic for this long.
+        "transaction.timeout.ms": 10_000,
+        "allow.auto.create.topics": False,
+    }

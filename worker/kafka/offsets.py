@@ -69,6 +69,11 @@ class Assignment:
         with self._lock:
             return self._epochs.get(partition)
 
+    def latest_epoch(self) -> int:
+        """The epoch of the latest assignment; 0 before the first."""
+        with self._lock:
+            return self._epoch
+
     def partitions(self) -> frozenset[TopicPartition]:
         """All partitions owned now."""
         with self._lock:

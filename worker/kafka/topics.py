@@ -61,15 +61,18 @@ class TopicDirectory:
             for topic, partitions in found.items():
                 self._facts[topic] = TopicFacts(partitions, sizes.get(topic, DEFAULT_MAX_MESSAGE_BYTES))
 
-    def create(self, topics: Mapping[str, int]) -> None:
-        """Create `topics` (name -> partitions) with the broker's default replication. Blocks.
+    def create(self, topics: Mapping[str, int], config: Mapping[str, str] | None = None) -> None:
+        """Create `topics` (name -> partitions) with the broker's default replication and `config`. Blocks.
 
         Raises:
             RetryableError: a topic could not be created.
         """
         if not topics:
             return
-        new = [NewTopic(name, num_partitions=count, replication_factor=-1) for name, count in topics.items()]
+        extra = dict(config or {})
+        new = [
+            NewTopic(name, num_partitions=count, replication_factor=-1, config=extra) for name, count in topics.items()
+        ]
         for name, future in self._admin.create_topics(new, request_timeout=self._timeout_seconds).items():
             try:
                 future.result()

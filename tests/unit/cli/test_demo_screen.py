@@ -41,7 +41,14 @@ SCENE = Scene(
 
 def seen(*outcomes: Outcome, width: int = 110, height: int = 30) -> str:
     """The last picture of a screen on which `outcomes` are the latest."""
-    console = Console(file=io.StringIO(), force_terminal=True, width=width, height=height, color_system=None)
+    console = Console(
+        file=io.StringIO(),
+        force_terminal=True,
+        width=width,
+        height=height,
+        color_system=None,
+        _environ={"TERM": "xterm"},
+    )
     with Screen(console) as screen:
         screen.show(replace(SCENE, recent=outcomes))
     written = console.file
@@ -93,7 +100,7 @@ def test_the_picture_fits_the_terminal(width: int, height: int) -> None:
 
 
 def test_before_the_first_event_only_the_step_is_shown() -> None:
-    console = Console(file=io.StringIO(), force_terminal=True, width=80, color_system=None)
+    console = Console(file=io.StringIO(), force_terminal=True, width=80, color_system=None, _environ={"TERM": "xterm"})
     with Screen(console) as screen:
         screen.say("loading the [model]")
         console.print()

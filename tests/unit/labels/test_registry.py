@@ -99,7 +99,7 @@ def test_listeners_hear_of_what_holds_now_and_of_new_refusals_only() -> None:
     labels.subscribe(changes.append)
     labels.load({"a": document(version=3), "b": document("other"), "c": {}})
     labels.load({"a": document(version=3), "b": document("other"), "c": {}})
-    assert [[("support", 3), ("other", 1)]] == [
+    assert [[("other", 1), ("support", 3)]] == [
         [(schema.name, schema.version) for schema in change.now_in_force] for change in changes
     ]
     assert [["c"]] == [[refused.origin for refused in change.refused] for change in changes]
@@ -380,7 +380,19 @@ def test_the_description_holds_no_inline_set() -> None:
                 "mode": "single",
                 "labels": ["billing", "bug"],
                 "versions": [2, 3],
+                "source": "directory",
+                "notes": [],
             }
         ],
         "refusals": [{"name": "bad", "origin": "bad", "reason": "version: expected a value; the key is missing"}],
     } == described
+
+
+def test_a_calibration_for_another_model_is_said_to_be_ignored() -> None:
+    labels = LabelRegistry(model_digest="sha256:" + "1" * 64)
+    labels.load({"a": document("own", calibration={"model": "sha256:" + "1" * 64}), "b": document("other")})
+    labels.load({"c": document("others", calibration={"model": MODEL})})
+    described = labels.describe()["schemas"]
+    assert isinstance(described, list)
+    notes = {each["name"]: each["notes"] for each in described if isinstance(each, dict)}
+    assert {"own": [], "other": [], "others": ["calibration: made for another model, and ignored"]} == notes

@@ -1,0 +1,358 @@
+"""Label schemas in a topic, changed while workers run: by the real commands, on a real broker."""
+
+import itertools
+import json
+import threading
+import urllib.request
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from confluent_kafka import Consumer
+from typer.testing import CliRunner, Result
+
+from tests.conftest import TopicsFactory
+from tests.support.broker import BrokerUnderTest
+from tests.support.wait import wait_until
+from tests.support.worker import Setup, get, running, set_up, wait_ready, worker_process
+from worker.app import Worker
+from worker.cli.main import build_app
+from worker.clock import SystemClock
+from worker.config import load_config
+from worker.kafka.clients import connection
+from worker.kafka.label_writer import Change, LabelDesk, MovedError
+from worker.kafka.offsets import Assignment
+from worker.kafka.topics import TopicDirectory
+from worker.label_sets import topic_follower
+from worker.labels.changes import NewVersion
+from worker.labels.registry import LabelRegistry
+from worker.labels.schema import canonical_json
+from worker.observability.health import Heartbeats, Readiness
+from worker.types import JsonValue, TopicPartition
+
+pytestmark = pytest.mark.kafka
+
+
+class Fleet:
+    """One configuration with a label topic, and what is done with it."""
+
+    def __init__(self, kafka: BrokerUnderTest, folder: Path, setup: Setup, label_topic: str) -> None:
+        self.kafka, self.folder, self.setup, self.label_topic = kafka, folder, setup, label_topic
+        self.topic = setup.inputs[0]
+        self.group = f"group-{self.topic}"
+
+    def file(self, version: int, **more: JsonValue) -> Path:
+        path = self.folder / f"kinds-{version}.json"
+        path.write_text(json.dumps(document(version, **more)))
+        return path
+
+    def schemas(self, *arguments: object) -> Result:
+        command = ["schemas", str(arguments[0]), "-c", str(self.setup.path), *map(str, arguments[1:])]
+        return CliRunner().invoke(build_app(), command)
+
+    def apply(self, version: int, *arguments: str, **more: JsonValue) -> dict[str, Any]:
+        result = self.schemas("apply", self.file(version, **more), "--yes", "--json", *arguments)
+        assert 0 == result.exit_code, result.exception or result.output
+        return json.loads(result.output)  # type: ignore[no-any-return]
+
+    def write(self, version: int, **more: JsonValue) -> None:
+        """Past every check of the tool."""
+        self.kafka.produce(
+            self.label_topic,
+            [
+                {"key": f"kinds@{version}", "value": canonical_json(document(version, **more))},
+                {"key": "kinds", "value": json.dumps({"version": version})},
+            ],
+        )
+
+    def predictions(self) -> list[tuple[int, int, set[str]]]:
+        """Partition, version and labels of each prediction, in order."""
+        found = []
+        for message in self.kafka.read_committed(f"{self.topic}.predictions"):
+            value = json.loads(message.value() or b"")
+            labels = {score["label"] for score in value["scores"]}
+            found.append((message.partition() or 0, value["schema"]["version"], labels))
+        return found
+
+    def in_force(self, worker: Worker) -> int | None:
+        found = worker.labels.current("kinds")
+        return None if found is None else found.version
+
+
+def document(version: int, **more: JsonValue) -> dict[str, JsonValue]:
+    return {"name": "kinds", "version": version, "labels": [{"name": "billing"}, {"name": f"v{version}"}], **more}
+
+
+@pytest.fixture(autouse=True)
+def _log_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The commands run in this process: they must not send its log to a stream that ends with them."""
+    monkeypatch.setattr("worker.observability.logging.configure_logging", lambda *_: None)
+
+
+@pytest.fixture
+def fleet(kafka: BrokerUnderTest, topics: TopicsFactory, tmp_path: Path) -> Fleet:
+    inputs = topics("labelled")
+    label_topic = f"labels-{inputs[0]}"
+    changes = {"schemas": {"topic": label_topic, "create": True}, "http": {"port": 0}}
+    setup = set_up(tmp_path, kafka, inputs, changes)
+    kafka.create_topics(dict.fromkeys(setup.outputs, 4))
+    return Fleet(kafka, tmp_path, setup, label_topic)
+
+
+@contextmanager
+def load(fleet: Fleet) -> Iterator[list[int]]:
+    """Records written without end over 4 partitions; how many so far."""
+    stop, written = threading.Event(), [0]
+
+    def produce() -> None:
+        for start in itertools.count(0, 40):
+            batch = [{"value": json.dumps({"text": f"t {start + i}"}), "partition": i % 4} for i in range(40)]
+            fleet.kafka.produce(fleet.topic, batch)
+            written[0] += 40
+            if stop.wait(0.02):
+                return
+
+    thread = threading.Thread(target=produce)
+    thread.start()
+    try:
+        yield written
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_versions_applied_under_load_never_go_back_in_a_partition_and_are_never_half_applied(fleet: Fleet) -> None:
+    fleet.apply(1)
+    with load(fleet) as written, worker_process(fleet.setup):
+        wait_until(lambda: len(fleet.predictions()) > 0, 60)
+        assert 1 == len(fleet.apply(2)["accepted"])
+        with worker_process(fleet.setup):
+            desk = LabelDesk(*_parts(fleet), SystemClock())
+            wait_until(lambda: len(desk.live_workers()) == 2, 60)
+            for version in range(3, 9):
+                if version == 6:
+                    bad = fleet.schemas("apply", fleet.file(6, labels=[]), "--yes")
+                    assert "labels: expected at least 1" in str(bad.exception)
+                    fleet.write(6, labels=[])
+                    continue
+                assert 2 == len(fleet.apply(version)["accepted"])
+            wait_until(lambda: 8 in {version for _, version, _ in fleet.predictions()}, 60)
+        # Both are killed: whoever reads on knows what they knew.
+        assert fleet.apply(9, "--no-wait")["written"]
+        total = written
+    with running(fleet.setup):
+        wait_until(lambda: len(fleet.predictions()) >= total[0], 120)
+    found = fleet.predictions()
+    assert total[0] == len(found)
+    assert {(version, frozenset({"billing", f"v{version}"})) for _, version, _ in found} == {
+        (version, frozenset(labels)) for _, version, labels in found
+    }
+    lanes = defaultdict(list)
+    for partition, version, _ in found:
+        lanes[partition].append(version)
+    for lane in lanes.values():
+        assert sorted(lane) == lane
+    assert {1, 8} <= {version for _, version, _ in found} <= set(range(1, 10)) - {6}
+
+
+def test_a_bad_version_never_takes_hold_and_a_worker_started_later_decides_alike(fleet: Fleet) -> None:
+    fleet.apply(1)
+    with running(fleet.setup) as early:
+        fleet.apply(3)
+        fleet.write(5, labels=[])
+        wait_until(lambda: early.labels.verdict("kinds").pointed == 5, 60)
+        assert 3 == fleet.in_force(early)
+        with urllib.request.urlopen(f"http://127.0.0.1:{early.http.port}/metrics") as answer:
+            assert 'worker_label_schema_refusals_total{name="kinds"} 1.0' in answer.read().decode()
+        with running(fleet.setup) as late:
+            assert late.follower is not None
+            assert late.follower.wait_until_read(lambda: late.lifecycle.is_stopping)
+            assert early.labels.verdict("kinds").refusals == late.labels.verdict("kinds").refusals
+            assert 3 == fleet.in_force(late)
+            wait_until(lambda: len(json.loads(fleet.schemas("list", "--json").output)["schemas"][0]["workers"]) == 2)
+            listed = json.loads(fleet.schemas("list", "--json").output)
+        (schema,) = listed["schemas"]
+        assert (3, 5, "topic") == (schema["version"], schema["pointer"], schema["source"])
+        assert [("refused", 5, 3)] * 2 == [(w["state"], w["version"], w["in_force"]) for w in schema["workers"]]
+        assert ["labels: expected at least 1, not 0"] == [refusal["reason"] for refusal in listed["refusals"]]
+
+
+def test_a_former_version_comes_back_as_a_new_one(fleet: Fleet) -> None:
+    fleet.apply(1, description="first")
+    fleet.apply(2)
+    with running(fleet.setup) as worker:
+        _wait_live(fleet, 1)
+        result = fleet.schemas("rollback", "kinds", "--yes", "--json")
+        assert 0 == result.exit_code, result.exception
+        assert (3, 1) == (json.loads(result.output)["version"], len(json.loads(result.output)["accepted"]))
+        held = worker.labels.current("kinds")
+        assert held is not None
+        assert (3, "first") == (held.version, held.description)
+    versions = json.loads(fleet.schemas("history", "kinds", "--json").output)["versions"]
+    assert [(1, False, None), (2, False, None), (3, True, "1")] == [
+        (each["version"], each["is_in_force"], each["rollback_of"]) for each in versions
+    ]
+    shown = fleet.schemas("diff", "kinds@2", "kinds@3").output
+    assert "+ label v1\n" in shown
+    assert "- label v2\n" in shown
+
+
+def test_apply_names_the_worker_that_is_silent_and_the_one_that_refuses(fleet: Fleet) -> None:
+    fleet.apply(1)
+    silent = Consumer(
+        {
+            "bootstrap.servers": fleet.kafka.bootstrap_servers,
+            "group.id": fleet.group,
+            "client.id": "silent-one",
+            "partition.assignment.strategy": "cooperative-sticky",
+        }
+    )
+    silent.subscribe([fleet.topic])
+    try:
+        with running(fleet.setup):
+
+            def both_are_in() -> bool:
+                silent.poll(0.1)
+                return len(LabelDesk(*_parts(fleet), SystemClock()).live_workers()) == 2
+
+            wait_until(both_are_in, 60)
+            file = fleet.file(2, requires_model="sha256:" + "0" * 64)
+            result = fleet.schemas("apply", file, "--yes", "--timeout", "3")
+            assert 1 == result.exit_code
+            assert "silent    silent-one\n" in result.output
+            assert f"refused   {fleet.group}." in result.output
+            assert "requires_model: expected the model of this worker" in result.output
+    finally:
+        silent.close()
+
+
+def test_a_schema_that_a_binding_uses_cannot_be_deleted_and_another_one_can(fleet: Fleet) -> None:
+    fleet.apply(1)
+    refused = fleet.schemas("delete", "kinds", "--yes")
+    assert f"kinds: the binding of {fleet.topic} uses it" in str(refused.exception)
+    other = fleet.folder / "other.json"
+    other.write_text(json.dumps({**document(4), "name": "other"}))
+    assert 0 == fleet.schemas("apply", other, "--yes").exit_code
+    assert 0 == fleet.schemas("delete", "other", "--yes").exit_code
+    assert ["kinds"] == [
+        each["name"]
+        for each in json.loads(fleet.schemas("list", "--json").output)["schemas"]
+        if each["version"] is not None
+    ]
+    again = fleet.schemas("apply", other, "--yes")
+    assert "version: expected at least 5" in str(again.exception)
+
+
+def test_a_version_that_does_not_rise_is_refused_and_the_same_one_again_is_no_change(fleet: Fleet) -> None:
+    fleet.apply(2)
+    for version, more in ((1, {}), (2, {"top_k": 1})):
+        result = fleet.schemas("apply", fleet.file(version, **more), "--yes")
+        assert "version: expected at least 3" in str(result.exception)
+    assert not fleet.apply(2)["written"]
+
+
+def test_a_change_decided_by_a_pointer_that_has_moved_is_not_written(fleet: Fleet) -> None:
+    fleet.apply(1)
+    with LabelDesk(*_parts(fleet), SystemClock()) as desk:
+        seen = desk.read().of("kinds").pointer
+        fleet.apply(2)
+        stale = Change("kinds", NewVersion(3, canonical_json(document(3))), seen)
+        with pytest.raises(MovedError):
+            desk.write(stale)
+        assert {1, 2} == set(desk.read().of("kinds").documents)
+
+
+def test_without_a_label_topic_nothing_can_be_applied(kafka: BrokerUnderTest, tmp_path: Path) -> None:
+    setup = set_up(tmp_path, kafka, ["any"])
+    for command in (["apply", str(setup.path)], ["rollback", "kinds"], ["delete", "kinds"], ["history", "kinds"]):
+        result = CliRunner().invoke(build_app(), ["schemas", *command, "-c", str(setup.path)])
+        assert "schemas.topic: expected a topic" in str(result.exception)
+
+
+def test_a_worker_waits_for_its_label_topic_and_says_so(
+    kafka: BrokerUnderTest, topics: TopicsFactory, tmp_path: Path
+) -> None:
+    inputs = topics("waits")
+    label_topic = f"labels-{inputs[0]}"
+    setup = set_up(tmp_path, kafka, inputs, {"schemas": {"topic": label_topic}})
+    kafka.create_topics(dict.fromkeys(setup.outputs, 4))
+    fleet = Fleet(kafka, tmp_path, setup, label_topic)
+    kafka.produce(inputs[0], [b'{"text": "hello"}'])
+    with running(setup):
+        wait_until(lambda: f"topic {label_topic} is not there" in get(setup, "/readyz")[1].decode(), 60)
+        assert () == LabelDesk(*_parts(fleet), SystemClock()).live_workers()
+        kafka.create_topics({label_topic: 1, f"{label_topic}.status": 1}, {"cleanup.policy": "compact"})
+        fleet.apply(1)
+        wait_until(lambda: len(fleet.predictions()) == 1, 60)
+        wait_ready(setup)
+        # Unbound: its records wait, those that follow too, until there are labels again.
+        kafka.produce(label_topic, [{"key": "kinds", "value": None}])
+        wait_until(lambda: "its label schema kinds is not there" in get(setup, "/readyz")[1].decode(), 60)
+        kafka.produce(inputs[0], [b'{"text": "later"}'])
+        fleet.apply(2)
+        wait_until(lambda: len(fleet.predictions()) == 2, 60)
+    assert [1, 2] == sorted(version for _, version, _ in fleet.predictions())
+
+
+def test_a_partition_waits_until_the_topic_is_read_to_the_end_seen_after_its_assignment(
+    fleet: Fleet, topics: TopicsFactory
+) -> None:
+    """Whatever version the former owner used, the next one knows: without it versions go back at a rebalance."""
+    partition = TopicPartition(fleet.topic, 0)
+    config = load_config(fleet.setup.path)
+    assignment, labels, clock = Assignment(), LabelRegistry(), SystemClock()
+    directory = TopicDirectory(connection(config.kafka, "gate"))
+    readiness, stop = Readiness(), threading.Event()
+    surroundings = (directory, readiness, Heartbeats(clock), clock)
+    follower = topic_follower(config, "gate", labels, assignment, surroundings)
+    assert follower is not None
+    thread = threading.Thread(target=follower.run, args=(stop,))
+    thread.start()
+    try:
+        assert follower.wait_until_read(lambda: False)
+        for version in range(10):
+            fleet.write(version)
+            assignment.assign([partition])
+            assert follower.is_behind(partition)
+            wait_until(lambda: not follower.is_behind(partition))
+            held = labels.current("kinds")
+            assert held is not None
+            assert version == held.version
+        assert () == readiness.reasons()
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_a_dry_run_takes_the_last_records_of_the_topic(fleet: Fleet) -> None:
+    fleet.apply(1)
+    values = [{"value": json.dumps({"id": str(n), "text": f"text {n}"}), "partition": n % 4} for n in range(40)]
+    fleet.kafka.produce(fleet.topic, values)
+    result = fleet.schemas("dry-run", fleet.file(2, labels=[{"name": "only"}]), "--last", "8", "--json")
+    found = json.loads(result.output)
+    assert (8, 8) == (found["messages"], found["flips"])
+    assert set(range(32, 40)) == {int(example["id"]) for example in found["examples"]}
+    assert {} == fleet.kafka.committed_offsets(fleet.group, fleet.topic)
+
+
+def test_check_reports_what_stands_in_the_label_topic(fleet: Fleet) -> None:
+    fleet.apply(1)
+    fleet.write(2, labels=[])
+    result = CliRunner().invoke(build_app(), ["check", "-c", str(fleet.setup.path)])
+    assert 0 == result.exit_code, result.output
+    assert f"ok      {fleet.label_topic}: label schemas: kinds\n" in result.output
+    assert "ok      label schema kinds@1: 2 labels, 2 pairs per message\n" in result.output
+    assert "warning label topic: topic: kinds@2: labels: expected at least 1, not 0; what held before" in result.output
+
+
+def _parts(fleet: Fleet) -> tuple[Any, Any]:
+    config = load_config(fleet.setup.path)
+    return config.kafka, config.schemas
+
+
+def _wait_live(fleet: Fleet, count: int) -> None:
+    desk = LabelDesk(*_parts(fleet), SystemClock())
+    wait_until(lambda: len(desk.live_workers()) == count, 60)

@@ -1,0 +1,96 @@
+"""`worker schemas` without a broker: documents and folders."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from worker.cli.main import build_app
+from worker.errors import ConfigError, SchemaError
+
+DOCUMENT = {"name": "kinds", "version": 1, "labels": [{"name": "billing"}, {"name": "bug"}]}
+
+
+@pytest.fixture(autouse=True)
+def _log_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The commands run in this process: they must not send its log to a stream that ends with them."""
+    monkeypatch.setattr("worker.observability.logging.configure_logging", lambda *_: None)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    (tmp_path / "schemas").mkdir()
+    (tmp_path / "schemas" / "kinds.json").write_text(json.dumps(DOCUMENT))
+    path = tmp_path / "worker.yaml"
+    document = {
+        "kafka": {"bootstrap_servers": "localhost:1", "group_id": "g"},
+        "engine": "fake",
+        "schemas": {"directory": "schemas"},
+        "topics": [{"input": "in", "label_schema": "kinds"}],
+    }
+    path.write_text(json.dumps(document))
+    return path
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(build_app(), ["schemas", *map(str, arguments)])
+
+
+def proposed(config: Path, **more: object) -> Path:
+    path = config.parent / "proposed.json"
+    path.write_text(json.dumps({**DOCUMENT, "version": 2, **more}))
+    return path
+
+
+def test_validate_needs_no_configuration_and_exits_1_where_a_document_is_refused(config: Path) -> None:
+    good, bad = config.parent / "schemas" / "kinds.json", config.parent / "bad.yaml"
+    bad.write_text("name: bad\nversion: 1\nlabels: []\n")
+    assert 0 == run("validate", good).exit_code
+    result = run("validate", good, bad, config.parent / "none.yaml", "--json")
+    assert 1 == result.exit_code
+    files = json.loads(result.output)["files"]
+    assert [True, False, False] == [each["valid"] for each in files]
+    assert "labels: expected at least 1, not 0" == files[1]["reason"]
+
+
+def test_list_show_and_diff_read_the_folder(config: Path) -> None:
+    assert "kinds  version 1  directory\n" == run("list", "-c", config).output
+    assert DOCUMENT == json.loads(run("show", "kinds@1", "-c", config, "--json").output)
+    assert "name: kinds\nversion: 1\n" in run("show", "kinds", "-c", config).output
+    file = proposed(config, labels=[{"name": "billing", "threshold": 0.6}])
+    told = run("diff", "kinds", file, "-c", config).output
+    assert "  - label bug\n  ~ threshold of label billing: none -> 0.6\n" == told
+    assert isinstance(run("show", "others", "-c", config).exception, ConfigError)
+
+
+@pytest.mark.parametrize("command", ["apply", "rollback", "delete", "history"])
+def test_changing_without_a_label_topic_is_an_error_that_names_the_key(config: Path, command: str) -> None:
+    error = run(command, "kinds", "-c", config).exception
+    assert isinstance(error, ConfigError)
+    assert f"{config}: schemas.topic: expected a topic; `worker schemas {command}` works on one" == str(error)
+
+
+def test_dry_run_tells_what_would_flip_and_shows_texts_only_when_asked(config: Path) -> None:
+    sample = config.parent / "sample.jsonl"
+    sample.write_text("".join(json.dumps({"id": f"id-{n}", "text": f"secret {n}"}) + "\n" for n in range(20)))
+    file = proposed(config, labels=[{"name": "praise"}])
+    result = run("dry-run", file, "-c", config, "--file", sample, "--json")
+    found = json.loads(result.output)
+    assert (20, 20) == (found["messages"], found["flips"])
+    assert ({"praise"}, 20) == ({move["after"] for move in found["moves"]}, sum(m["messages"] for m in found["moves"]))
+    assert (2.0, 1.0) == (found["before"]["pairs_per_message"], found["after"]["pairs_per_message"])
+    assert "id-0" == found["examples"][0]["id"]
+    assert "secret" not in result.output
+    assert "secret" not in run("dry-run", file, "-c", config, "--file", sample).output
+    assert "secret 0" in run("dry-run", file, "-c", config, "--file", sample, "--show-text").output
+
+
+def test_lint_gives_advice_and_refuses_what_cannot_be_used(config: Path) -> None:
+    result = run("lint", proposed(config), "-c", config, "--json")
+    assert 0 == result.exit_code, result.exception
+    assert isinstance(json.loads(result.output)["advice"], list)
+    unusable = proposed(config, requires_model="sha256:" + "0" * 64)
+    sample = config.parent / "sample.jsonl"
+    sample.write_text(json.dumps({"text": "a"}) + "\n")
+    assert isinstance(run("lint", unusable, "-c", config, "--file", sample).exception, SchemaError)

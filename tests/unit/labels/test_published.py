@@ -1,0 +1,241 @@
+"""What holds of the schemas in the label topic: the pointer decides, and every reader decides alike."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from worker.errors import RetryableError, SchemaError
+from worker.labels.published import Pointer, PublishedSchemas, pointer_bytes, read_pointer
+from worker.labels.registry import LabelRegistry, RegistryChange
+from worker.labels.schema import DefaultLimits, LabelSchema, canonical_json, digest_of, parse_schema
+from worker.types import JsonValue, Request
+
+LIMITS = DefaultLimits()
+BAD_VERSIONS = frozenset({2, 5})
+Entry = tuple[bytes, bytes | None]
+
+
+def document(version: int, name: str = "kinds", **more: JsonValue) -> dict[str, Any]:
+    return {"name": name, "version": version, "labels": [{"name": "billing"}, {"name": f"v{version}"}], **more}
+
+
+def written(version: int, name: str = "kinds", **more: JsonValue) -> Entry:
+    return f"{name}@{version}".encode(), canonical_json(document(version, name, **more))
+
+
+def pointing(version: int, name: str = "kinds", digest: str | None = None) -> Entry:
+    return name.encode(), pointer_bytes(Pointer(version, digest))
+
+
+def registry_after(*entries: Entry, step: int = 1000, registry: LabelRegistry | None = None) -> LabelRegistry:
+    """A registry that was told after every `step` entries."""
+    labels, state = registry or LabelRegistry(), PublishedSchemas()
+    for start in range(0, len(entries), step):
+        touched = {name for entry in entries[start : start + step] if (name := state.note(*entry)) is not None}
+        labels.publish({name: state.of(name) for name in touched})
+    return labels
+
+
+def version_in_force(labels: LabelRegistry, name: str = "kinds") -> int | None:
+    schema = labels.current(name)
+    return None if schema is None else schema.version
+
+
+def test_the_pointer_decides_and_not_the_height_of_the_version() -> None:
+    labels = registry_after(written(1), written(2), written(3), pointing(2))
+    assert 2 == version_in_force(labels)
+    assert (1, 2, 3) == labels.versions("kinds")
+    assert "topic" == labels.source("kinds")
+
+
+def test_a_pointer_may_go_back() -> None:
+    assert 1 == version_in_force(registry_after(written(1), written(2), pointing(2), pointing(1), step=1))
+
+
+def test_documents_without_a_pointer_hold_for_nobody_and_can_be_pinned() -> None:
+    labels = registry_after(written(4))
+    assert version_in_force(labels) is None
+    assert labels.find("kinds@4") is not None
+
+
+def test_a_refused_version_leaves_the_highest_valid_one_below_it_in_force_and_is_reported() -> None:
+    labels = registry_after(written(1), written(2), written(4), written(3, labels=[]), pointing(3))
+    assert 2 == version_in_force(labels)
+    assert [("topic: kinds@3", "labels: expected at least 1, not 0", "kinds")] == [
+        (refusal.origin, refusal.reason, refusal.name) for refusal in labels.refusals()
+    ]
+    verdict = labels.verdict("kinds")
+    assert (3, "labels: expected at least 1, not 0") == (verdict.pointed, verdict.reason)
+
+
+@pytest.mark.parametrize(
+    ("entry", "reason"),
+    [
+        ((b"kinds@3", b"{"), "expected JSON; not understood (line 1, column 2)"),
+        ((b"kinds@3", b"\xff"), "expected UTF-8; byte 0 is not"),
+        ((b"kinds@3", canonical_json(document(4))), "name, version: expected those of the key that it stands under"),
+        ((b"other@1", b"{}"), "version: expected one that has a document"),
+        (written(3, requires_model="sha256:" + "0" * 64), "requires_model: expected the model of this worker, which"),
+        (written(3, description="unfit"), "unfit"),
+    ],
+)
+def test_whatever_is_wrong_with_the_version_pointed_to_the_last_good_one_stays(entry: Entry, reason: str) -> None:
+    def prepare(schema: LabelSchema) -> None:
+        if schema.description == "unfit":
+            raise SchemaError("unfit")
+
+    labels = LabelRegistry(model_digest="sha256:" + "1" * 64, prepare=prepare)
+    registry_after(written(1), pointing(1), entry, pointing(3), step=1, registry=labels)
+    assert 1 == version_in_force(labels)
+    assert str(labels.verdict("kinds").reason).startswith(reason)
+
+
+def test_a_refusal_is_history_once_something_newer_holds() -> None:
+    labels = registry_after(written(1), written(2, labels=[]), written(3), pointing(3))
+    assert () == labels.refusals()
+
+
+def test_an_unreadable_pointer_is_refused_and_the_highest_valid_version_holds() -> None:
+    for value in (b"", b"7", b"{}", b"\xff", b'{"version": true}', b'{"version": -1}', b'{"version": 1, "digest": 5}'):
+        assert read_pointer(value) is None
+        labels = registry_after(written(1), written(2), (b"kinds", value))
+        assert 2 == version_in_force(labels)
+        assert ["topic: kinds"] == [refusal.origin for refusal in labels.refusals()]
+
+
+def test_a_document_that_is_written_anew_under_its_version_never_takes_hold() -> None:
+    early = registry_after(written(1), written(2), pointing(2), written(2, top_k=1), step=1)
+    assert 1 == version_in_force(early)
+    digest = digest_of(canonical_json(document(2)))
+    for step in (1, 1000):
+        sealed = registry_after(written(1), written(2), pointing(2, digest=digest), written(2, top_k=1), step=step)
+        assert 1 == version_in_force(sealed)
+        assert sealed.find("kinds@2") is None
+
+
+def test_a_tombstone_unbinds_and_its_documents_can_still_be_pinned() -> None:
+    labels = registry_after(written(1), pointing(1), (b"kinds", None), step=1)
+    assert version_in_force(labels) is None
+    assert labels.find("kinds@1") is not None
+
+
+def test_records_read_before_their_schema_went_are_still_scored_under_it() -> None:
+    labels = registry_after(written(1), pointing(1), (b"kinds", None), (b"kinds@1", None), step=1)
+    assert labels.find("kinds") is None
+    assert 1 == labels.resolve(Request("i", "t"), "kinds", LIMITS).version
+    assert 1 == labels.resolve(Request("i", "t"), "kinds@1", LIMITS).version
+    with pytest.raises(RetryableError):
+        labels.resolve(Request("i", "t"), "others", LIMITS)
+
+
+def test_the_topic_wins_for_a_name_and_files_hold_where_it_binds_none() -> None:
+    files = LabelRegistry()
+    files.load({"a.yaml": document(9), "b.yaml": document(1, "others")})
+    labels = registry_after(written(1), pointing(1), registry=files)
+    assert (1, "topic") == (version_in_force(labels), labels.source("kinds"))
+    assert (1, "directory") == (version_in_force(labels, "others"), labels.source("others"))
+    assert (1, 9) == labels.versions("kinds")
+    state = PublishedSchemas()
+    state.note(*written(1))
+    labels.publish({"kinds": state.of("kinds")})
+    assert (9, "directory") == (version_in_force(labels), labels.source("kinds"))
+
+
+def test_a_first_version_in_the_topic_that_is_refused_leaves_the_file_in_force() -> None:
+    files = LabelRegistry()
+    files.load({"a.yaml": document(3)})
+    labels = registry_after(written(4, labels=[]), pointing(4), registry=files)
+    assert (3, "directory") == (version_in_force(labels), labels.source("kinds"))
+    assert ["topic: kinds@4"] == [refusal.origin for refusal in labels.refusals()]
+
+
+def test_listeners_hear_what_holds_what_is_refused_and_what_went() -> None:
+    labels, changes = LabelRegistry(), list[RegistryChange]()
+    labels.subscribe(changes.append)
+    bad = written(2, labels=[])
+    registry_after(written(1), pointing(1), bad, pointing(2), (b"kinds", None), step=1, registry=labels)
+    assert [([1], 0, ()), ([], 1, ()), ([], 0, ("kinds",))] == [
+        ([schema.version for schema in each.now_in_force], len(each.refused), each.gone) for each in changes
+    ]
+
+
+def test_keys_that_name_no_schema_are_passed_over() -> None:
+    state = PublishedSchemas()
+    for key in (None, b"", b"\xff", b"inline", b"kinds@", b"kinds@x", b"kinds@01", b"a b", b"@1"):
+        assert state.note(key, b"{}") is None
+    assert () == state.names()
+
+
+def _entry(name: str, version: int, kind: str) -> Entry:
+    more: dict[str, JsonValue] = {"labels": []} if version in BAD_VERSIONS else {}
+    entries: dict[str, Entry] = {
+        "document": written(version, name, **more),
+        "gone": (f"{name}@{version}".encode(), None),
+        "pointer": pointing(version, name),
+        "tombstone": (name.encode(), None),
+        "malformed": (name.encode(), b"?"),
+    }
+    return entries[kind]
+
+
+ENTRIES = st.lists(
+    st.builds(
+        _entry,
+        st.sampled_from(["a", "b"]),
+        st.integers(0, 6),
+        st.sampled_from(["document", "document", "pointer", "pointer", "gone", "tombstone", "malformed"]),
+    ),
+    max_size=25,
+)
+
+
+def compacted(entries: list[Entry]) -> list[Entry]:
+    last = {key: index for index, (key, _) in enumerate(entries)}
+    return [entry for index, entry in enumerate(entries) if last[entry[0]] == index and entry[1] is not None]
+
+
+@settings(deadline=None)
+@given(ENTRIES, st.integers(1, 7))
+def test_whoever_has_read_the_topic_decides_alike_however_it_was_read(entries: list[Entry], step: int) -> None:
+    """Record by record or at once, before compaction or after it."""
+    readers = [
+        registry_after(*entries, step=step),
+        registry_after(*entries),
+        registry_after(*compacted(entries), step=step),
+    ]
+    for name in ("a", "b"):
+        first, *others = [
+            (
+                version_in_force(labels, name),
+                labels.versions(name),
+                labels.verdict(name).pointed,
+                labels.verdict(name).reason,
+                labels.verdict(name).refusals,
+            )
+            for labels in readers
+        ]
+        assert [first, first] == others
+
+
+@settings(deadline=None)
+@given(ENTRIES)
+def test_what_holds_is_the_version_pointed_to_or_the_highest_valid_one_below_it(entries: list[Entry]) -> None:
+    labels = registry_after(*entries, step=1)
+    last = dict(entries)
+    for name in ("a", "b"):
+        pointer = last.get(name.encode())
+        valid = [n for n in range(7) if last.get(f"{name}@{n}".encode()) is not None and n not in BAD_VERSIONS]
+        if pointer is None:
+            expected = None
+        else:
+            read = read_pointer(pointer)
+            expected = max((n for n in valid if read is None or n <= read.version), default=None)
+        assert expected == version_in_force(labels, name)
+
+
+def test_the_digest_in_a_pointer_is_that_of_the_document_as_given() -> None:
+    schema = parse_schema(document(7), "f")
+    sealed = registry_after(written(7), pointing(7, digest=schema.digest))
+    assert 7 == version_in_force(sealed)

@@ -1,0 +1,151 @@
+"""What a model thinks of a label schema: labels that it cannot keep apart, and templates that tell it nothing."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from statistics import mean
+
+from worker.classifier import Answer
+from worker.labels.schema import Label, LabelSchema, fill_template, parse_schema
+from worker.trials import Decode, Try
+from worker.types import JsonValue, Prediction, Record, Request
+
+ENTAILS = 0.9
+"""From this probability on one hypothesis is taken to follow from another."""
+NEAR = 0.6
+"""From this probability on, both ways, two hypotheses are near each other: on the bundled model `a refund of money` and
+`a return` have 0.66, labels of different things below 0.3 (2026-11-21)."""
+ALIKE = 0.05
+"""Where the best and the worst label differ by less on average, a template tells the model nothing."""
+FEWEST_TEXTS = 20
+"""With a smaller sample nothing is said of labels that no text gets."""
+MOST_HYPOTHESES = 64
+"""More are not compared pair by pair: that takes the square of their number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """One thing that a person may want to change."""
+
+    code: str
+    """`same`, `near`, `entails`, `unused`, `flat` or `too_many`."""
+    labels: tuple[str, ...]
+    message: str
+    suggestion: str
+    score: float | None = None
+
+
+def lint(attempt: Try, schema: LabelSchema, sample: Sequence[Record], decode: Decode) -> Iterator[Advice]:
+    """Advice on `schema`, of which the texts of `sample` are typical; it may be empty. Blocks on the engine.
+
+    Raises:
+        SchemaError: the model cannot use the schema.
+        EngineError: the engine cannot score.
+    """
+
+    def text_of(record: Record) -> Request:
+        request = decode(record)
+        return Request(request.id, request.text)  # not what a message sets for itself
+
+    yield from _entailments(attempt, schema)
+    if sample:
+        yield from _unused(schema, attempt(schema, sample, text_of))
+        yield from _flat_templates(attempt, schema, sample, text_of)
+    else:
+        words = _texts([_words(label) for label in _flat(schema.labels)])
+        yield from _flat_templates(attempt, schema, words, _plain)
+
+
+def _entailments(attempt: Try, schema: LabelSchema) -> Iterator[Advice]:
+    labels = _flat(schema.labels)
+    if len(labels) > MOST_HYPOTHESES:
+        message = f"{len(labels)} labels: hypotheses are compared pair by pair up to {MOST_HYPOTHESES} only"
+        yield Advice("too_many", (), message, "lint groups of labels by themselves")
+        return
+    hypotheses = [_hypothesis(label, schema) for label in labels]
+    probe = _schema([{"name": str(i), "hypothesis": text} for i, text in enumerate(hypotheses)], multi_label=True)
+    follows = [_scores(answer) for answer in attempt(probe, _texts(hypotheses), _plain)]
+    for i, j in combinations(range(len(labels)), 2):
+        names = (labels[i].name, labels[j].name)
+        there, back = follows[i].get(str(j), 0.0), follows[j].get(str(i), 0.0)
+        if min(there, back) >= ENTAILS:
+            message = f"{names[0]} and {names[1]} say the same to the model"
+            yield Advice("same", names, message, "join them, or describe what sets them apart", min(there, back))
+        elif min(there, back) >= NEAR:
+            message = f"{names[0]} and {names[1]} are near each other"
+            yield Advice("near", names, message, "describe what sets them apart", min(there, back))
+        elif max(there, back) >= ENTAILS:
+            first, second = names if there >= back else names[::-1]
+            yield Advice(
+                "entails",
+                (first, second),
+                f"whatever is {first} is {second} too, to the model: they compete for the same texts",
+                f"make {second} narrower, or put {first} below it",
+                max(there, back),
+            )
+
+
+def _unused(schema: LabelSchema, answers: Sequence[Answer]) -> Iterator[Advice]:
+    predictions = [answer.outcome for answer in answers if isinstance(answer.outcome, Prediction)]
+    if len(predictions) < FEWEST_TEXTS:
+        return
+    selected = {label for prediction in predictions for label in prediction.selected}
+    for label in _flat(schema.labels):
+        if label.name not in selected:
+            message = f"none of {len(predictions)} texts gets {label.name}"
+            yield Advice("unused", (label.name,), message, "describe it in the words of the texts, or leave it out")
+
+
+def _flat_templates(attempt: Try, schema: LabelSchema, texts: Sequence[Record], decode: Decode) -> Iterator[Advice]:
+    """Each template by itself: does it make a difference which label fills it?"""
+    words = [{"name": label.name, "description": _words(label)} for label in _flat(schema.labels)]
+    if len(words) == 1:
+        return
+    for number, template in enumerate(schema.hypothesis_templates, start=1):
+        probe = _schema(list(words), hypothesis_templates=[template])
+        spreads = [_spread(scores) for answer in attempt(probe, texts, decode) if (scores := _scores(answer))]
+        if spreads and mean(spreads) < ALIKE:
+            message = f"under template {number} every label scores alike"
+            suggestion = "say in it what the text is, as in `This customer message is about {}.`"
+            yield Advice("flat", (), message, suggestion, mean(spreads))
+
+
+def _schema(labels: Sequence[dict[str, str]], **more: JsonValue) -> LabelSchema:
+    named: list[JsonValue] = [dict(label) for label in labels]
+    return parse_schema({"name": "lint", "version": 0, "labels": named, **more}, "lint")
+
+
+def _flat(labels: Sequence[Label]) -> list[Label]:
+    """Every label of the tree."""
+    flat: list[Label] = []
+    for label in labels:
+        flat += [label, *_flat(getattr(label, "children", None) or ())]
+    return flat
+
+
+def _words(label: Label) -> str:
+    return label.description or label.name
+
+
+def _hypothesis(label: Label, schema: LabelSchema) -> str:
+    return label.hypothesis or fill_template(schema.hypothesis_templates[0], _words(label))
+
+
+def _scores(answer: Answer) -> dict[str, float]:
+    outcome = answer.outcome
+    return {each.label: each.score for each in outcome.scores} if isinstance(outcome, Prediction) else {}
+
+
+def _spread(scores: dict[str, float]) -> float:
+    return max(scores.values()) - min(scores.values())
+
+
+def _texts(texts: Sequence[str]) -> list[Record]:
+    return [
+        Record("lint", 0, number, 0, None, json.dumps({"text": text}).encode()) for number, text in enumerate(texts)
+    ]
+
+
+def _plain(record: Record) -> Request:
+    return Request(str(record.offset), json.loads(record.value or b"{}")["text"])

@@ -1,0 +1,144 @@
+"""Label schemas tried on a sample, without publishing anything: what a change would flip, and what a schema gets wrong.
+
+`compare` scores the same texts under two versions; `worker.lint` asks the model about the labels themselves.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from worker.classifier import Answer, Classifier, ClassifierParts
+from worker.engines.load import EngineChoice, load_engine
+from worker.errors import SchemaError
+from worker.label_sets import fitting
+from worker.labels.registry import LabelRegistry
+from worker.labels.schema import LabelSchema
+from worker.pipeline.tokenization import PairTokenizer
+from worker.settings import Limits
+from worker.types import Prediction, Record, Refusal, Request
+
+Decode = Callable[[Record], Request]
+Try = Callable[[LabelSchema, Sequence[Record], Decode], list[Answer]]
+"""What each record gets under a schema, in order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flip:
+    """One message that would be decided otherwise."""
+
+    id: str
+    before: str
+    after: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """What one version does with the sample."""
+
+    reference: str
+    predicted: int
+    refused: Mapping[str, int]
+    """By error code."""
+    abstained: int
+    pairs_per_message: float
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What would change."""
+
+    messages: int
+    before: Side | None
+    """None where no version holds yet."""
+    after: Side
+    flips: tuple[Flip, ...]
+
+    @property
+    def moves(self) -> tuple[tuple[str, str, int], ...]:
+        """From what to what how often, the most frequent first."""
+        counted = Counter((flip.before, flip.after) for flip in self.flips)
+        return tuple((before, after, times) for (before, after), times in counted.most_common())
+
+
+@contextmanager
+def open_trials(choice: EngineChoice, limits: Limits) -> Iterator[Try]:
+    """A model loaded and warm, under which any schema can be tried. Trying one that it cannot use raises SchemaError.
+
+    Raises:
+        WorkerError: the model cannot be used; the message says why.
+    """
+    model = load_engine(choice)
+    try:
+        model.engine.warm_up()
+        tokenizer = PairTokenizer(model.tokenizer_file, model.engine.info.max_pair_tokens)
+        digest = model.engine.info.stamp.digest
+
+        def attempt(schema: LabelSchema, records: Sequence[Record], decode: Decode) -> list[Answer]:
+            labels = LabelRegistry(limits, digest, fitting(tokenizer, limits.pairs))
+            for refusal in labels.offer(schema, schema.reference).refused:
+                raise SchemaError(str(refusal))
+            parts = ClassifierParts(
+                decode=decode,
+                resolve=lambda request: labels.resolve(request, schema.reference, limits),
+                tokenizer=tokenizer,
+                engine=model.engine,
+                max_pairs=limits.pairs,
+            )
+            return list(Classifier(parts).answers(records))
+
+        yield attempt
+    finally:
+        model.engine.close()
+
+
+def compare(
+    attempt: Try, schemas: tuple[LabelSchema | None, LabelSchema], records: Sequence[Record], decode: Decode
+) -> Comparison:
+    """`records` under the present version, where there is one, and under the proposed one. Blocks on the engine.
+
+    Raises:
+        SchemaError: the model cannot use one of them.
+        EngineError: the engine cannot score.
+    """
+    present, proposed = schemas
+    after = attempt(proposed, records, decode)
+    if present is None:
+        return Comparison(len(records), None, _side(proposed, after), ())
+    before = attempt(present, records, decode)
+    flips = (_flip(old, new) for old, new in zip(before, after, strict=True))
+    found = tuple(flip for flip in flips if flip is not None)
+    return Comparison(len(records), _side(present, before), _side(proposed, after), found)
+
+
+def decision_of(outcome: Prediction | Refusal) -> str:
+    """What was decided, in words: labels, the abstention, or the code of the refusal."""
+    if isinstance(outcome, Refusal):
+        return f"refused ({outcome.code.value})"
+    if outcome.selected:
+        return ", ".join(sorted(outcome.selected))
+    return "abstains" if outcome.label is None else f"abstains ({outcome.label})"
+
+
+def _flip(old: Answer, new: Answer) -> Flip | None:
+    before, after = decision_of(old.outcome), decision_of(new.outcome)
+    if before == after:
+        return None
+    request = new.request or old.request
+    record = new.record
+    identity = f"{record.topic}/{record.partition}/{record.offset}" if request is None else request.id
+    return Flip(identity, before, after, "" if request is None else request.text)
+
+
+def _side(schema: LabelSchema, answers: Sequence[Answer]) -> Side:
+    predictions = [answer.outcome for answer in answers if isinstance(answer.outcome, Prediction)]
+    refused = Counter(answer.outcome.code.value for answer in answers if isinstance(answer.outcome, Refusal))
+    pairs = sum(prediction.pairs.scored for prediction in predictions)
+    return Side(
+        schema.reference,
+        len(predictions),
+        dict(refused),
+        sum(not prediction.selected for prediction in predictions),
+        pairs / len(predictions) if predictions else 0.0,
+    )
