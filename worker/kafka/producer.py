@@ -103,26 +103,18 @@ class Waiter:
         self._attempts = 0
 
 
+@dataclass(frozen=True, slots=True)
 class PublisherParts:
     """What both publishers are made of."""
 
-    def __init__(
-        self,
-        settings: ClientSettings,
-        group: GroupOffsets,
-        assignment: Assignment,
-        topics: TopicDirectory,
-        note_outcome: Callable[[str], None],
-    ) -> None:
-        """`settings` are librdkafka's producer settings, `transactional.id` among them where there is one.
-
-        `note_outcome` is told how each transaction ended: `committed`, `aborted` or `in_doubt`.
-        """
-        self.settings = dict(settings)
-        self.group = group
-        self.assignment = assignment
-        self.topics = topics
-        self.note_outcome = note_outcome
+    settings: ClientSettings
+    """librdkafka's producer settings, `transactional.id` among them where there is one."""
+    group: GroupOffsets
+    assignment: Assignment
+    topics: TopicDirectory
+    note_outcome: Callable[[str], None]
+    """Told how each transaction ended: `committed`, `aborted` or `in_doubt`."""
+    make_producer: Callable[[ClientSettings], Producer] = Producer
 
     def split(self, finished: Sequence[Finished]) -> tuple[list[Finished], list[Finished]]:
         """Those that can be sent, and those of inputs of which an output topic is missing: one of them holds all up."""
@@ -179,7 +171,7 @@ class TransactionalPublisher:
         """Register the transactional id; ends or aborts what a former process left open."""
         while self._producer is None:
             with checked_settings():
-                producer = Producer(self._parts.settings)
+                producer = self._parts.make_producer(self._parts.settings)
             try:
                 producer.init_transactions(CALL_SECONDS * 2)
             except KafkaException as error:
@@ -252,18 +244,21 @@ class TransactionalPublisher:
         self._began_at = None
 
     def _call(self, step: Callable[[], object]) -> None:
-        deadline = self._clock.monotonic() + self._deadline_seconds
+        deadline, is_repeated = self._clock.monotonic() + self._deadline_seconds, False
         while True:
             try:
                 step()
             except KafkaException as exception:
                 error = exception.args[0]
-                if error.fatal():
+                # A commit that went unanswered may have held, whatever its repetition says.
+                is_doubtful = self._is_deciding and is_repeated
+                if error.fatal() or (is_doubtful and not error.retriable()):
                     raise _Replace(error.name()) from exception
                 if error.txn_requires_abort() or not error.retriable():
                     raise _AbortAndRedo(error.name()) from exception
                 if self._clock.monotonic() > deadline:
                     raise _Replace(error.name()) from exception
+                is_repeated = True
                 self._waiter.failed(f"the broker does not answer ({error.name()})")
             else:
                 return
