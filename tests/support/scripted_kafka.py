@@ -9,7 +9,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka import TopicPartition as KafkaPartition
 
 from tests.support.strategies import record as record_at
-from worker.clock import ManualClock
+from worker.clock import Clock, ManualClock
 from worker.kafka.clients import ClientSettings
 from worker.kafka.offsets import Assignment, GroupOffsets
 from worker.kafka.producer import PublisherParts
@@ -179,10 +179,12 @@ class Waits:
         return self.is_stopping
 
 
-def publisher_parts(broker: ScriptedBroker, assignment: Assignment, topics: KnownTopics) -> PublisherParts:
+def publisher_parts(
+    broker: ScriptedBroker, assignment: Assignment, topics: KnownTopics, clock: Clock
+) -> PublisherParts:
     """Parts whose producers and group offsets are those of `broker`."""
     group, directory = cast("GroupOffsets", broker), cast("TopicDirectory", topics)
-    return PublisherParts(SETTINGS, group, assignment, directory, lambda _outcome: None, broker.make_producer)
+    return PublisherParts(SETTINGS, group, assignment, directory, clock, lambda _outcome: None, broker.make_producer)
 
 
 def finished(source: Record, topic: str = "out") -> Finished:

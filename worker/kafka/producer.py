@@ -22,7 +22,7 @@ from worker.clock import Clock
 from worker.errors import FatalError
 from worker.kafka.clients import ClientSettings, checked_settings
 from worker.kafka.offsets import Assignment, GroupOffsets, Ownership, commit_positions
-from worker.kafka.topics import TopicDirectory, target_partition
+from worker.kafka.topics import ORIGINAL_TIMESTAMP_HEADER, TopicDirectory, target_partition
 from worker.types import Finished, OutboundRecord
 
 CALL_SECONDS = 2.0
@@ -112,6 +112,7 @@ class PublisherParts:
     group: GroupOffsets
     assignment: Assignment
     topics: TopicDirectory
+    clock: Clock
     note_outcome: Callable[[str], None]
     """Told how each transaction ended: `committed`, `aborted` or `in_doubt`."""
     make_producer: Callable[[ClientSettings], Producer] = Producer
@@ -128,15 +129,7 @@ class PublisherParts:
             KafkaException: a record cannot be accepted.
         """
         for output in outputs:
-            facts = self.topics.facts(output.topic)
-            if facts is None:  # it went between `split` and here
-                raise KafkaException(KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART))
-            arguments: dict[str, Any] = {
-                "partition": target_partition(output.source.partition, output.key, facts.partitions),
-                "headers": list(output.headers),
-            }
-            if output.timestamp_ms is not None:
-                arguments["timestamp"] = output.timestamp_ms
+            arguments = self._arguments(output)
             if on_delivery is not None:
                 arguments["on_delivery"] = on_delivery
             while True:
@@ -146,6 +139,23 @@ class PublisherParts:
                 except BufferError:
                     producer.poll(0.01)
 
+    def _arguments(self, output: OutboundRecord) -> dict[str, Any]:
+        facts = self.topics.facts(output.topic)
+        if facts is None:  # it went between `split` and here
+            raise KafkaException(KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART))
+        arguments: dict[str, Any] = {
+            "partition": target_partition(output.source.partition, output.key, facts.partitions),
+            "headers": list(output.headers),
+        }
+        timestamp_ms = output.timestamp_ms
+        if timestamp_ms is None:
+            return arguments
+        if facts.takes_timestamp(timestamp_ms, int(self.clock.wall() * 1000)):
+            arguments["timestamp"] = timestamp_ms
+        else:  # the broker would refuse the whole transaction, again and again
+            arguments["headers"].append((ORIGINAL_TIMESTAMP_HEADER, str(timestamp_ms).encode()))
+        return arguments
+
 
 class TransactionalPublisher:
     """Exactly once: one transaction per `publish`, from begin to commit."""
@@ -153,13 +163,12 @@ class TransactionalPublisher:
     def __init__(
         self,
         parts: PublisherParts,
-        clock: Clock,
         wait: Callable[[float], bool],
         trouble: Callable[[str | None], None],
     ) -> None:
         """`wait(seconds)` blocks and says whether to stop; `trouble(reason)` is told what holds publishing up."""
         self._parts = parts
-        self._clock = clock
+        self._clock = parts.clock
         self._waiter = Waiter(wait, trouble)
         self._deadline_seconds = int(str(parts.settings["transaction.timeout.ms"])) / 1000
         self._fenced_at: deque[float] = deque(maxlen=2)

@@ -36,7 +36,7 @@ class Scene:
         self.topics = KnownTopics({"out"})
         self.waits = Waits(ManualClock())
         self.offered: list[Mapping[TopicPartition, int]] = []
-        parts = publisher_parts(self.broker, self.assignment, self.topics)
+        parts = publisher_parts(self.broker, self.assignment, self.topics, ManualClock())
         self.publisher = AtLeastOncePublisher(parts, self.waits, lambda _reason: None, self.offered.append)
         self.publisher.start()
 

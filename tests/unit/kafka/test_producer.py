@@ -46,8 +46,8 @@ class Scene:
         self.assignment.assign(LANES)
         self.assignment.note_membership(MEMBERSHIP)
         self.waits = Waits(self.clock)
-        parts = publisher_parts(self.broker, self.assignment, self.topics)
-        self.publisher = TransactionalPublisher(parts, self.clock, self.waits, self.troubles.append)
+        parts = publisher_parts(self.broker, self.assignment, self.topics, self.clock)
+        self.publisher = TransactionalPublisher(parts, self.waits, self.troubles.append)
         self.publisher.start()
         self.broker.calls.clear()
 
@@ -267,8 +267,8 @@ def test_a_broker_that_refuses_transactions_ends_the_worker_with_the_fix() -> No
     broker = ScriptedBroker()
     broker.plan("init", Step(kafka_error(KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED)))
     clock = ManualClock()
-    parts = publisher_parts(broker, Assignment(), KnownTopics({"out"}))
-    publisher = TransactionalPublisher(parts, clock, Waits(clock), lambda _reason: None)
+    parts = publisher_parts(broker, Assignment(), KnownTopics({"out"}), clock)
+    publisher = TransactionalPublisher(parts, Waits(clock), lambda _reason: None)
     with pytest.raises(FatalError, match="grant Write and Describe on the transactional id"):
         publisher.start()
 
