@@ -2,7 +2,7 @@
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
@@ -110,6 +110,8 @@ class InFlight:
         self._count = 0
         self._settled = 0
         self._value_bytes = 0
+        self._parked_count = 0
+        self._parked_bytes = 0
         self._queued_tokens = 0
 
     @property
@@ -121,6 +123,12 @@ class InFlight:
     def settled(self) -> int:
         """Records that have been in flight and are no longer."""
         return self._settled
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether all that is in flight is parked."""
+        with self._condition:
+            return self._count <= self._parked_count
 
     def of(self, partition: TopicPartition) -> int:
         """Records in flight from `partition`."""
@@ -141,6 +149,16 @@ class InFlight:
             self._count -= len(records)
             self._settled += len(records)
             self._value_bytes -= sum(len(record.value or b"") for record in records)
+            self._condition.notify_all()
+
+    def note_parked(self, records: Sequence[Record]) -> None:
+        """Say which records in flight wait for a topic that is missing: they take no room from other inputs.
+
+        Their own input is closed meanwhile, so that they are never more than one bound's worth for each input.
+        """
+        with self._condition:
+            self._parked_count = len(records)
+            self._parked_bytes = sum(len(record.value or b"") for record in records)
             self._condition.notify_all()
 
     def note_queued_tokens(self, tokens: int) -> None:
@@ -165,10 +183,10 @@ class InFlight:
             return self._room(0.5) > 0
 
     def _room(self, share: float) -> int:
-        bounds = self._bounds
-        if self._value_bytes >= bounds.value_bytes * share or self._queued_tokens >= bounds.queued_tokens * share:
+        bounds, held_bytes = self._bounds, self._value_bytes - self._parked_bytes
+        if held_bytes >= bounds.value_bytes * share or self._queued_tokens >= bounds.queued_tokens * share:
             return 0
-        return max(0, max(1, int(bounds.records * share)) - self._count)
+        return max(0, max(1, int(bounds.records * share)) - (self._count - self._parked_count))
 
 
 class PairQueue:
