@@ -47,6 +47,9 @@ TOPICS_LIVENESS_SECONDS = 120.0
 TRANSACTION_RECORDS = 2_000
 """Finished records that make a transaction at once: a transaction costs 5 to 15 ms on one broker, however large."""
 
+BATCH_BYTES = 1_000_000
+"""librdkafka's own default of `batch.size`."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -148,15 +151,19 @@ class Assembler:
         """Exactly-once or at-least-once, as configured."""
         is_exactly_once = self.config.delivery == "exactly_once"
         settings = producer_settings(self.config.kafka, self.instance, transactional=is_exactly_once)
+        # A topic's limit holds for a whole batch of records, and the client knows nothing of it.
+        outputs = {t for binding in self.config.topics for t in (binding.output_topic, binding.dead_letter_topic)}
+        settings["batch.size"] = min(int(settings.get("batch.size", BATCH_BYTES)), *map(self._max_bytes, outputs))
         parts = PublisherParts(
             settings,
             group,
             self.assignment,
             self.directory,
+            self.clock,
             lambda outcome: self.metrics.transactions.labels(outcome=outcome).inc(),
         )
         if is_exactly_once:
-            return TransactionalPublisher(parts, self.clock, self._wait, self._note_trouble)
+            return TransactionalPublisher(parts, self._wait, self._note_trouble)
         return AtLeastOncePublisher(parts, self._wait, self._note_trouble, offered.offer)
 
     def watch(self) -> OutputWatch:

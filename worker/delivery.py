@@ -82,6 +82,7 @@ class Delivery:
         self._cadence = cadence
         self._assembly = Assembly(parts.model.head.classes, self._follow_up)
         self._finished: list[Finished] = []
+        self._parked: list[Finished] = []
         self._oldest_seconds = 0.0
         self._handlers: Mapping[type, Callable[[Event], None]] = {
             Admitted: self._admit,
@@ -107,7 +108,7 @@ class Delivery:
                     if isinstance(event, Finish | Flush):
                         break
                     self._handlers[type(event)](event)
-                    event = parts.inbox.take(0) if len(self._finished) < self._cadence.records else None
+                    event = parts.inbox.take(0) if self._waiting() < self._cadence.records else None
                 self._release()
                 if isinstance(event, Flush):
                     self._publish()
@@ -128,7 +129,11 @@ class Delivery:
         return max(0.0, self._oldest_seconds + self._cadence.interval_seconds - self._parts.clock.monotonic())
 
     def _is_due(self) -> bool:
-        return bool(self._finished) and (len(self._finished) >= self._cadence.records or self._patience_seconds() <= 0)
+        return bool(self._finished) and (self._waiting() >= self._cadence.records or self._patience_seconds() <= 0)
+
+    def _waiting(self) -> int:
+        """Finished records that were not yet given to the publisher."""
+        return len(self._finished) - len(self._parked)
 
     def _admit(self, event: Event) -> None:
         assert isinstance(event, Admitted)  # noqa: S101  the handler table says so
@@ -155,6 +160,7 @@ class Delivery:
         self._parts.pairs.drop(set(dropped))
         gone = [f for f in self._finished if f.record.source in event.partitions]
         self._finished = [f for f in self._finished if f.record.source not in event.partitions]
+        self._park([f for f in self._parked if f.record.source not in event.partitions])
         self._parts.in_flight.settle([*dropped.values(), *(f.record for f in gone)])
 
     def _release(self) -> None:
@@ -207,10 +213,16 @@ class Delivery:
         published = self._parts.publisher.publish(batch)
         self._oldest_seconds = self._parts.clock.monotonic()
         self._finished = list(published.left)
+        self._park(published.left)
         kept = {id(each) for each in published.left}
         self._parts.in_flight.settle([each.record for each in batch if id(each) not in kept])
         if published.committed:
             self._note(published.committed, self._oldest_seconds - started)
+
+    def _park(self, left: Sequence[Finished]) -> None:
+        if left or self._parked:
+            self._parked = list(left)
+            self._parts.in_flight.note_parked([each.record for each in left])
 
     def _note(self, published: Sequence[Finished], seconds: float) -> None:
         metrics, now_seconds = self._parts.metrics, self._parts.clock.wall()

@@ -2,7 +2,7 @@
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
@@ -115,6 +115,8 @@ class InFlight:
         self._count = 0
         self._settled = 0
         self._value_bytes = 0
+        self._parked_count = 0
+        self._parked_bytes = 0
         self._queued_tokens = 0
         self._tokens_per_record = bounds.queued_tokens * UNKNOWN_COST_SHARE
 
@@ -127,6 +129,12 @@ class InFlight:
     def settled(self) -> int:
         """Records that have been in flight and are no longer."""
         return self._settled
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether all that is in flight is parked."""
+        with self._condition:
+            return self._count <= self._parked_count
 
     def of(self, partition: TopicPartition) -> int:
         """Records in flight from `partition`."""
@@ -155,6 +163,16 @@ class InFlight:
             with self._condition:
                 self._tokens_per_record = max(1.0, tokens / records)
 
+    def note_parked(self, records: Sequence[Record]) -> None:
+        """Say which records in flight wait for a topic that is missing: they take no room from other inputs.
+
+        Their own input is closed meanwhile, so that they are never more than one bound's worth for each input.
+        """
+        with self._condition:
+            self._parked_count = len(records)
+            self._parked_bytes = sum(len(record.value or b"") for record in records)
+            self._condition.notify_all()
+
     def note_queued_tokens(self, tokens: int) -> None:
         """Say how many tokens wait for the engine."""
         with self._condition:
@@ -177,12 +195,13 @@ class InFlight:
             return self._room(0.5) > 0
 
     def _room(self, share: float) -> int:
-        bounds = self._bounds
-        if self._value_bytes >= bounds.value_bytes * share or self._queued_tokens >= bounds.queued_tokens * share:
+        bounds, held_bytes = self._bounds, self._value_bytes - self._parked_bytes
+        if held_bytes >= bounds.value_bytes * share or self._queued_tokens >= bounds.queued_tokens * share:
             return 0
+        held = self._count - self._parked_count
         # A record with a thousand labels costs what a thousand records do: tokens are pairs already made, in memory.
         by_tokens = int((bounds.queued_tokens * share - self._queued_tokens) / self._tokens_per_record)
-        return max(0, min(max(1, int(bounds.records * share)) - self._count, max(LEAST_ROOM_RECORDS, by_tokens)))
+        return max(0, min(max(1, int(bounds.records * share)) - held, max(LEAST_ROOM_RECORDS, by_tokens)))
 
 
 class PairQueue:

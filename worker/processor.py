@@ -168,7 +168,7 @@ class StreamProcessor:
         self._backlog.clear()  # not admitted, so not committed: the next owner reads it
         parts = self._parts
         log.info("worker.draining", records=parts.in_flight.records)
-        while parts.in_flight.records and not self._lifecycle.is_abandoned and self._may_drain():
+        while not parts.in_flight.is_idle and not self._lifecycle.is_abandoned and self._may_drain():
             # Rebalances are still served: a member that is going must not hold up the others.
             parts.heartbeats.beat("poll")
             parts.consumer.apply_holds()

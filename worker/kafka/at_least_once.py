@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka import KafkaError, KafkaException
 
 from worker.kafka.clients import checked_settings
 from worker.kafka.offsets import commit_positions
@@ -25,7 +25,7 @@ class AtLeastOncePublisher:
         self._waiter = Waiter(wait, trouble)
         self._offer = offer
         with checked_settings():
-            self._producer = Producer({**parts.settings, "enable.idempotence": True})
+            self._producer = parts.make_producer({**parts.settings, "enable.idempotence": True})
 
     def start(self) -> None:
         """Nothing to wait for."""
@@ -43,7 +43,7 @@ class AtLeastOncePublisher:
             except KafkaException as error:
                 # A record that failed has broken the order of what follows it: only a fresh producer keeps it.
                 self._producer.purge()
-                self._producer = Producer({**self._parts.settings, "enable.idempotence": True})
+                self._producer = self._parts.make_producer({**self._parts.settings, "enable.idempotence": True})
                 self._waiter.failed(f"publishing failed ({error.args[0].name()})")
                 pending += left
             else:

@@ -22,7 +22,7 @@ from worker.clock import Clock
 from worker.errors import FatalError
 from worker.kafka.clients import ClientSettings, checked_settings
 from worker.kafka.offsets import Assignment, GroupOffsets, Ownership, commit_positions
-from worker.kafka.topics import TopicDirectory, target_partition
+from worker.kafka.topics import ORIGINAL_TIMESTAMP_HEADER, TopicDirectory, target_partition
 from worker.types import Finished, OutboundRecord
 
 CALL_SECONDS = 2.0
@@ -103,26 +103,19 @@ class Waiter:
         self._attempts = 0
 
 
+@dataclass(frozen=True, slots=True)
 class PublisherParts:
     """What both publishers are made of."""
 
-    def __init__(
-        self,
-        settings: ClientSettings,
-        group: GroupOffsets,
-        assignment: Assignment,
-        topics: TopicDirectory,
-        note_outcome: Callable[[str], None],
-    ) -> None:
-        """`settings` are librdkafka's producer settings, `transactional.id` among them where there is one.
-
-        `note_outcome` is told how each transaction ended: `committed`, `aborted` or `in_doubt`.
-        """
-        self.settings = dict(settings)
-        self.group = group
-        self.assignment = assignment
-        self.topics = topics
-        self.note_outcome = note_outcome
+    settings: ClientSettings
+    """librdkafka's producer settings, `transactional.id` among them where there is one."""
+    group: GroupOffsets
+    assignment: Assignment
+    topics: TopicDirectory
+    clock: Clock
+    note_outcome: Callable[[str], None]
+    """Told how each transaction ended: `committed`, `aborted` or `in_doubt`."""
+    make_producer: Callable[[ClientSettings], Producer] = Producer
 
     def split(self, finished: Sequence[Finished]) -> tuple[list[Finished], list[Finished]]:
         """Those that can be sent, and those of inputs of which an output topic is missing: one of them holds all up."""
@@ -136,15 +129,7 @@ class PublisherParts:
             KafkaException: a record cannot be accepted.
         """
         for output in outputs:
-            facts = self.topics.facts(output.topic)
-            if facts is None:  # it went between `split` and here
-                raise KafkaException(KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART))
-            arguments: dict[str, Any] = {
-                "partition": target_partition(output.source.partition, output.key, facts.partitions),
-                "headers": list(output.headers),
-            }
-            if output.timestamp_ms is not None:
-                arguments["timestamp"] = output.timestamp_ms
+            arguments = self._arguments(output)
             if on_delivery is not None:
                 arguments["on_delivery"] = on_delivery
             while True:
@@ -154,6 +139,23 @@ class PublisherParts:
                 except BufferError:
                     producer.poll(0.01)
 
+    def _arguments(self, output: OutboundRecord) -> dict[str, Any]:
+        facts = self.topics.facts(output.topic)
+        if facts is None:  # it went between `split` and here
+            raise KafkaException(KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART))
+        arguments: dict[str, Any] = {
+            "partition": target_partition(output.source.partition, output.key, facts.partitions),
+            "headers": list(output.headers),
+        }
+        timestamp_ms = output.timestamp_ms
+        if timestamp_ms is None:
+            return arguments
+        if facts.takes_timestamp(timestamp_ms, int(self.clock.wall() * 1000)):
+            arguments["timestamp"] = timestamp_ms
+        else:  # the broker would refuse the whole transaction, again and again
+            arguments["headers"].append((ORIGINAL_TIMESTAMP_HEADER, str(timestamp_ms).encode()))
+        return arguments
+
 
 class TransactionalPublisher:
     """Exactly once: one transaction per `publish`, from begin to commit."""
@@ -161,13 +163,12 @@ class TransactionalPublisher:
     def __init__(
         self,
         parts: PublisherParts,
-        clock: Clock,
         wait: Callable[[float], bool],
         trouble: Callable[[str | None], None],
     ) -> None:
         """`wait(seconds)` blocks and says whether to stop; `trouble(reason)` is told what holds publishing up."""
         self._parts = parts
-        self._clock = clock
+        self._clock = parts.clock
         self._waiter = Waiter(wait, trouble)
         self._deadline_seconds = int(str(parts.settings["transaction.timeout.ms"])) / 1000
         self._fenced_at: deque[float] = deque(maxlen=2)
@@ -179,7 +180,7 @@ class TransactionalPublisher:
         """Register the transactional id; ends or aborts what a former process left open."""
         while self._producer is None:
             with checked_settings():
-                producer = Producer(self._parts.settings)
+                producer = self._parts.make_producer(self._parts.settings)
             try:
                 producer.init_transactions(CALL_SECONDS * 2)
             except KafkaException as error:
@@ -252,18 +253,21 @@ class TransactionalPublisher:
         self._began_at = None
 
     def _call(self, step: Callable[[], object]) -> None:
-        deadline = self._clock.monotonic() + self._deadline_seconds
+        deadline, is_repeated = self._clock.monotonic() + self._deadline_seconds, False
         while True:
             try:
                 step()
             except KafkaException as exception:
                 error = exception.args[0]
-                if error.fatal():
+                # A commit that went unanswered may have held, whatever its repetition says.
+                is_doubtful = self._is_deciding and is_repeated
+                if error.fatal() or (is_doubtful and not error.retriable()):
                     raise _Replace(error.name()) from exception
                 if error.txn_requires_abort() or not error.retriable():
                     raise _AbortAndRedo(error.name()) from exception
                 if self._clock.monotonic() > deadline:
                     raise _Replace(error.name()) from exception
+                is_repeated = True
                 self._waiter.failed(f"the broker does not answer ({error.name()})")
             else:
                 return

@@ -1,4 +1,4 @@
-"""Which topics exist, with how many partitions, and how large a record they take; kept fresh by asking again."""
+"""Which topics exist, with how many partitions, and what records they take; kept fresh by asking again."""
 
 import threading
 from collections.abc import Iterable, Mapping
@@ -14,6 +14,14 @@ from worker.kafka.clients import ClientSettings, checked_settings
 DEFAULT_MAX_MESSAGE_BYTES = 1_048_588
 """Kafka's own default of `max.message.bytes`, used where the topic's configuration may not be read."""
 
+DEFAULT_TIMESTAMP_AFTER_MS = 3_600_000
+"""Kafka's own default of `message.timestamp.after.max.ms` since 4.0, used in the same case."""
+
+MARGIN_MS = 60_000
+"""How far the broker's clock may be off ours before it refuses a timestamp that we thought good."""
+
+ORIGINAL_TIMESTAMP_HEADER = "nli-original-timestamp"
+
 DESCRIBE_SECONDS = 2.0
 """How long to wait for the topics' configurations: good to know, not needed, and librdkafka's mock never answers."""
 
@@ -25,7 +33,16 @@ class TopicFacts:
     """What the broker says of one topic."""
 
     partitions: int
-    max_message_bytes: int
+    max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES
+    timestamp_before_ms: int | None = None
+    """How far a record's timestamp may lie in the past; None without a limit."""
+    timestamp_after_ms: int | None = DEFAULT_TIMESTAMP_AFTER_MS
+    """The same for the future."""
+
+    def takes_timestamp(self, timestamp_ms: int, now_ms: int) -> bool:
+        """Whether the topic takes a record of this timestamp now, also by a clock that is a little off ours."""
+        bound = self.timestamp_before_ms if timestamp_ms < now_ms else self.timestamp_after_ms
+        return bound is None or abs(timestamp_ms - now_ms) < bound - min(MARGIN_MS, bound // 10)
 
 
 class TopicDirectory:
@@ -54,12 +71,12 @@ class TopicDirectory:
             raise RetryableError(message) from error
         self.cluster_id = metadata.cluster_id
         found = {t: len(metadata.topics[t].partitions) for t in wanted if t in metadata.topics}
-        sizes = self._max_message_bytes(found)
+        described = self._describe(found)
         with self._lock:
             for topic in wanted:
                 self._facts.pop(topic, None)
             for topic, partitions in found.items():
-                self._facts[topic] = TopicFacts(partitions, sizes.get(topic, DEFAULT_MAX_MESSAGE_BYTES))
+                self._facts[topic] = _facts(partitions, described.get(topic, {}))
 
     def create(self, topics: Mapping[str, int], config: Mapping[str, str] | None = None) -> None:
         """Create `topics` (name -> partitions) with the broker's default replication and `config`. Blocks.
@@ -93,18 +110,30 @@ class TopicDirectory:
         facts = self.facts(topic)
         return DEFAULT_MAX_MESSAGE_BYTES if facts is None else facts.max_message_bytes
 
-    def _max_message_bytes(self, topics: Iterable[str]) -> dict[str, int]:
+    def _describe(self, topics: Iterable[str]) -> dict[str, Mapping[str, str | None]]:
         resources = [ConfigResource(ResourceType.TOPIC, topic) for topic in topics]
         if not resources:
             return {}
-        sizes: dict[str, int] = {}
+        described: dict[str, Mapping[str, str | None]] = {}
         for resource, future in self._admin.describe_configs(resources, request_timeout=DESCRIBE_SECONDS).items():
             try:
-                sizes[resource.name] = int(future.result()["max.message.bytes"].value)
-            except (KafkaException, KeyError, TypeError, ValueError):
-                # Describing a topic needs a right of its own; without it the default is a safe guess.
+                described[resource.name] = {name: entry.value for name, entry in future.result().items()}
+            except KafkaException:
+                # Describing a topic needs a right of its own; without it the defaults are a safe guess.
                 log.debug("topic.configuration_unread", topic=resource.name)
-        return sizes
+        return described
+
+
+def _facts(partitions: int, config: Mapping[str, str | None]) -> TopicFacts:
+    before, after = (_number(config.get(f"message.timestamp.{side}.max.ms")) for side in ("before", "after"))
+    size = _number(config.get("max.message.bytes")) or DEFAULT_MAX_MESSAGE_BYTES
+    if config.get("message.timestamp.type") == "LogAppendTime":  # the broker sets its own and looks at none
+        return TopicFacts(partitions, size, None, None)
+    return TopicFacts(partitions, size, before, DEFAULT_TIMESTAMP_AFTER_MS if after is None else after)
+
+
+def _number(value: str | None) -> int | None:
+    return int(value) if value is not None and value.isdecimal() else None
 
 
 def murmur2_partition(key: bytes, partitions: int) -> int:

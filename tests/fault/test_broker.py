@@ -1,0 +1,62 @@
+"""The broker dies, and somebody else takes our transactional id."""
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.fault.conftest import StreamFactory, Verdict
+from tests.support.broker import REQUEST_SECONDS, BrokerUnderTest
+from tests.support.chaos import PARTITIONS, Stream
+from tests.support.chaos_worker import Faults
+from tests.support.wait import wait_until
+from worker.kafka.embedded import EmbeddedKafka
+
+pytestmark = pytest.mark.kafka
+
+SLOW = Faults(engine_seconds=0.05)
+
+
+@pytest.fixture
+def own_kafka(kafka: BrokerUnderTest) -> Iterator[BrokerUnderTest]:
+    """A broker that this test may kill."""
+    if kafka.embedded is None:
+        pytest.skip("the broker is not ours to kill")
+    with EmbeddedKafka() as embedded:
+        yield BrokerUnderTest(embedded.bootstrap_servers, embedded.cluster_id, embedded)
+
+
+def test_a_broker_that_is_killed_and_comes_back_costs_nothing_but_time(
+    own_kafka: BrokerUnderTest, tmp_path: Path, verdict: Verdict
+) -> None:
+    inputs = ["a", "b"]
+    own_kafka.create_topics(dict.fromkeys(inputs, PARTITIONS))
+    attacked = Stream(own_kafka, tmp_path, inputs)
+    attacked.feed(1500)
+    assert own_kafka.embedded is not None
+    with attacked.worker(SLOW) as process:
+        attacked.await_progress(100)
+        own_kafka.embedded.kill()
+        assert process.poll() is None
+        own_kafka.embedded.start()
+        own_kafka.admin().list_topics(timeout=REQUEST_SECONDS)
+        seconds = attacked.await_progress(200, 90)
+        assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        assert 0 == process.wait(60)
+    attacked.run_to_end()
+    assert verdict(attacked, "broker: kill -9 and restart", seconds).is_perfect
+
+
+def test_two_workers_with_one_transactional_id_find_out_and_one_names_it(
+    stream: StreamFactory, verdict: Verdict
+) -> None:
+    attacked = stream(1500)
+    with attacked.worker(SLOW) as first:
+        attacked.await_progress(100)
+        with attacked.worker(SLOW, environment={"WORKER_HTTP__PORT": "0"}) as second:
+            wait_until(lambda: first.poll() is not None or second.poll() is not None, 90)
+            assert 1 in {first.poll(), second.poll()}
+    assert f"another process uses the transactional id {attacked.group}.pod-0" in attacked.log()
+    assert verdict(attacked, "two workers with one transactional id", attacked.run_to_end()).is_perfect

@@ -1,0 +1,62 @@
+"""Signals: asked to end, told to end, stopped and woken."""
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.fault.conftest import StreamFactory, Verdict
+from tests.support.chaos_worker import Faults
+from tests.support.wait import wait_until
+
+pytestmark = pytest.mark.kafka
+
+SLOW = Faults(engine_seconds=0.2)
+EXIT_INTERRUPTED = 130
+
+
+def test_a_sigterm_in_the_midst_of_a_batch_drains_and_ends_in_order(stream: StreamFactory, verdict: Verdict) -> None:
+    attacked = stream(400)
+    with attacked.worker(SLOW) as process:
+        attacked.await_progress(1)
+        process.send_signal(signal.SIGTERM)
+        assert 0 == process.wait(30)
+    assert '"worker.drain_unfinished"' not in attacked.log()
+    assert verdict(attacked, "SIGTERM mid-batch", attacked.run_to_end()).is_perfect
+
+
+def test_a_second_signal_leaves_at_once_and_is_still_safe(stream: StreamFactory, verdict: Verdict) -> None:
+    attacked = stream(400)
+    with attacked.worker(Faults(engine="hang", at=20)) as process:
+        wait_until(lambda: attacked.position() > 0, 60)
+        process.send_signal(signal.SIGTERM)
+        wait_until(lambda: '"worker.draining"' in attacked.log(), 30)
+        process.send_signal(signal.SIGTERM)
+        assert EXIT_INTERRUPTED == process.wait(5)
+    assert verdict(attacked, "second SIGTERM while the engine hangs", attacked.run_to_end()).is_perfect
+
+
+def state_of(process: int) -> str:
+    """R, S, T … as Linux calls them."""
+    return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0]
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="the state of a process is read from /proc")
+@pytest.mark.parametrize("phase", ["while_scoring", "after_produce", "after_send_offsets"])
+def test_a_worker_that_sleeps_past_its_session_and_its_transaction_wakes_up_safe(
+    stream: StreamFactory, verdict: Verdict, phase: str
+) -> None:
+    attacked = stream(400)
+    with attacked.worker(Faults(phase=phase, at=4, signal="SIGSTOP")) as sleeper:
+        wait_until(lambda: state_of(sleeper.pid) == "T", 60)
+        with attacked.worker(environment={"WORKER_KAFKA__INSTANCE_ID": "pod-1", "WORKER_HTTP__PORT": "0"}) as other:
+            done = 2 * attacked.count
+            wait_until(lambda: attacked.position() == done, 90)  # longer than session and transaction last
+            attacked.feed(100)
+            sleeper.send_signal(signal.SIGCONT)
+            seconds = attacked.await_progress(200)
+            assert sleeper.poll() is None
+            for process in (sleeper, other):
+                process.send_signal(signal.SIGTERM)
+            assert [0, 0] == [process.wait(30) for process in (sleeper, other)]
+    assert verdict(attacked, f"SIGSTOP {phase} past the session, SIGCONT", seconds).is_perfect

@@ -1,0 +1,155 @@
+"""A stream of numbered records under attack, and the count of what a `read_committed` subscriber saw of it."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+
+from confluent_kafka import Message
+
+from tests.support.broker import BrokerUnderTest
+from tests.support.chaos_worker import ENVIRONMENT, Faults
+from tests.support.wait import wait_until
+from tests.support.worker import NOTHING, Changes, Setup, set_up
+
+PARTITIONS = 4
+HEALTHY = Faults()
+SOON: Changes = {
+    "session.timeout.ms": 2000,
+    "heartbeat.interval.ms": 500,
+}
+"""A dead member is noticed soon; the default is 45 s."""
+POISON_TEXT = "poison " * 70
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What became of the stream. All but `results` have to be 0."""
+
+    results: int
+    lost: int
+    doubled: int
+    reordered: int
+    misplaced: int
+    """Results in the wrong partition, or dead letters that should be predictions, or the other way round."""
+
+    @property
+    def is_perfect(self) -> bool:
+        """Exactly once, in order, each where it belongs."""
+        return not (self.lost or self.doubled or self.reordered or self.misplaced)
+
+
+def kind_of(number: int) -> str:
+    """`bad` cannot be decoded, `poison` breaks the engine, the rest is `good`."""
+    return {7: "bad", 13: "poison"}.get(number % 20, "good")
+
+
+def event(number: int) -> dict[str, object]:
+    """The record of this number; its partition is the number modulo 4."""
+    text = POISON_TEXT if kind_of(number) == "poison" else f"text {number}"
+    good = json.dumps({"id": f"n-{number}", "text": text})
+    value = f"broken n-{number}" if kind_of(number) == "bad" else good
+    return {"value": value, "key": f"key-{number % 7}", "partition": number % PARTITIONS}
+
+
+def number_of(message: Message) -> int:
+    """Which record a prediction or dead letter came from."""
+    value = message.value() or b""
+    identity = value.decode() if value.startswith(b"broken") else json.loads(value)["id"]
+    return int(identity.rsplit("-", 1)[1])
+
+
+class Stream:
+    """Two topics of numbered records, a group that works on them, and how far it came."""
+
+    def __init__(self, kafka: BrokerUnderTest, folder: Path, inputs: Sequence[str], changes: Changes = NOTHING) -> None:
+        """The topics in `inputs` are there already."""
+        self.kafka = kafka
+        self.group = f"group-{inputs[0]}"
+        client = {"instance_id": "pod-0", "transaction_timeout_ms": 4000, "librdkafka": dict(SOON)}
+        merged = {
+            "limits": {"in_flight_records": 100},
+            "batching": {"latency_target_ms": 20},
+            **changes,
+            "kafka": {**client, **changes.get("kafka", {})},
+        }
+        self.setup: Setup = set_up(folder, kafka, inputs, merged)
+        kafka.create_topics(dict.fromkeys(self.setup.outputs, PARTITIONS))
+        self.count = 0
+
+    def feed(self, count: int) -> None:
+        """Write `count` more records to each topic."""
+        for topic in self.setup.inputs:
+            self.kafka.produce(topic, [event(number) for number in range(self.count, self.count + count)])
+        self.count += count
+
+    def position(self) -> int:
+        """Records of both topics that the group has committed; waits for open transactions."""
+        return sum(sum(self.kafka.committed_offsets(self.group, topic).values()) for topic in self.setup.inputs)
+
+    def await_progress(self, records: int, seconds: float = 60.0) -> float:
+        """Until so many more are committed; how many seconds that took."""
+        started = time.monotonic()
+        start = self.position()
+        goal = min(start + records, self.count * len(self.setup.inputs))
+        wait_until(lambda: self.position() >= goal, seconds, "progress")
+        return time.monotonic() - started
+
+    def run_to_end(self, seconds: float = 90.0) -> float:
+        """A healthy worker up to the end of what was fed; how many seconds its first commit took."""
+        with self.worker(HEALTHY, "--until-end") as process:
+            recovery_seconds = self.await_progress(1)
+            assert 0 == process.wait(seconds)
+        return recovery_seconds
+
+    @contextmanager
+    def worker(
+        self, faults: Faults = HEALTHY, *arguments: str, environment: Mapping[str, str] | None = None
+    ) -> Iterator[subprocess.Popen[bytes]]:
+        """`worker run` with `faults` in a process of its own; killed at the end if it still runs."""
+        command = [sys.executable, "-m", "tests.support.chaos_worker", "run", "-c", str(self.setup.path), *arguments]
+        more = {ENVIRONMENT: json.dumps(asdict(faults)), **(environment or {})}
+        with self.setup.path.with_suffix(".log").open("ab") as log:
+            process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **more})
+            try:
+                yield process
+            finally:
+                process.kill()
+                process.wait()
+
+    def log(self) -> str:
+        """All that its workers logged."""
+        return self.setup.path.with_suffix(".log").read_text()
+
+    def tally(self) -> Tally:
+        """Compare what was fed with what a subscriber sees, topic by topic."""
+        total: Counter[str] = Counter()
+        for topic in self.setup.inputs:
+            seen = self.kafka.read_committed(f"{topic}.predictions", f"{topic}.dlq")
+            total += self._tally_topic(topic, seen)
+        return Tally(*(total[name] for name in ("results", "lost", "doubled", "reordered", "misplaced")))
+
+    def _tally_topic(self, topic: str, seen: Sequence[Message]) -> Counter[str]:
+        times = Counter(number_of(message) for message in seen)
+        lanes: defaultdict[tuple[str, int], list[int]] = defaultdict(list)
+        misplaced = 0
+        for message in seen:
+            number, place = number_of(message), (str(message.topic()), int(message.partition() or 0))
+            lanes[place].append(number)
+            suffix = ".predictions" if kind_of(number) == "good" else ".dlq"
+            misplaced += place != (f"{topic}{suffix}", number % PARTITIONS)
+        back = sum(later < earlier for lane in lanes.values() for earlier, later in pairwise(lane))
+        return Counter(
+            results=len(seen),
+            lost=len(set(range(self.count)) - times.keys()),
+            doubled=sum(count - 1 for count in times.values()),
+            reordered=back,
+            misplaced=misplaced,
+        )

@@ -1,0 +1,183 @@
+"""`worker run` with a fault built in, for a process of its own: `python -m tests.support.chaos_worker run -c …`.
+
+The fault is read from the environment variable CHAOS (JSON of `Faults`). The product knows nothing of it: this module
+hands the worker an engine, a decoder and producers of its own before the command starts.
+"""
+
+import json
+import os
+import random
+import signal
+import threading
+import time
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, cast
+
+import numpy as np
+from confluent_kafka import KafkaError, KafkaException, Producer
+
+from worker import app
+from worker.cli.main import main
+from worker.engines.base import Engine
+from worker.engines.load import EngineChoice, LoadedModel, load_engine
+from worker.kafka.clients import ClientSettings
+from worker.kafka.producer import PublisherParts
+from worker.messages.codec import decode
+from worker.types import Batch, EngineInfo, PairScores
+
+POISON_TOKENS = 60
+"""A pair as long as this breaks the engine: every test's poison records have a text that makes such pairs."""
+ENVIRONMENT = "CHAOS"
+
+
+@dataclass(frozen=True, slots=True)
+class Faults:
+    """What goes wrong, and when."""
+
+    phase: str = "never"
+    """Where the process is killed, or stopped."""
+    at: int = 3
+    """The how manieth time it gets there."""
+    signal: str = "SIGKILL"
+    refuse_commits: int = 0
+    """So many commits, from the `at`-th on, are refused by the client in a way that asks for an abort."""
+    engine: str = "poison"
+    """`poison`: raises for poisonous pairs; `nan`, `shape`: answers so; `dead`: raises for everything from `at` on."""
+    engine_seconds: float = 0.0
+    """How long every batch takes at least."""
+    broken: bool = False
+    """Commits offsets first and outputs after: a build that nobody must ship."""
+
+
+class Trap:
+    """Ends or stops this process when it gets to the wanted place for the wanted time."""
+
+    def __init__(self, faults: Faults) -> None:
+        self._faults = faults
+        self._seen = 0
+
+    def pass_by(self, phase: str, within_seconds: float = 0.0) -> None:
+        """Spring if this is the place; with `within_seconds` at some moment of what comes next."""
+        if phase != self._faults.phase:
+            return
+        self._seen += 1
+        if self._seen != self._faults.at:
+            return
+        if within_seconds:
+            threading.Timer(random.uniform(0, within_seconds), self._spring).start()
+        else:
+            self._spring()
+
+    def _spring(self) -> None:
+        os.kill(os.getpid(), getattr(signal, self._faults.signal))
+
+
+class ChaosProducer(Producer):
+    """A real producer that passes a trap at every step."""
+
+    def __init__(self, settings: ClientSettings, faults: Faults, trap: Trap) -> None:
+        super().__init__(settings)
+        self._faults, self._trap = faults, trap
+        self._commits = 0
+        self._kept: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+
+    def produce(self, *arguments: Any, **more: Any) -> None:  # noqa: ANN401
+        if self._faults.broken:
+            self._kept.append((arguments, more))
+        else:
+            super().produce(*arguments, **more)
+
+    def flush(self, *arguments: Any) -> int:  # noqa: ANN401
+        left = super().flush(*arguments)
+        self._trap.pass_by("after_flush")
+        return left
+
+    def send_offsets_to_transaction(self, *arguments: Any) -> None:  # noqa: ANN401
+        if self._faults.phase == "after_produce":
+            super().flush(2)  # so that the broker has the records
+        self._trap.pass_by("after_produce")
+        super().send_offsets_to_transaction(*arguments)
+        self._trap.pass_by("after_send_offsets")
+
+    def commit_transaction(self, *arguments: Any) -> None:  # noqa: ANN401
+        self._commits += 1
+        if self._faults.at <= self._commits < self._faults.at + self._faults.refuse_commits:
+            make = cast("Any", KafkaError)  # the stubs know only its first two arguments
+            raise KafkaException(make(KafkaError.TRANSACTION_ABORTABLE, "by chaos", False, False, True))
+        self._trap.pass_by("during_commit", within_seconds=0.008)
+        super().commit_transaction(*arguments)
+        self._trap.pass_by("after_commit")
+        if self._faults.broken:
+            kept, self._kept = self._kept, []
+            super().begin_transaction()
+            for each, more in kept:
+                super().produce(*each, **more)
+            super().commit_transaction(*arguments)
+
+    def abort_transaction(self, *arguments: Any) -> None:  # noqa: ANN401
+        self._trap.pass_by("during_abort", within_seconds=0.004)
+        super().abort_transaction(*arguments)
+
+
+class ChaosEngine:
+    """The fake engine, with the fault."""
+
+    def __init__(self, inner: Engine, faults: Faults, trap: Trap) -> None:
+        self._inner, self._faults, self._trap = inner, faults, trap
+        self._batches = 0
+
+    @property
+    def info(self) -> EngineInfo:
+        return self._inner.info
+
+    def warm_up(self) -> None:
+        self._refuse_if_dead()
+        self._inner.warm_up()
+
+    def score(self, batch: Batch) -> PairScores:
+        self._batches += 1
+        if self._faults.engine_seconds:
+            time.sleep(self._faults.engine_seconds)
+        self._trap.pass_by("while_scoring")
+        self._refuse_if_dead()
+        if self._faults.engine == "hang" and self._batches >= self._faults.at:
+            threading.Event().wait()
+        scores = self._inner.score(batch)
+        is_poison = batch.lengths >= POISON_TOKENS
+        if not is_poison.any():
+            return scores
+        if self._faults.engine == "nan":
+            return PairScores(np.where(is_poison[:, None], np.float32(np.nan), scores.logits))
+        if self._faults.engine == "shape":
+            return PairScores(scores.logits[:-1])
+        raise RuntimeError("poisoned")
+
+    def close(self) -> None:
+        self._inner.close()
+
+    def _refuse_if_dead(self) -> None:
+        if self._faults.engine == "dead" and self._batches >= self._faults.at:
+            raise RuntimeError("out of order")
+
+
+def _install(faults: Faults) -> None:
+    trap = Trap(faults)
+
+    def load(choice: EngineChoice) -> LoadedModel:
+        model = load_engine(choice)
+        return replace(model, engine=ChaosEngine(model.engine, faults, trap))
+
+    def decode_trapped(*arguments: Any) -> Any:  # noqa: ANN401
+        trap.pass_by("after_poll")
+        return decode(*arguments)
+
+    parts = cast("Any", app)  # names of another module are replaced: in this process, before anything runs
+    parts.load_engine = load
+    parts.decode = decode_trapped
+    parts.PublisherParts = partial(PublisherParts, make_producer=lambda settings: ChaosProducer(settings, faults, trap))
+
+
+if __name__ == "__main__":
+    _install(Faults(**json.loads(os.environ.get(ENVIRONMENT, "{}"))))
+    main()
