@@ -1,10 +1,9 @@
 """What `worker check` finds: what would run, what would not, and why."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal
 
 from worker.app import Assembler
+from worker.cluster_checks import Finding, of_cluster
 from worker.engines.load import LoadedModel, load_engine
 from worker.errors import ConfigError, MessageError, SchemaError, WorkerError
 from worker.labels.registry import LabelRegistry
@@ -13,17 +12,6 @@ from worker.messages.binding import Binding
 from worker.pipeline.planning import plan_pairs
 from worker.pipeline.tokenization import PairTokenizer
 from worker.types import Request
-
-Verdict = Literal["ok", "warning", "failed"]
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at."""
-
-    verdict: Verdict
-    subject: str
-    message: str
 
 
 def findings(make: Assembler) -> Iterator[Finding]:
@@ -96,6 +84,7 @@ def _of_topics(make: Assembler) -> Iterator[Finding]:
     yield Finding("ok", "broker", f"{make.config.kafka.bootstrap_servers} answers, cluster {make.directory.cluster_id}")
     for binding in bindings:
         yield from _of_binding(make, binding)
+    yield from of_cluster(make.config)
 
 
 def _of_binding(make: Assembler, binding: Binding) -> Iterator[Finding]:

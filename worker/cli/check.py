@@ -22,8 +22,9 @@ def check(
 ) -> None:
     """Look at configuration, label schemas, model, broker and topics. Exits 1 if something would not run."""
     from worker.app import Assembler
-    from worker.checks import Finding, findings
+    from worker.checks import findings
     from worker.clock import SystemClock
+    from worker.cluster_checks import Finding
     from worker.config import load_config
     from worker.observability.logging import configure_logging
 
