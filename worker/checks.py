@@ -13,6 +13,8 @@ from worker.pipeline.planning import plan_pairs
 from worker.pipeline.tokenization import PairTokenizer
 from worker.types import Request
 
+_UNSEEN = "the topic does not exist, or may not be seen: create it, or grant Describe on it"
+
 
 def findings(make: Assembler) -> Iterator[Finding]:
     """Everything there is to say about a configuration that could be read, as it is found. Blocks."""
@@ -90,7 +92,7 @@ def _of_topics(make: Assembler) -> Iterator[Finding]:
 def _of_binding(make: Assembler, binding: Binding) -> Iterator[Finding]:
     source = make.directory.facts(binding.input)
     if source is None:
-        yield Finding("failed", binding.input, "the topic does not exist: create it; its binding waits until then")
+        yield Finding("failed", binding.input, f"{_UNSEEN}; its binding waits until then")
         return
     yield Finding("ok", binding.input, f"{source.partitions} partitions")
     for topic in (binding.output_topic, binding.dead_letter_topic):
@@ -98,7 +100,7 @@ def _of_binding(make: Assembler, binding: Binding) -> Iterator[Finding]:
         if facts is None and make.config.kafka.create_topics:
             yield Finding("ok", topic, f"would be created with {source.partitions} partitions")
         elif facts is None:
-            yield Finding("failed", topic, "the topic does not exist: create it, or set kafka.create_topics: true")
+            yield Finding("failed", topic, f"{_UNSEEN}, or set kafka.create_topics: true")
         elif facts.partitions < source.partitions:
             many = f"{facts.partitions} partitions, {binding.input} has {source.partitions}"
             yield Finding("warning", topic, f"{many}: order is kept per key only")

@@ -7,6 +7,7 @@ from typing import Literal
 from worker.config import Config
 from worker.kafka.clients import connection, producer_settings
 from worker.kafka.inspection import ClusterInspection, Operations, TopicInspection, try_transaction
+from worker.kafka.topics import DEFAULT_MAX_MESSAGE_BYTES
 
 Verdict = Literal["ok", "warning", "failed"]
 
@@ -84,7 +85,8 @@ def of_sizes(config: Config, topics: Mapping[str, TopicInspection]) -> Iterator[
     for binding in config.topics:
         seen = topics.get(binding.input)
         largest = None if seen is None else seen.max_message_bytes
-        if largest is not None and largest > config.max_record_bytes:
+        # Kafka's default is 5 % above the client's: a warning that everybody gets would tell nobody anything.
+        if largest is not None and largest > max(config.max_record_bytes, DEFAULT_MAX_MESSAGE_BYTES):
             told = f"takes records of {largest} bytes, the worker sends at most {config.max_record_bytes}"
             fix = "large events go out without their event; raise kafka.librdkafka message.max.bytes"
             yield Finding("warning", binding.input, f"{told}: {fix}")

@@ -80,7 +80,7 @@ def test_nothing_is_said_of_replicas_that_nobody_told_us_of() -> None:
     assert [] == list(of_replicas({"t": TopicInspection(exists=False)}))
 
 
-@pytest.mark.parametrize(("largest", "count"), [(1_000_000, 0), (5_000_000, 1), (None, 0)])
+@pytest.mark.parametrize(("largest", "count"), [(1_048_588, 0), (5_000_000, 1), (None, 0)])
 def test_an_input_with_larger_records_than_the_worker_sends_is_a_warning(largest: int | None, count: int) -> None:
     config = fixed_config({"kafka": {"bootstrap_servers": "h:1", "group_id": "g"}, "topics": [{"input": "t"}]})
     found = list(of_sizes(config, {"t": replace(GOOD, max_message_bytes=largest)}))
