@@ -78,33 +78,27 @@ class LetterReader:
         """
         left = {partition: span for partition, span in spans.items() if span[0] < span[1]}
         self._consumer.assign([KafkaPartition(*p, span[0] or OFFSET_BEGINNING) for p, span in left.items()])
-        heard = self._clock.monotonic()
+        silent_seconds, trouble = 0.0, "_TIMED_OUT"
         while left:
+            asked = self._clock.monotonic()
             messages = self._consumer.consume(_POLL_RECORDS, _POLL_SECONDS)
-            if messages:
-                heard = self._clock.monotonic()
-            elif self._clock.monotonic() - heard > _PATIENCE_SECONDS:
-                raise RetryableError("the broker stopped answering: try again")
+            # Only what we wait for the broker: whoever takes the records may take his time.
+            silent_seconds += self._clock.monotonic() - asked
             for message in messages:
-                place = TopicPartition(message.topic() or "", message.partition() or 0)
+                place, offset = TopicPartition(message.topic() or "", message.partition() or 0), message.offset() or 0
                 error = message.error()
-                if error is not None:
-                    self._note(error, place, left)
-                elif place in left:
-                    offset, end = message.offset() or 0, left[place][1]
-                    if offset >= end - 1:
-                        del left[place]
-                    if offset < end:
-                        yield record_of(message, place, offset)
+                if error is not None and error.code() != KafkaError._PARTITION_EOF:  # noqa: SLF001  so named
+                    trouble = _bearable(error, place.topic)
+                    continue
+                silent_seconds = 0.0
+                end = left[place][1] if place in left else 0
+                if error is not None or offset >= end - 1:
+                    left.pop(place, None)
+                if error is None and offset < end:
+                    yield record_of(message, place, offset)
+            if silent_seconds > _PATIENCE_SECONDS:
+                raise RetryableError(f"the broker stopped answering ({trouble}): try again")
         self._consumer.unassign()
-
-    def _note(self, error: KafkaError, place: TopicPartition, left: dict[TopicPartition, tuple[int, int]]) -> None:
-        if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001  librdkafka's own codes are named so
-            left.pop(place, None)
-        elif error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
-            raise ConfigError(f"{place.topic} may not be read: grant Read and Describe on this topic")
-        elif error.fatal() or not error.retriable():
-            raise RetryableError(f"{place.topic or 'a topic'} could not be read ({error.name()})")
 
     def _watermarks(self, partition: TopicPartition) -> tuple[int, int]:
         try:
@@ -113,3 +107,17 @@ class LetterReader:
             message = f"the ends of {partition.topic} could not be read ({error.args[0].name()})"
             raise RetryableError(message) from error
         return int(low), int(high)
+
+
+def _bearable(error: KafkaError, topic: str) -> str:
+    """The name of an error that may pass.
+
+    Raises:
+        ConfigError: the topic may not be read.
+        RetryableError: the client cannot go on.
+    """
+    if error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+        raise ConfigError(f"{topic} may not be read: grant Read and Describe on this topic")
+    if error.fatal():
+        raise RetryableError(f"{topic or 'a topic'} could not be read ({error.name()})")
+    return error.name()
