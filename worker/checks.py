@@ -1,10 +1,9 @@
 """What `worker check` finds: what would run, what would not, and why."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal
 
 from worker.app import Assembler
+from worker.cluster_checks import Finding, of_cluster
 from worker.engines.load import LoadedModel, load_engine
 from worker.errors import ConfigError, MessageError, SchemaError, WorkerError
 from worker.kafka.label_writer import LabelDesk
@@ -16,16 +15,7 @@ from worker.messages.binding import Binding
 from worker.pipeline.planning import check_cost
 from worker.pipeline.tokenization import PairTokenizer
 
-Verdict = Literal["ok", "warning", "failed"]
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at."""
-
-    verdict: Verdict
-    subject: str
-    message: str
+_UNSEEN = "the topic does not exist, or may not be seen: create it, or grant Describe on it"
 
 
 def findings(make: Assembler) -> Iterator[Finding]:
@@ -126,12 +116,13 @@ def _of_topics(make: Assembler) -> Iterator[Finding]:
     yield Finding("ok", "broker", f"{make.config.kafka.bootstrap_servers} answers, cluster {make.directory.cluster_id}")
     for binding in bindings:
         yield from _of_binding(make, binding)
+    yield from of_cluster(make.config)
 
 
 def _of_binding(make: Assembler, binding: Binding) -> Iterator[Finding]:
     source = make.directory.facts(binding.input)
     if source is None:
-        yield Finding("failed", binding.input, "the topic does not exist: create it; its binding waits until then")
+        yield Finding("failed", binding.input, f"{_UNSEEN}; its binding waits until then")
         return
     yield Finding("ok", binding.input, f"{source.partitions} partitions")
     for topic in binding.topics_written:
@@ -139,7 +130,7 @@ def _of_binding(make: Assembler, binding: Binding) -> Iterator[Finding]:
         if facts is None and make.config.kafka.create_topics:
             yield Finding("ok", topic, f"would be created with {source.partitions} partitions")
         elif facts is None:
-            yield Finding("failed", topic, "the topic does not exist: create it, or set kafka.create_topics: true")
+            yield Finding("failed", topic, f"{_UNSEEN}, or set kafka.create_topics: true")
         elif facts.partitions < source.partitions:
             many = f"{facts.partitions} partitions, {binding.input} has {source.partitions}"
             yield Finding("warning", topic, f"{many}: order is kept per key only")

@@ -33,7 +33,7 @@ from worker.labels.schema import parse_schema
 from worker.observability.metrics import Metrics
 from worker.pipeline.assembly import Scored
 from worker.pipeline.batching import Batcher
-from worker.pipeline.decision import ModelView
+from worker.pipeline.evidence import ModelView
 from worker.pipeline.planning import plan_pairs
 from worker.types import (
     Batch,
@@ -147,12 +147,13 @@ class Scene:
             metrics=Metrics(),
             clock=self.clock,
             beat=lambda: None,
+            follow_up=lambda _stages, _premise: None,
         )
         Delivery(parts, CADENCE).run()
         return self.publisher.published
 
-    def _prediction(self, prediction: Prediction, scored: Scored) -> OutboundRecord:
-        return self.encode(prediction, scored)
+    def _prediction(self, prediction: Prediction, scored: Scored) -> tuple[OutboundRecord, ...]:
+        return (self.encode(prediction, scored),)
 
     def _admit(self, offset: int, partition: int) -> Record:
         self._number += 1
@@ -278,6 +279,7 @@ def test_a_stop_while_the_broker_is_silent_gives_up_without_an_error(scene: Scen
 
 def test_what_waits_for_a_missing_topic_takes_no_room_from_others(scene: Scene) -> None:
     scene.publisher.left_once = {1}
+    scene.in_flight.note_cost(1, 1)
     room = scene.in_flight.room()
     scene.run(*scene.bad(0, 1), Finish())
     assert 1 == scene.in_flight.records
@@ -287,6 +289,7 @@ def test_what_waits_for_a_missing_topic_takes_no_room_from_others(scene: Scene) 
 
 def test_what_waited_for_a_missing_topic_counts_no_longer_once_its_partition_went(scene: Scene) -> None:
     scene.publisher.left_once = {1, 2}
+    scene.in_flight.note_cost(1, 1)
     room = scene.in_flight.room()
     gone = PartitionsGone(frozenset({TopicPartition("in", 0)}))
     scene.run(*scene.bad(0, 1, 2), Flush(threading.Event()), gone, *scene.good(3, partition=1), Finish())

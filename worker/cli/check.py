@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from worker.cli.options import EXIT_FAILED
+from worker.cli.options import CONFIG, EXIT_FAILED, existing
 
 _MARKS = {"ok": "ok     ", "warning": "warning", "failed": "FAILED "}
 
@@ -17,18 +17,19 @@ def register(app: typer.Typer) -> None:
 
 
 def check(
-    config_file: Path = typer.Option(Path("worker.yaml"), "-c", "--config", help="The configuration."),
+    config_file: Path = CONFIG,
     as_json: bool = typer.Option(False, "--json", help="One JSON object."),
 ) -> None:
     """Look at configuration, label schemas, model, broker and topics. Exits 1 if something would not run."""
     from worker.app import Assembler
-    from worker.checks import Finding, findings
+    from worker.checks import findings
     from worker.clock import SystemClock
+    from worker.cluster_checks import Finding
     from worker.config import load_config
     from worker.observability.logging import configure_logging
 
     configure_logging("error")
-    config = load_config(config_file)
+    config = load_config(existing(config_file))
     seen: list[Finding] = []
     if not as_json:
         print(f"{_MARKS['ok']} {config_file}: {len(config.topics)} topics, delivery {config.delivery}")

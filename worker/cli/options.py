@@ -1,10 +1,15 @@
 """What several commands share: exit codes, and options that go before the configuration."""
 
+from pathlib import Path
+
+import typer
+
 from worker.errors import ConfigError, SchemaError, WorkerError
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
+CONFIG = typer.Option(Path("worker.yaml"), "-c", "--config", help="The configuration.")
 
 
 def exit_code(error: WorkerError) -> int:
@@ -15,3 +20,14 @@ def exit_code(error: WorkerError) -> int:
 def overrides_of(**options: str | None) -> dict[str, str]:
     """The options that were given, as configuration."""
     return {name: value for name, value in options.items() if value is not None}
+
+
+def existing(config_file: Path) -> Path:
+    """`config_file` itself.
+
+    Raises:
+        ConfigError: there is no such file.
+    """
+    if not config_file.exists():
+        raise ConfigError(f"{config_file}: there is no such file; `worker init` writes a first one, -c names another")
+    return config_file

@@ -6,7 +6,7 @@ from typing import Literal
 
 import typer
 
-from worker.cli.options import EXIT_INTERRUPTED, overrides_of
+from worker.cli.options import CONFIG, EXIT_INTERRUPTED, existing, overrides_of
 
 LogFormat = Literal["auto", "json", "console"]
 
@@ -17,7 +17,7 @@ def register(app: typer.Typer) -> None:
 
 
 def run(
-    config_file: Path = typer.Option(Path("worker.yaml"), "-c", "--config", help="The configuration."),
+    config_file: Path = CONFIG,
     engine: str | None = typer.Option(None, help="Instead of the configured engine."),
     until_end: bool = typer.Option(False, help="Stop at the end offsets seen at start."),
     log_format: LogFormat = typer.Option("auto", help="`auto`: readable on a terminal, else JSON."),
@@ -33,7 +33,7 @@ def run(
     from worker.config import load_config
     from worker.observability.logging import configure_logging
 
-    config = load_config(config_file, overrides_of(engine=engine))
+    config = load_config(existing(config_file), overrides_of(engine=engine))
     configure_logging(config.log_level, log_format)
     with open_worker(config, lifecycle=lifecycle) as worker:
         worker.run(until_end=until_end)

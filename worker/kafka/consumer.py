@@ -6,13 +6,11 @@ every poll.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from operator import methodcaller
 from typing import Protocol
 
 import structlog
 from confluent_kafka import (
     OFFSET_BEGINNING,
-    TIMESTAMP_NOT_AVAILABLE,
     Consumer,
     KafkaError,
     KafkaException,
@@ -23,17 +21,11 @@ from confluent_kafka import TopicPartition as KafkaPartition
 from worker.errors import FatalError, RetryableError
 from worker.kafka.clients import ClientSettings, checked_settings
 from worker.kafka.offsets import Assignment, GroupOffsets
-from worker.types import Headers, Record, TopicPartition
+from worker.kafka.records import record_of
+from worker.types import Record, TopicPartition
 
 REQUEST_SECONDS = 5.0
 """How long one request to the broker may take before it is tried again."""
-
-_READ_HEADERS: Callable[[Message], list[tuple[str, str | bytes | None]] | None] = methodcaller("headers")
-"""`message.headers()` through a call that Python checks.
-
-For a name that is not UTF-8 the client returns a list with a hole in it and an error pending. The interpreter's fast
-path for a method without arguments, taken once it is warm, looks at neither: the process dies of a segmentation fault.
-"""
 
 log = structlog.get_logger(__name__)
 
@@ -200,19 +192,7 @@ class RecordConsumer:
         if epoch is None:  # fetched before the partition was taken from us
             return None
         self._positions[partition] = offset + 1
-        kind, timestamp_ms = message.timestamp()
-        headers = _headers(message)
-        return Record(
-            topic=topic,
-            partition=number,
-            offset=offset,
-            epoch=epoch,
-            key=_bytes(message.key()),
-            value=_bytes(message.value()),
-            headers=headers or (),
-            timestamp_ms=None if kind == TIMESTAMP_NOT_AVAILABLE else timestamp_ms,
-            has_unreadable_headers=headers is None,
-        )
+        return record_of(message, partition, offset, epoch)
 
     def _note_error(self, error: KafkaError, message: Message) -> None:
         topic, number, offset = message.topic(), message.partition(), message.offset()
@@ -333,19 +313,6 @@ class RecordConsumer:
     def _resume(self, partitions: Iterable[TopicPartition]) -> None:
         if listed := _kafka_partitions(partitions):
             self._consumer.resume(listed)
-
-
-def _headers(message: Message) -> Headers | None:
-    """The headers in their order; None where the client cannot hand them over: it takes their names for UTF-8."""
-    try:
-        headers = _READ_HEADERS(message)
-    except (SystemError, UnicodeDecodeError):
-        return None
-    return tuple((name, _bytes(value)) for name, value in headers or ())
-
-
-def _bytes(value: str | bytes | None) -> bytes | None:
-    return value.encode() if isinstance(value, str) else value
 
 
 def _kafka_partitions(partitions: Iterable[TopicPartition]) -> list[KafkaPartition]:

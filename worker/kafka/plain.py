@@ -4,12 +4,13 @@ from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Self
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, Producer
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Producer
 from confluent_kafka import TopicPartition as KafkaPartition
 
 from worker.clock import Clock, SystemClock
 from worker.errors import FatalError, RetryableError
 from worker.kafka.clients import ClientSettings
+from worker.kafka.records import record_of
 from worker.types import Record, TopicPartition
 
 _REQUEST_SECONDS = 10.0
@@ -106,7 +107,7 @@ class CommittedReader:
             if topic is None or number is None or offset is None:
                 continue
             if error is None:
-                records.append(_record(message, TopicPartition(topic, number), offset))
+                records.append(record_of(message, TopicPartition(topic, number), offset))
             elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001  librdkafka's own codes are named so
                 self._ends[TopicPartition(topic, number)] = offset
         return records
@@ -133,22 +134,3 @@ class CommittedReader:
 
 def _connection(bootstrap_servers: str) -> ClientSettings:
     return {"bootstrap.servers": bootstrap_servers, "allow.auto.create.topics": False, "log_level": 2}
-
-
-def _record(message: Message, partition: TopicPartition, offset: int) -> Record:
-    found = message.headers() or ()
-    headers = found.items() if isinstance(found, dict) else found
-    return Record(
-        topic=partition.topic,
-        partition=partition.partition,
-        offset=offset,
-        epoch=0,  # nothing is ever taken from a reader without a group
-        key=_bytes(message.key()),
-        value=_bytes(message.value()),
-        headers=tuple((name, _bytes(value)) for name, value in headers),
-        timestamp_ms=message.timestamp()[1],
-    )
-
-
-def _bytes(value: bytes | str | None) -> bytes | None:
-    return value.encode() if isinstance(value, str) else value

@@ -1,0 +1,111 @@
+"""What `worker check` finds about the cluster: rights, transactions, replicas, limits."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from worker.config import Config
+from worker.kafka.clients import connection, producer_settings
+from worker.kafka.inspection import ClusterInspection, Operations, TopicInspection, try_transaction
+from worker.kafka.topics import DEFAULT_MAX_MESSAGE_BYTES
+
+Verdict = Literal["ok", "warning", "failed"]
+
+CHECK = "check"
+"""What stands after the group's id in the name of the transaction that is tried."""
+_SAFE_REPLICAS = 3
+_SAFE_IN_SYNC = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at."""
+
+    verdict: Verdict
+    subject: str
+    message: str
+
+
+def of_cluster(config: Config) -> Iterator[Finding]:
+    """Everything to say about a cluster that answers, as it is found. Changes nothing. Blocks."""
+    client = connection(config.kafka, CHECK)
+    inspection = ClusterInspection(client)
+    inputs = {binding.input for binding in config.topics}
+    outputs = {topic for binding in config.topics for topic in (binding.output_topic, binding.dead_letter_topic)}
+    topics = inspection.topics(inputs | outputs)
+    for topic, seen in sorted(topics.items()):
+        yield from of_rights(topic, seen, "READ" if topic in inputs else "WRITE")
+    yield from of_group(config.kafka.group_id, inspection.group_operations(config.kafka.group_id))
+    yield from of_replicas({topic: topics[topic] for topic in sorted(outputs) if topic in topics})
+    yield from of_sizes(config, topics)
+    if config.delivery == "exactly_once":
+        settings = producer_settings(config.kafka, CHECK, transactional=True)
+        timeout_ms = int(settings["transaction.timeout.ms"])
+        yield of_transaction(try_transaction(settings))
+        yield of_transaction_timeout(timeout_ms, inspection.max_transaction_timeout_ms())
+
+
+def of_rights(topic: str, seen: TopicInspection, needed: str) -> Iterator[Finding]:
+    """Whether we may do what is `needed` with a topic."""
+    if seen.is_forbidden:
+        yield Finding("failed", topic, f"it may not be looked at: grant {needed.title()} and Describe on this topic")
+    elif seen.operations is not None and needed not in seen.operations:
+        yield Finding("failed", topic, f"the right is missing: grant {needed.title()} on this topic")
+
+
+def of_group(group_id: str, operations: Operations | None) -> Iterator[Finding]:
+    """Whether we may join the group and commit."""
+    if operations is not None and "READ" not in operations:
+        right = "Read" if operations else "Read and Describe"
+        yield Finding("failed", f"group {group_id}", f"the right is missing: grant {right} on this group")
+
+
+def of_replicas(outputs: Mapping[str, TopicInspection]) -> Iterator[Finding]:
+    """Whether what is written outlives a broker."""
+    for topic, seen in outputs.items():
+        replicas, in_sync = seen.replication_factor, seen.min_insync_replicas
+        if replicas is None:
+            continue
+        told = f"replication factor {replicas}, min.insync.replicas {in_sync or 'unknown'}"
+        if replicas == 1:
+            fix = f"a lost disk takes it along; give the topic {_SAFE_REPLICAS} replicas"
+            yield Finding("warning", topic, f"{told}: {fix}")
+        elif in_sync == 1:
+            fix = f"what one broker alone has acknowledged can be lost; set min.insync.replicas to {_SAFE_IN_SYNC}"
+            yield Finding("warning", topic, f"{told}: {fix}")
+        elif in_sync is not None and in_sync >= replicas:
+            fix = "nothing can be written while one broker is away; lower min.insync.replicas or add replicas"
+            yield Finding("warning", topic, f"{told}: {fix}")
+        else:
+            yield Finding("ok", topic, told)
+
+
+def of_sizes(config: Config, topics: Mapping[str, TopicInspection]) -> Iterator[Finding]:
+    """Whether the largest event can be handed on whole."""
+    for binding in config.topics:
+        seen = topics.get(binding.input)
+        largest = None if seen is None else seen.max_message_bytes
+        # Kafka's default is 5 % above the client's: a warning that everybody gets would tell nobody anything.
+        if largest is not None and largest > max(config.max_record_bytes, DEFAULT_MAX_MESSAGE_BYTES):
+            told = f"takes records of {largest} bytes, the worker sends at most {config.max_record_bytes}"
+            fix = "large events go out without their event; raise kafka.librdkafka message.max.bytes"
+            yield Finding("warning", binding.input, f"{told}: {fix}")
+
+
+def of_transaction(refusal: str | None) -> Finding:
+    """What came of an empty transaction."""
+    if refusal is None:
+        return Finding("ok", "transactions", "an empty one was opened and given up")
+    return Finding("failed", "transactions", refusal)
+
+
+def of_transaction_timeout(timeout_ms: int, most_ms: int | None) -> Finding:
+    """Whether the broker allows transactions as long as ours."""
+    if most_ms is None:
+        told = f"timeout {timeout_ms} ms; the broker's maximum is not told without DescribeConfigs on the cluster"
+        return Finding("ok", "transactions", told)
+    told = f"timeout {timeout_ms} ms, the broker's maximum is {most_ms} ms"
+    if timeout_ms > most_ms:
+        fix = "lower kafka.transaction_timeout_ms, or raise transaction.max.timeout.ms of the brokers"
+        return Finding("failed", "transactions", f"{told}: {fix}")
+    return Finding("ok", "transactions", told)
