@@ -86,7 +86,8 @@ def test_partitions_that_are_added_are_read(kafka: BrokerUnderTest, stream: Stre
     topic = attacked.setup.inputs[0]
     with attacked.worker(HEALTHY) as process:
         wait_until(lambda: attacked.position() == 80, 60)
-        for future in kafka.admin().create_partitions([NewPartitions(topic, 6)]).values():
+        admin = kafka.admin()  # alive until its futures are done
+        for future in admin.create_partitions([NewPartitions(topic, 6)]).values():
             future.result(REQUEST_SECONDS)
         more = [{"value": json.dumps({"id": f"n-{n}", "text": "more"}), "partition": 5} for n in range(40, 60)]
         wait_until(lambda: _takes(kafka, topic, 5), 30)
