@@ -206,6 +206,7 @@ class StreamProcessor:
     def waiting(self, attempt: int) -> None:
         """A rebalance waits for the broker."""
         self._parts.heartbeats.beat("poll")
+        self._parts.readiness.block("assignment", "the group's committed offsets cannot be read yet")
         if self._lifecycle.wait_for_abandon(min(1.0, 0.1 * attempt)) or (
             self._lifecycle.is_stopping and not self._may_drain()
         ):

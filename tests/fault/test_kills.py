@@ -1,6 +1,10 @@
 """SIGKILL at every phase of a record's way."""
 
+import contextlib
+import random
 import signal
+import subprocess
+from dataclasses import replace
 
 import pytest
 
@@ -28,3 +32,15 @@ def test_a_worker_killed_at_any_phase_loses_and_doubles_nothing(
     with attacked.worker(PHASES[phase]) as process:
         assert -signal.SIGKILL == process.wait(60)
     assert verdict(attacked, f"SIGKILL {phase}", attacked.run_to_end()).is_perfect
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+def test_thirty_kills_at_random_under_load_lose_and_double_nothing(stream: StreamFactory, verdict: Verdict) -> None:
+    attacked, dice = stream(200), random.Random(4)
+    for _ in range(30):
+        attacked.feed(100)
+        fault = replace(dice.choice(list(PHASES.values())), at=dice.randint(1, 8))
+        with attacked.worker(fault) as process, contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(dice.uniform(4, 12))  # where the phase does not come, it is killed at any moment
+    assert verdict(attacked, "30 SIGKILLs in a row", attacked.run_to_end(300)).is_perfect

@@ -28,6 +28,8 @@ from worker.types import Record, TopicPartition
 pytestmark = pytest.mark.kafka
 
 SLOW = Faults(engine_seconds=0.1)
+GONE = {0, -signal.SIGTERM}
+"""How a worker ends that is told to: drained, or while it was still starting."""
 ANY_PORT = {"WORKER_HTTP__PORT": "0"}
 
 
@@ -48,10 +50,10 @@ def storm(attacked: Stream, changes: int, *, kill_every: int) -> None:
                 leaving.kill()
             else:
                 leaving.send_signal(signal.SIGTERM)
-                assert 0 == leaving.wait(60)
+                assert leaving.wait(60) in GONE
         for worker in workers:
             worker.send_signal(signal.SIGTERM)
-        assert [0, 0] == [worker.wait(60) for worker in workers]
+        assert {worker.wait(60) for worker in workers} <= GONE
 
 
 @pytest.mark.parametrize("protocol", ["classic", "consumer"])
@@ -84,7 +86,8 @@ def test_partitions_that_are_added_are_read(kafka: BrokerUnderTest, stream: Stre
     topic = attacked.setup.inputs[0]
     with attacked.worker(HEALTHY) as process:
         wait_until(lambda: attacked.position() == 80, 60)
-        for future in kafka.admin().create_partitions([NewPartitions(topic, 6)]).values():
+        admin = kafka.admin()  # alive until its futures are done
+        for future in admin.create_partitions([NewPartitions(topic, 6)]).values():
             future.result(REQUEST_SECONDS)
         more = [{"value": json.dumps({"id": f"n-{n}", "text": "more"}), "partition": 5} for n in range(40, 60)]
         wait_until(lambda: _takes(kafka, topic, 5), 30)

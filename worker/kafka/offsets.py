@@ -120,8 +120,8 @@ class GroupOffsets:
 
     def __init__(self, client: ClientSettings, group_id: str, *, timeout_seconds: float = 5.0) -> None:
         """`client` holds librdkafka's connection settings."""
-        with checked_settings():
-            self._admin = AdminClient(dict(client))
+        self._client = dict(client)
+        self._admin = self._connected()
         self._group_id = group_id
         self._timeout_seconds = timeout_seconds
 
@@ -135,11 +135,21 @@ class GroupOffsets:
         if not wanted:
             return {}
         request = ConsumerGroupTopicPartitions(self._group_id, wanted)
-        futures = self._admin.list_consumer_group_offsets(
+        admin = self._admin
+        futures = admin.list_consumer_group_offsets(
             [request], require_stable=True, request_timeout=self._timeout_seconds
         )
-        answer = futures[self._group_id].result().topic_partitions
+        try:
+            answer = futures[self._group_id].result().topic_partitions
+        except KafkaException:
+            # This client never finds a coordinator again whose broker was down once: every further request times out.
+            self._admin = self._connected()
+            raise
         for each in answer:
             if each.error is not None:
                 raise KafkaException(each.error)
         return {TopicPartition(p.topic, p.partition): p.offset for p in answer if p.offset >= 0}
+
+    def _connected(self) -> AdminClient:
+        with checked_settings():
+            return AdminClient(self._client)

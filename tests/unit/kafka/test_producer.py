@@ -27,7 +27,7 @@ from worker.clock import ManualClock
 from worker.errors import FatalError
 from worker.kafka.offsets import Assignment
 from worker.kafka.producer import FENCE_WINDOW_SECONDS, StoppedError, TransactionalPublisher
-from worker.types import Finished, TopicPartition
+from worker.types import Finished, OutboundRecord, TopicPartition
 
 LANES = tuple(TopicPartition("in", number) for number in range(4))
 
@@ -304,3 +304,15 @@ def test_after_any_mishaps_every_record_is_committed_once_and_in_order(
         expected = values_of([each for each in records if each.record.partition == lane])
         assert expected == [value for _, partition, value in scene.broker.outputs if partition == lane]
     assert {LANES[lane]: count for lane, count in ahead.items() if count} == scene.broker.offsets
+
+
+@pytest.mark.parametrize(("minutes", "is_kept"), [(-600, True), (0, True), (30, True), (61, False)])
+def test_a_timestamp_that_the_topic_would_refuse_goes_into_a_header(scene: Scene, minutes: int, is_kept: bool) -> None:
+    timestamp_ms = int(scene.clock.wall() * 1000) + minutes * 60_000
+    source = record_at()
+    output = OutboundRecord("out", None, b"", (("trace", b"1"),), timestamp_ms, source.source)
+    scene.publisher.publish([Finished(source, (output,))])
+    (sent,) = scene.broker.producers[0].arguments
+    told = [] if is_kept else [("nli-original-timestamp", str(timestamp_ms).encode())]
+    assert (timestamp_ms if is_kept else None) == sent.get("timestamp")
+    assert [("trace", b"1"), *told] == sent["headers"]

@@ -1,0 +1,235 @@
+"""The loop with a scripted consumer, a real delivery thread and a publisher that keeps what it is given."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from tests.support.small_tokenizers import bert_style, save
+from tests.support.strategies import record as record_at
+from worker.clock import SystemClock
+from worker.delivery import Cadence, Delivery, DeliveryParts, Encoder
+from worker.engines.fake import FakeEngine
+from worker.errors import EngineError, FatalError
+from worker.flow import Bounds, Inbox, InFlight, OfferedPositions, PairQueue
+from worker.intake import Intake, IntakeParts
+from worker.kafka.consumer import RebalanceListener, RecordConsumer
+from worker.kafka.producer import Published
+from worker.labels.schema import parse_schema
+from worker.lifecycle import Lifecycle
+from worker.observability.health import Heartbeats, Readiness
+from worker.observability.metrics import Metrics
+from worker.pipeline.batching import Batcher
+from worker.pipeline.decision import ModelView
+from worker.pipeline.tokenization import PairTokenizer
+from worker.processor import ProcessorParts, StreamProcessor
+from worker.types import Batch, Finished, OutboundRecord, PairScores, Record, Request, TopicPartition
+
+LABELS = parse_schema({"name": "kinds", "version": 1, "labels": [{"name": "a"}, {"name": "b"}]}, "test")
+LANE = TopicPartition("in", 0)
+
+
+class ScriptedConsumer:
+    """Gives its records a few at a time; can let a partition go, or die."""
+
+    def __init__(self, count: int) -> None:
+        self.waiting = deque(record_at(offset=offset) for offset in range(count))
+        self.at: dict[int, Callable[[RebalanceListener], None]] = {}
+        self.polls = self.most_polled = 0
+        self.committed: dict[TopicPartition, int] = {}
+        self.is_closed = self.is_held = False
+        self._listener: RebalanceListener | None = None
+
+    def subscribe(self, _topics: Sequence[str], listener: RebalanceListener) -> None:
+        self._listener = listener
+        listener.assigned(frozenset({LANE}))
+
+    def poll(self, max_records: int, _timeout: float) -> list[Record]:
+        assert self._listener is not None
+        self.polls += 1
+        if (step := self.at.get(self.polls)) is not None:
+            step(self._listener)
+        if self.is_held:
+            return []
+        return [self.waiting.popleft() for _ in range(min(max_records, 10, len(self.waiting)))]
+
+    def apply_holds(self) -> int:
+        assert self._listener is not None
+        self.is_held = self._listener.is_held(LANE)
+        return int(self.is_held)
+
+    def commit(self, positions: Mapping[TopicPartition, int], *, wait: bool) -> None:
+        self.committed |= positions
+
+    def unread(self) -> dict[TopicPartition, int]:
+        return {LANE: len(self.waiting)}
+
+    def end_offsets(self, _topics: Iterable[str]) -> dict[TopicPartition, int]:
+        return {LANE: len(self.waiting)}
+
+    def is_at(self, _ends: Mapping[TopicPartition, int]) -> bool:
+        return not self.waiting
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+class KeepingPublisher:
+    def __init__(self) -> None:
+        self.offsets: list[int] = []
+        self.failure: Exception | None = None
+
+    def start(self) -> None: ...
+
+    def publish(self, finished: Sequence[Finished]) -> Published:
+        if self.failure is not None:
+            raise self.failure
+        self.offsets += [each.record.offset for each in finished]
+        return Published(finished)
+
+    def close(self) -> None: ...
+
+
+class ScriptedEngine(FakeEngine):
+    before: Callable[[], None] = staticmethod(lambda: None)
+
+    def score(self, batch: Batch) -> PairScores:
+        self.before()
+        return super().score(batch)
+
+
+class Scene:
+    def __init__(self, folder: Path, count: int) -> None:
+        self.consumer, self.publisher, self.engine = ScriptedConsumer(count), KeepingPublisher(), ScriptedEngine()
+        self.lifecycle, self.inbox, self.offered = Lifecycle(), Inbox(), OfferedPositions()
+        self.in_flight = InFlight(Bounds(20, 10**6, 10**6))
+        self.readiness, self.is_open = Readiness(), True
+        clock, metrics = SystemClock(), Metrics()
+        pairs = PairQueue(Batcher(100), self.in_flight.note_queued_tokens)
+        tokenizer = PairTokenizer(save(bert_style(), folder), 64)
+        intake = IntakeParts(
+            lambda record: Request(str(record.offset), "the bill"),
+            lambda _request, _topic: LABELS,
+            tokenizer,
+            10,
+            self.in_flight,
+            self.inbox,
+            pairs,
+            metrics,
+        )
+        delivery = DeliveryParts(
+            inbox=self.inbox,
+            pairs=pairs,
+            in_flight=self.in_flight,
+            publisher=self.publisher,
+            encoder=Encoder(lambda _prediction, scored: out(scored.record), lambda record, _refusal: out(record)),
+            model=ModelView(self.engine.info.head, "sha256:0"),
+            metrics=metrics,
+            clock=clock,
+            beat=lambda: None,
+        )
+        parts = ProcessorParts(
+            consumer=cast("RecordConsumer", self.consumer),
+            intake=Intake(intake),
+            engine=self.engine,
+            delivery=Delivery(delivery, Cadence(0.01, 100)),
+            inbox=self.inbox,
+            pairs=pairs,
+            in_flight=self.in_flight,
+            offered=self.offered,
+            is_open=lambda _topic: self.is_open,
+            is_ours=lambda record: record.epoch == 1,
+            metrics=metrics,
+            heartbeats=Heartbeats(clock),
+            readiness=self.readiness,
+            clock=clock,
+        )
+        self.processor = StreamProcessor(parts, self.lifecycle, drain_seconds=5)
+
+    def run(self, *, until_end: bool = True) -> None:
+        self.processor.run(["in"], until_end=until_end)
+
+
+def out(record: Record) -> OutboundRecord:
+    return OutboundRecord("out", None, b"", (), None, record.source)
+
+
+def test_up_to_the_end_every_record_is_published_in_order_and_the_group_left(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, 100)
+    scene.run()
+    assert list(range(100)) == scene.publisher.offsets
+    assert 0 == scene.in_flight.records
+    assert scene.consumer.is_closed
+
+
+def test_a_stop_takes_nothing_more_in_and_publishes_what_was(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, 1000)
+    scene.consumer.at[5] = lambda _listener: scene.lifecycle.stop()
+    scene.run(until_end=False)
+    assert list(range(len(scene.publisher.offsets))) == scene.publisher.offsets
+    assert 0 < len(scene.publisher.offsets) < 1000
+    assert 0 == scene.in_flight.records
+
+
+def test_a_revoked_partition_is_published_as_far_as_it_is_finished_then_forgotten(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, 1000)
+
+    def revoke(listener: RebalanceListener) -> None:
+        listener.revoking(frozenset({LANE}))
+        listener.gone(frozenset({LANE}))
+        scene.consumer.waiting.clear()
+
+    scene.consumer.at[4] = revoke
+    scene.run()
+    assert list(range(len(scene.publisher.offsets))) == scene.publisher.offsets
+    assert 0 == scene.in_flight.records
+
+
+def test_records_of_a_former_assignment_are_not_taken_in(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, 10)
+    scene.consumer.waiting.extend(record_at(offset=offset, epoch=9) for offset in range(10, 20))
+    scene.run()
+    assert list(range(10)) == scene.publisher.offsets
+
+
+def test_an_input_whose_outputs_are_missing_is_held(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, 100)
+    scene.is_open = False
+    scene.consumer.at[3] = lambda _listener: scene.lifecycle.stop()
+    scene.run(until_end=False)
+    assert [] == scene.publisher.offsets
+    assert 100 == len(scene.consumer.waiting)
+
+
+def test_an_engine_that_cannot_go_on_ends_the_worker_with_its_error(tmp_path: Path, expected_errors: set[str]) -> None:
+    expected_errors.add("thread.died")
+    scene = Scene(tmp_path, 100)
+
+    def die() -> None:
+        raise EngineError("the device is gone")
+
+    scene.engine.before = die
+    with pytest.raises(EngineError, match="the device is gone"):
+        scene.run()
+    assert [] == scene.publisher.offsets
+    assert scene.consumer.is_closed
+
+
+def test_a_delivery_thread_that_dies_ends_the_worker_and_names_only_the_type(
+    tmp_path: Path, expected_errors: set[str]
+) -> None:
+    expected_errors.add("thread.died")
+    scene = Scene(tmp_path, 100)
+    scene.publisher.failure = ValueError("quotes a text")
+    with pytest.raises(FatalError, match=r"a thread ended with ValueError; nothing unfinished was committed"):
+        scene.run()
+    assert scene.consumer.is_closed
+
+
+def test_positions_that_delivery_has_earned_are_committed_by_the_poll_thread(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, 10)
+    scene.offered.offer({LANE: 7})
+    scene.run()
+    assert {LANE: 7} == scene.consumer.committed
