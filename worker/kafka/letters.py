@@ -60,10 +60,11 @@ class LetterReader:
         return {t: [TopicPartition(t, n) for n in sorted(found[t].partitions)] for t in topics if t in found}
 
     def ends(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, tuple[int, int]]:
-        """The first offset and the one after the last, now. Blocks.
+        """The first offset and the one after the last, now. Blocks; to be asked before `read`.
 
         Raises:
-            RetryableError: the broker does not answer, or does not let us read.
+            ConfigError: a topic may not be read.
+            RetryableError: the broker does not answer.
         """
         return {partition: self._watermarks(partition) for partition in partitions}
 
@@ -101,12 +102,18 @@ class LetterReader:
         self._consumer.unassign()
 
     def _watermarks(self, partition: TopicPartition) -> tuple[int, int]:
-        try:
-            low, high = self._consumer.get_watermark_offsets(KafkaPartition(*partition), timeout=_REQUEST_SECONDS)
-        except KafkaException as error:
-            message = f"the ends of {partition.topic} could not be read ({error.args[0].name()})"
-            raise RetryableError(message) from error
-        return int(low), int(high)
+        deadline = self._clock.monotonic() + _PATIENCE_SECONDS
+        while True:
+            try:
+                low, high = self._consumer.get_watermark_offsets(KafkaPartition(*partition), timeout=_REQUEST_SECONDS)
+            except KafkaException as exception:
+                name = _bearable(exception.args[0], partition.topic)
+                if self._clock.monotonic() > deadline:
+                    message = f"the ends of {partition.topic} could not be read ({name}): try again"
+                    raise RetryableError(message) from exception
+                self._consumer.poll(_POLL_SECONDS)  # a leader is being found: nothing is assigned, so nothing comes
+            else:
+                return int(low), int(high)
 
 
 def _bearable(error: KafkaError, topic: str) -> str:
