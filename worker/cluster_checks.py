@@ -31,7 +31,7 @@ def of_cluster(config: Config) -> Iterator[Finding]:
     client = connection(config.kafka, CHECK)
     inspection = ClusterInspection(client)
     inputs = {binding.input for binding in config.topics}
-    outputs = {topic for binding in config.topics for topic in (binding.output_topic, binding.dead_letter_topic)}
+    outputs = {topic for binding in config.topics for topic in binding.topics_written}
     topics = inspection.topics(inputs | outputs)
     for topic, seen in sorted(topics.items()):
         yield from of_rights(topic, seen, "READ" if topic in inputs else "WRITE")
