@@ -22,7 +22,7 @@ from worker.lifecycle import Lifecycle
 from worker.observability.health import Heartbeats, Readiness
 from worker.observability.metrics import Metrics
 from worker.pipeline.batching import Batcher
-from worker.pipeline.decision import ModelView
+from worker.pipeline.evidence import ModelView
 from worker.pipeline.tokenization import PairTokenizer
 from worker.processor import ProcessorParts, StreamProcessor
 from worker.types import Batch, Finished, OutboundRecord, PairScores, Record, Request, TopicPartition
@@ -124,11 +124,12 @@ class Scene:
             pairs=pairs,
             in_flight=self.in_flight,
             publisher=self.publisher,
-            encoder=Encoder(lambda _prediction, scored: out(scored.record), lambda record, _refusal: out(record)),
+            encoder=Encoder(lambda _prediction, scored: (out(scored.record),), lambda record, _refusal: out(record)),
             model=ModelView(self.engine.info.head, "sha256:0"),
             metrics=metrics,
             clock=clock,
             beat=lambda: None,
+            follow_up=lambda _stages, _premise: None,
         )
         parts = ProcessorParts(
             consumer=cast("RecordConsumer", self.consumer),
