@@ -91,18 +91,3 @@ class AssemblyMachine(RuleBasedStateMachine):
 
 
 TestAssembly = AssemblyMachine.TestCase
-
-
-def test_a_message_with_a_score_that_is_no_number_is_refused_and_its_neighbour_is_not() -> None:
-    assembly = Assembly(classes=2)
-    plan = plan_pairs(Request("id", "text"), LABELS, 10)
-    for number in (1, 2):
-        assembly.admit(number, record_at(offset=number), plan, pairs_of([4, 4, 4]))
-    refs = [PairRef(number, pair) for number in (1, 2) for pair in range(3)]
-    logits = np.zeros((6, 2), np.float32)
-    logits[1, 0] = np.nan
-    assembly.gather(AssemblyMachine._batch(refs), PairScores(logits))
-    first, second = assembly.release()
-    assert isinstance(first, Refused)
-    assert ErrorCode.ENGINE_FAILED is first.refusal.code
-    assert isinstance(second, Scored)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from worker.errors import ErrorCode, MessageError, Stage
+from worker.errors import MessageError
 from worker.pipeline.evidence import ScoredStage
 from worker.pipeline.planning import PairPlan
 from worker.pipeline.stages import FollowUp, nothing_follows
@@ -125,16 +125,12 @@ class Assembly:
     def gather(self, batch: Batch, scores: PairScores) -> list[tuple[int, TokenizedPairs]]:
         """Note the scores of `batch`; gives the pairs that have to be scored next, by the number of their message.
 
-        A message with a score that is no number is refused. Scores of messages that were dropped are ignored.
+        Scores of messages that were dropped are ignored. That all are finite is `scoring`'s promise.
         """
         following: list[tuple[int, TokenizedPairs]] = []
-        finite = np.asarray(np.isfinite(scores.logits).all(axis=1))
         for row, ref in enumerate(batch.refs):
             slot = self._slots.get(ref.message)
             if slot is None or slot.open_stage is None:
-                continue
-            if not finite[row]:
-                slot.refusal = Refusal(ErrorCode.ENGINE_FAILED, Stage.SCORE, "the engine returned no number")
                 continue
             slot.open_stage.note(ref, scores.logits[row])
             if slot.open_stage.missing == 0 and slot.refusal is None:
