@@ -9,7 +9,6 @@ import os
 import random
 import signal
 import threading
-import time
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, cast
@@ -138,7 +137,7 @@ class ChaosEngine:
     def score(self, batch: Batch) -> PairScores:
         self._batches += 1
         if self._faults.engine_seconds:
-            time.sleep(self._faults.engine_seconds)
+            threading.Event().wait(self._faults.engine_seconds)  # the engine is slow, whoever waits
         self._trap.pass_by("while_scoring")
         self._refuse_if_dead()
         if self._faults.engine == "hang" and self._batches >= self._faults.at:
