@@ -166,3 +166,19 @@ def test_only_the_worker_itself_can_keep_a_lost_partition_from_being_committed_a
         publisher.close()
     assert (0 if is_filtered else 1) == len(kafka.read_committed(out))
     assert (10 if is_filtered else 4) == kafka.committed_offsets(f"group-{topic}", topic)[lost.partition]
+
+
+@pytest.mark.soak
+def test_what_a_dead_member_holds_is_read_once_its_session_has_ended(stream: StreamFactory, verdict: Verdict) -> None:
+    """Under KIP-848 a session is the broker's, 45 s by default: until then a worker gets only what the living held."""
+    attacked = stream(600, _under("consumer"))
+    with (
+        attacked.worker(SLOW, environment=member(0)) as dying,
+        attacked.worker(SLOW, environment=member(1)) as other,
+    ):
+        wait_until(lambda: attacked.log().count('"partition.assigned"') >= 2, 60)
+        attacked.await_progress(20)
+        dying.kill()
+        other.send_signal(signal.SIGTERM)
+        assert 0 == other.wait(60)
+    assert verdict(attacked, "SIGKILL of one of two (consumer)", attacked.run_to_end(150)).is_perfect

@@ -103,10 +103,16 @@ class Stream:
         return time.monotonic() - started
 
     def run_to_end(self, seconds: float = 90.0) -> float:
-        """A healthy worker up to the end of what was fed; how many seconds its first commit took."""
-        with self.worker(HEALTHY, "--until-end") as process:
-            recovery_seconds = self.await_progress(1)
-            assert 0 == process.wait(seconds)
+        """Healthy workers, until the group has committed all that was fed; how many seconds their first commit took.
+
+        More than one where a dead member still holds partitions: a worker stops at the end of what it was given.
+        """
+        recovery_seconds, deadline = 0.0, time.monotonic() + seconds
+        while not recovery_seconds or self.position() < self.count * len(self.setup.inputs):
+            assert time.monotonic() < deadline, "the end was not reached"
+            with self.worker(HEALTHY, "--until-end") as process:
+                recovery_seconds = recovery_seconds or self.await_progress(1)
+                assert 0 == process.wait(seconds)
         return recovery_seconds
 
     @contextmanager
