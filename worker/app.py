@@ -19,7 +19,8 @@ from worker.kafka.clients import connection, consumer_settings, instance_name, p
 from worker.kafka.consumer import RecordConsumer
 from worker.kafka.label_topic import LabelTopicFollower
 from worker.kafka.offsets import Assignment, GroupOffsets
-from worker.kafka.producer import Publisher, PublisherParts, TransactionalPublisher
+from worker.kafka.producer import TransactionalPublisher
+from worker.kafka.publishing import Publisher, PublisherParts
 from worker.kafka.topics import TopicDirectory
 from worker.label_sets import LabelSets, directory_source, topic_follower
 from worker.labels.registry import LabelRegistry

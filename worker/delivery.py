@@ -20,7 +20,7 @@ from worker.flow import (
     PairQueue,
     PartitionsGone,
 )
-from worker.kafka.producer import Publisher, StoppedError
+from worker.kafka.publishing import Publisher, StoppedError
 from worker.observability.metrics import Metrics
 from worker.pipeline.assembly import Assembly, Refused, Scored
 from worker.pipeline.decision import decide

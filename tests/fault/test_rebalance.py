@@ -21,7 +21,8 @@ from tests.support.scripted_kafka import finished
 from tests.support.wait import wait_until
 from worker.clock import SystemClock
 from worker.kafka.offsets import Assignment, GroupOffsets
-from worker.kafka.producer import PublisherParts, TransactionalPublisher
+from worker.kafka.producer import TransactionalPublisher
+from worker.kafka.publishing import PublisherParts
 from worker.kafka.topics import TopicDirectory
 from worker.types import Record, TopicPartition
 

@@ -21,7 +21,7 @@ from worker.cli.main import main
 from worker.engines.base import Engine
 from worker.engines.load import EngineChoice, LoadedModel, load_engine
 from worker.kafka.clients import ClientSettings
-from worker.kafka.producer import PublisherParts
+from worker.kafka.publishing import PublisherParts
 from worker.messages.codec import decode
 from worker.types import Batch, EngineInfo, PairScores
 

@@ -12,7 +12,7 @@ from tests.support.strategies import record as record_at
 from worker.clock import Clock, ManualClock
 from worker.kafka.clients import ClientSettings
 from worker.kafka.offsets import Assignment, GroupOffsets
-from worker.kafka.producer import PublisherParts
+from worker.kafka.publishing import PublisherParts
 from worker.kafka.topics import TopicDirectory, TopicFacts
 from worker.types import Finished, OutboundRecord, Record, TopicPartition
 

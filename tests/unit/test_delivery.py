@@ -28,7 +28,7 @@ from worker.flow import (
     PairQueue,
     PartitionsGone,
 )
-from worker.kafka.producer import Published, StoppedError
+from worker.kafka.publishing import Published, StoppedError
 from worker.labels.schema import parse_schema
 from worker.observability.metrics import Metrics
 from worker.pipeline.assembly import Scored

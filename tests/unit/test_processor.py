@@ -15,8 +15,9 @@ from worker.engines.fake import FakeEngine
 from worker.errors import EngineError, FatalError
 from worker.flow import Bounds, Inbox, InFlight, OfferedPositions, PairQueue
 from worker.intake import Intake, IntakeParts
-from worker.kafka.consumer import RebalanceListener, RecordConsumer
-from worker.kafka.producer import Published
+from worker.kafka.consumer import RecordConsumer
+from worker.kafka.publishing import Published
+from worker.kafka.rebalance import RebalanceListener
 from worker.labels.schema import parse_schema
 from worker.lifecycle import Lifecycle
 from worker.observability.health import Heartbeats, Readiness

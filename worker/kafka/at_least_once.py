@@ -6,7 +6,7 @@ from confluent_kafka import KafkaError, KafkaException
 
 from worker.kafka.clients import checked_settings
 from worker.kafka.offsets import commit_positions
-from worker.kafka.producer import CALL_SECONDS, Published, PublisherParts, Waiter
+from worker.kafka.publishing import CALL_SECONDS, Published, PublisherParts, Waiter
 from worker.types import Finished, TopicPartition
 
 

@@ -6,7 +6,6 @@ every poll.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Protocol
 
 import structlog
 from confluent_kafka import (
@@ -21,6 +20,7 @@ from confluent_kafka import TopicPartition as KafkaPartition
 from worker.errors import FatalError, RetryableError
 from worker.kafka.clients import ClientSettings, checked_settings
 from worker.kafka.offsets import Assignment, GroupOffsets
+from worker.kafka.rebalance import RebalanceListener
 from worker.kafka.records import record_of
 from worker.types import Record, TopicPartition
 
@@ -28,34 +28,6 @@ REQUEST_SECONDS = 5.0
 """How long one request to the broker may take before it is tried again."""
 
 log = structlog.get_logger(__name__)
-
-
-class RebalanceListener(Protocol):
-    """Who decides what is held, and is told when partitions come and go. Called on the poll thread."""
-
-    def is_held(self, partition: TopicPartition) -> bool:
-        """Whether `partition` is to stay paused for now."""
-        ...
-
-    def waiting(self, attempt: int) -> None:
-        """A rebalance waits for the broker; called before every attempt but the first. Blocks a little.
-
-        Raises:
-            FatalError: there is no more time to wait.
-        """
-        ...
-
-    def assigned(self, partitions: frozenset[TopicPartition]) -> None:
-        """`partitions` are ours now."""
-        ...
-
-    def revoking(self, partitions: frozenset[TopicPartition]) -> None:
-        """`partitions` are about to go: the last moment to commit what is finished. May block, within a budget."""
-        ...
-
-    def gone(self, partitions: frozenset[TopicPartition]) -> None:
-        """`partitions` are no longer ours: forget what is in flight."""
-        ...
 
 
 class RecordConsumer:

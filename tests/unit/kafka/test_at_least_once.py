@@ -19,7 +19,7 @@ from tests.support.scripted_kafka import (
 from worker.clock import ManualClock
 from worker.kafka.at_least_once import AtLeastOncePublisher
 from worker.kafka.offsets import Assignment
-from worker.kafka.producer import StoppedError
+from worker.kafka.publishing import StoppedError
 from worker.types import TopicPartition
 
 LANE = TopicPartition("in", 0)

@@ -26,7 +26,8 @@ from tests.support.strategies import record as record_at
 from worker.clock import ManualClock
 from worker.errors import FatalError
 from worker.kafka.offsets import Assignment
-from worker.kafka.producer import FENCE_WINDOW_SECONDS, StoppedError, TransactionalPublisher
+from worker.kafka.producer import FENCE_WINDOW_SECONDS, TransactionalPublisher
+from worker.kafka.publishing import StoppedError
 from worker.types import Finished, OutboundRecord, TopicPartition
 
 LANES = tuple(TopicPartition("in", number) for number in range(4))

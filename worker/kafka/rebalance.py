@@ -1,0 +1,33 @@
+"""What the consumer asks and tells when partitions come and go."""
+
+from typing import Protocol
+
+from worker.types import TopicPartition
+
+
+class RebalanceListener(Protocol):
+    """Who decides what is held, and is told when partitions come and go. Called on the poll thread."""
+
+    def is_held(self, partition: TopicPartition) -> bool:
+        """Whether `partition` is to stay paused for now."""
+        ...
+
+    def waiting(self, attempt: int) -> None:
+        """A rebalance waits for the broker; called before every attempt but the first. Blocks a little.
+
+        Raises:
+            FatalError: there is no more time to wait.
+        """
+        ...
+
+    def assigned(self, partitions: frozenset[TopicPartition]) -> None:
+        """`partitions` are ours now."""
+        ...
+
+    def revoking(self, partitions: frozenset[TopicPartition]) -> None:
+        """`partitions` are about to go: the last moment to commit what is finished. May block, within a budget."""
+        ...
+
+    def gone(self, partitions: frozenset[TopicPartition]) -> None:
+        """`partitions` are no longer ours: forget what is in flight."""
+        ...
