@@ -153,9 +153,12 @@ def test_an_interrupt_stops_everything_and_leaves_nothing_behind(tmp_path: Path)
     environment = os.environ | {"TMPDIR": str(tmp_path)}
     command = [*COMMAND, "--broker", "mock", "--messages", "1000000"]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        _wait_for_folder(tmp_path, process)
-        process.send_signal(signal.SIGINT)
-        output, errors = process.communicate(timeout=60)
+        try:
+            _wait_for_folder(tmp_path, process)
+            process.send_signal(signal.SIGINT)
+            output, errors = process.communicate(timeout=60)
+        finally:
+            process.kill()
 
     assert (130, b"", b"") == (process.returncode, output, errors)
     assert [] == list(tmp_path.iterdir())

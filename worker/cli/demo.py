@@ -36,7 +36,8 @@ def demo(
     from worker.demo.play import DemoSettings, run_demo
     from worker.observability.logging import configure_logging
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for ending in (signal.SIGTERM, signal.SIGINT):  # a shell starts what it puts in the background deaf to SIGINT
+        signal.signal(ending, signal.default_int_handler)
     with _audience(as_json=as_json) as audience:
         configure_logging("error")
         summary = run_demo(DemoSettings(messages, broker, engine), audience)
