@@ -82,6 +82,7 @@ class TransactionalPublisher:
                 return Published(settled, left)
             if ownership.membership is None:
                 self._waiter.failed("this worker is no member of its group at the moment")
+                pending += left
                 continue
             producer = self._require_producer()
             try:

@@ -228,6 +228,17 @@ def test_records_left_for_a_missing_topic_are_still_left_after_an_abort(scene: S
     assert values_of(going) == scene.values()
 
 
+def test_records_left_for_a_missing_topic_are_still_left_after_a_time_without_a_member(scene: Scene) -> None:
+    scene.assignment.assign([TopicPartition("other", 0)])
+    scene.assignment.note_membership(None)
+    scene.waits.at[1] = lambda: scene.assignment.note_membership(MEMBERSHIP)
+    waiting = finished(record_at("other", 0, 0, epoch=2), "gone")
+    going = finished_lane(0, [0])
+    published = scene.publisher.publish([waiting, *going])
+    assert [waiting] == list(published.left)
+    assert going == list(published.committed)
+
+
 def test_a_topic_that_goes_between_the_look_and_the_send_aborts(scene: Scene) -> None:
     scene.broker.plan("begin", Step(before=scene.topics.names.clear))
     records = finished_lane(0, [0])
