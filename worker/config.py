@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -28,6 +28,7 @@ Engine = Literal["auto", "tensorrt", "pytorch", "openvino", "t5_rank", "gliclass
 Precision = Literal["auto", "float32", "float16", "bfloat16", "int8", "float8"]
 
 
+_Source = PydanticBaseSettingsSource
 _ENV_PREFIX = "WORKER_"
 _SECRET = re.compile(r"password|secret|\.pem$|jaas", re.IGNORECASE)
 _RELATIVE_TO_FILE = (
@@ -92,23 +93,13 @@ def load_config(path: Path, overrides: Mapping[str, JsonValue] | None = None) ->
     document = _read(path)
     given = dict(overrides or {})
 
-    class Layered(Config):
-        @classmethod
-        def settings_customise_sources(
-            cls,
-            settings_cls: type[BaseSettings],
-            init_settings: PydanticBaseSettingsSource,
-            env_settings: PydanticBaseSettingsSource,
-            dotenv_settings: PydanticBaseSettingsSource,
-            file_secret_settings: PydanticBaseSettingsSource,
-        ) -> tuple[PydanticBaseSettingsSource, ...]:
-            del init_settings, dotenv_settings, file_secret_settings
-            return InitSettingsSource(settings_cls, given), env_settings, InitSettingsSource(settings_cls, document)
-
+    layered = _config_from(
+        lambda cls, environment: (InitSettingsSource(cls, given), environment, InitSettingsSource(cls, document))
+    )
     try:
         _refuse_secrets(document)
         _refuse_secrets(given)
-        config: Config = Layered()  # type: ignore[call-arg]  # the sources bring them
+        config = layered()  # type: ignore[call-arg]  # the sources bring them
         config.kafka.connection()
     except ValidationError as error:
         problem = first_problem(error)
@@ -126,24 +117,31 @@ def fixed_config(values: Mapping[str, JsonValue]) -> Config:
     Raises:
         ConfigError: it cannot be used; names the key and what was expected.
     """
+    fixed = _config_from(lambda cls, _environment: (InitSettingsSource(cls, dict(values)),))
 
-    class Fixed(Config):
+    try:
+        return fixed()  # type: ignore[call-arg]  # as above
+    except ValidationError as error:
+        raise ConfigError(str(first_problem(error))) from None
+
+
+def _config_from(choose: Callable[[type[BaseSettings], _Source], tuple[_Source, ...]]) -> type[Config]:
+    """A configuration read from the sources that `choose` makes, the environment at hand; the first of them wins."""
+
+    class Layered(Config):
         @classmethod
         def settings_customise_sources(
             cls,
             settings_cls: type[BaseSettings],
-            init_settings: PydanticBaseSettingsSource,
-            env_settings: PydanticBaseSettingsSource,
-            dotenv_settings: PydanticBaseSettingsSource,
-            file_secret_settings: PydanticBaseSettingsSource,
-        ) -> tuple[PydanticBaseSettingsSource, ...]:
-            del settings_cls, env_settings, dotenv_settings, file_secret_settings
-            return (init_settings,)
+            init_settings: _Source,
+            env_settings: _Source,
+            dotenv_settings: _Source,
+            file_secret_settings: _Source,
+        ) -> tuple[_Source, ...]:
+            del init_settings, dotenv_settings, file_secret_settings
+            return choose(settings_cls, env_settings)
 
-    try:
-        return Fixed(**dict(values))  # type: ignore[arg-type]  # what they are is checked here
-    except ValidationError as error:
-        raise ConfigError(str(first_problem(error))) from None
+    return Layered
 
 
 def _read(path: Path) -> dict[str, JsonValue]:
