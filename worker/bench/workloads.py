@@ -175,7 +175,7 @@ def _files(source: Path) -> list[Path]:
 def _read(file: Path) -> Iterator[str]:
     content = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
     is_json = ".jsonl" in file.suffixes
-    for line in content.decode().splitlines():
+    for line in content.decode().split("\n"):
         text = str(json.loads(line)["text"]) if is_json else line
         if text.strip():
             yield text

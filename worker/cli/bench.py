@@ -23,6 +23,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands to `app`."""
     commands = typer.Typer(help="Measure the engine, the worker, and what else one could run.", no_args_is_help=True)
     commands.command("engine")(engine)
+    commands.command("pipeline")(pipeline)
     app.add_typer(commands, name="bench")
 
 
@@ -47,6 +48,38 @@ def engine(
     recipe = Recipe(texts=messages if not quick else min(messages, 60), labels=labels, source=texts)
     bench = EngineBench.quick(choice, recipe) if quick else EngineBench(choice, recipe)
     _show(run_engine_bench(bench, _say(as_json=as_json)), ("grid", "workloads"), as_json=as_json)
+
+
+def pipeline(
+    workload: WorkloadName = typer.Option("mixed", help="The length distribution of the texts."),
+    texts: Path | None = TEXTS,
+    labels: int = LABELS,
+    repeated: float = typer.Option(0.0, min=0.0, max=0.95, help="Share of texts that came before."),
+    topics: int = typer.Option(1, min=1, help="Input topics, each with a label schema of its own."),
+    seconds: float | None = typer.Option(None, min=0.1, help="About how long one run takes."),
+    rounds: int | None = typer.Option(None, min=1, help="Runs, alternating with the engine by itself."),
+    schema_changes: int = typer.Option(
+        0, min=0, help="Pairs of runs, without and with a new version of every label schema each second."
+    ),
+    model: str = MODEL,
+    engine: str = ENGINE,
+    precision: str = PRECISION,
+    quick: bool = QUICK,
+    as_json: bool = AS_JSON,
+) -> None:
+    """The whole worker on an embedded Kafka at saturation and below, next to the engine by itself."""
+    from dataclasses import replace
+
+    from worker.bench.pipeline_bench import PipelineBench, run_pipeline_bench
+    from worker.bench.workloads import Recipe
+    from worker.engines.load import EngineChoice
+
+    _quiet()
+    recipe = Recipe(workload, labels=labels, repeated=repeated, source=texts)
+    bench = PipelineBench(EngineChoice(model, engine, precision), recipe, topics, schema_changes=schema_changes)
+    bench = bench.quickly() if quick else bench
+    bench = replace(bench, seconds=seconds or bench.seconds, rounds=rounds or bench.rounds)
+    _show(run_pipeline_bench(bench, _say(as_json=as_json)), ("latency",), as_json=as_json)
 
 
 def _quiet() -> None:
