@@ -9,6 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from worker.engines.artifact import ModelFolder
+from worker.engines.graph import simplify
 from worker.engines.layout import PaddedBatch, checked_logits, pad, warm_up_batches
 from worker.engines.telemetry import silence_telemetry
 from worker.errors import ConfigError, EngineError
@@ -60,6 +61,7 @@ class OpenVinoEngine:
         try:
             model = core.read_model(_graph(folder))
             self.has_8bit_weights = _has_8bit_weights(model)
+            rewrites = simplify(model)
             compiled = core.compile_model(model, "CPU", _properties(precision, threads))
         except RuntimeError as error:
             message = f"{folder.path}: OpenVINO cannot load this model"
@@ -79,6 +81,7 @@ class OpenVinoEngine:
                 "device": str(core.get_property("CPU", "FULL_DEVICE_NAME")),
                 "threads": str(threads),
                 "weights": "8-bit" if self.has_8bit_weights else "as exported",
+                "rewrites": ", ".join(rewrites) or "none",
             },
         )
 
@@ -144,7 +147,7 @@ def has_fast_bfloat16() -> bool:
 
 
 def cpu_capabilities() -> tuple[str, ...]:
-    """What arithmetic OpenVINO finds in this CPU, and the CPU's name: what a gate's verdict depends on."""
+    """What arithmetic OpenVINO finds in this CPU, and the CPU's name: what a verdict on an engine depends on."""
     core = _core()
     capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     return (str(core.get_property("CPU", "FULL_DEVICE_NAME")), *sorted(str(name) for name in capabilities))
