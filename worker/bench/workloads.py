@@ -184,7 +184,7 @@ def _files(source: Path) -> list[Path]:
 def _read(file: Path) -> Iterator[str]:
     content = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
     is_json = ".jsonl" in file.suffixes
-    for line in content.decode().split("\n"):
-        text = str(json.loads(line)["text"]) if is_json else line
+    for line in content.decode().split("\n"):  # not splitlines: JSON texts may hold its other line ends
+        text = str(json.loads(line)["text"]) if is_json and line.strip() else line
         if text.strip():
             yield text

@@ -1,13 +1,15 @@
+import itertools
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.support.batches import batch_of
 from tests.support.tiny_openvino import write_tiny_model
 from worker.engines import ov
 from worker.engines.artifact import open_folder
-from worker.engines.ov import OpenVinoEngine, OpenVinoOptions, usable_cores
+from worker.engines.ov import OpenVinoEngine, OpenVinoOptions, shares, usable_cores
 from worker.errors import ConfigError, EngineError
 
 
@@ -53,3 +55,21 @@ def test_results_of_an_earlier_call_are_not_overwritten_by_a_later_one(tmp_path:
     kept = first.tolist()
     engine.score(batch_of([9, 10], [11, 12]))
     assert first.tolist() == kept
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 8])
+def test_a_batch_is_shared_out_whole_in_parts_of_like_lengths(most: int) -> None:
+    lengths = np.array([40, 8, 8, 16, 40, 8, 30, 9], np.int32)
+    parts = shares(lengths, most)
+    assert len(parts) <= most
+    assert list(range(8)) == sorted(row for part in parts for row in part.tolist())
+    assert all(max(lengths[a]) <= min(lengths[b]) for a, b in itertools.pairwise(parts))
+
+
+def test_two_streams_get_about_as_many_tokens() -> None:
+    lengths = np.array([64] * 4 + [16] * 16, np.int32)
+    assert [256, 256] == [int(lengths[part].sum()) for part in shares(lengths, 2)]
+
+
+def test_a_single_pair_is_a_single_part() -> None:
+    assert [[0]] == [part.tolist() for part in shares(np.array([512], np.int32), 4)]
