@@ -84,6 +84,7 @@ def run_compare_bench(bench: CompareBench, say: Say) -> dict[str, object]:
     Raises:
         WorkerError: the model, the broker, the worker or the plain loop cannot be used.
     """
+    machine = describe_machine()
     with tempfile.TemporaryDirectory(prefix="worker-compare-", ignore_cleanup_errors=True) as folder:
         home = Path(folder)
         say("preparing the float32 model")
@@ -104,7 +105,7 @@ def run_compare_bench(bench: CompareBench, say: Say) -> dict[str, object]:
             return report_of(
                 {
                     "bench": "compare",
-                    "machine": describe_machine(),
+                    "machine": machine,
                     "broker": f"Apache Kafka {KAFKA_VERSION}, on the same machine",
                     "transformers_weights": told,
                     **found,
@@ -113,17 +114,20 @@ def run_compare_bench(bench: CompareBench, say: Say) -> dict[str, object]:
 
 
 def summary(results: Mapping[str, Results], labels: int) -> dict[str, object]:
-    """`contestants` and `ratios` of the report."""
+    """What the report says of the contestants: `ratios` of throughput, and of the CPU that the others take."""
     ours = [run.messages_per_second for run in results[WORKER].saturated]
     ratios = {
         name: median_ratio(ours, [run.messages_per_second for run in each.saturated])
         for name, each in results.items()
         if name != WORKER
     }
+    our_cpu = median(results[WORKER].cpu_seconds)
+    by_cpu = {name: median(each.cpu_seconds) / max(our_cpu, 1e-9) for name, each in results.items() if name != WORKER}
     reference = next((each.saturated[0].labels for name, each in results.items() if name != WORKER), {})
     return {
         "contestants": {name: _row(each, labels, reference) for name, each in results.items()},
         "ratios": ratios,
+        "ratios_by_cpu": by_cpu,
     }
 
 

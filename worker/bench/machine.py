@@ -25,6 +25,7 @@ def describe_machine() -> dict[str, object]:
         "arithmetic": capabilities,
         "cores": usable_cores(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1024**3, 1),
+        "load_average": os.getloadavg()[0],
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "versions": {package: metadata.version(package) for package in _PACKAGES},
