@@ -219,6 +219,8 @@ def _properties(precision: str, threads: int, streams: int) -> dict[str, object]
     return {
         "INFERENCE_NUM_THREADS": threads,
         "NUM_STREAMS": streams,
+        # Every process would pin its threads to the same first cores, and there are host threads beside them.
+        "ENABLE_CPU_PINNING": False,
         "INFERENCE_PRECISION_HINT": _HINTS[precision],
         "PERFORMANCE_HINT": "LATENCY",
         # Quantised activations take their scale over neighbours, and change 5 to 13 % of MiniLM's decisions.
