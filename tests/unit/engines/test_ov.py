@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -53,3 +55,32 @@ def test_results_of_an_earlier_call_are_not_overwritten_by_a_later_one(tmp_path:
     kept = first.tolist()
     engine.score(batch_of([9, 10], [11, 12]))
     assert first.tolist() == kept
+
+
+STARVED = """
+import resource
+from pathlib import Path
+from worker.engines.artifact import open_folder
+from worker.engines.layout import filler_batch
+from worker.engines.ov import OpenVinoEngine, OpenVinoOptions
+from worker.engines.source import BUNDLED_FOLDER
+from worker.errors import EngineOutOfMemoryError
+
+engine = OpenVinoEngine(open_folder(BUNDLED_FOLDER), OpenVinoOptions(threads=1))
+before = engine.score(filler_batch(4, 32)).logits
+used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 600 * 2**20, resource.RLIM_INFINITY))
+try:
+    engine.score(filler_batch(4096, 128))
+except EngineOutOfMemoryError:
+    print("out of memory")
+print(abs(engine.score(filler_batch(4, 32)).logits - before).max() == 0)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a limit on the address space")
+def test_a_batch_for_which_there_is_no_memory_is_told_as_such_and_smaller_ones_still_have_their_logits() -> None:
+    """In a process of its own, whose address space is limited after the engine is loaded."""
+    command = [sys.executable, "-c", STARVED]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert ["out of memory", "True"] == done.stdout.split("\n")[:2]
