@@ -1,4 +1,4 @@
-"""The engine thread's patience: an engine that fails for everything is tried again for a while, then the worker ends."""
+"""The engine thread's patience: an engine that fails for everything is tried again for a while, then given up."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
