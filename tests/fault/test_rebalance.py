@@ -23,7 +23,9 @@ from worker.clock import SystemClock
 from worker.kafka.offsets import Assignment, GroupOffsets
 from worker.kafka.producer import TransactionalPublisher
 from worker.kafka.publishing import PublisherParts
+from worker.kafka.refusals import RefusedTopics
 from worker.kafka.topics import TopicDirectory
+from worker.messages.dead_letter import dead_letter
 from worker.types import Record, TopicPartition
 
 pytestmark = pytest.mark.kafka
@@ -143,7 +145,17 @@ def publisher_of(kafka: BrokerUnderTest, topics: list[str], assignment: Assignme
     directory.refresh(topics)
     settings = {**client, "transactional.id": f"group-{topics[0]}.former", "transaction.timeout.ms": 10_000}
     group = GroupOffsets(client, f"group-{topics[0]}")
-    parts = PublisherParts(settings, group, assignment, directory, SystemClock(), lambda _outcome: None)
+    clock = SystemClock()
+    parts = PublisherParts(
+        settings,
+        group,
+        assignment,
+        directory,
+        clock,
+        lambda _outcome: None,
+        lambda record, refusal: dead_letter(record, refusal, topics[1]),
+        RefusedTopics(clock, lambda _topic, _reason: None),
+    )
     publisher = TransactionalPublisher(parts, threading.Event().wait, lambda _reason: None)
     publisher.start()
     return publisher

@@ -26,7 +26,7 @@ class EmbeddedCluster:
         nodes: int = NODES,
         progress: Progress = lambda _message: None,
     ) -> None:
-        """`settings.port` is the first node's, the others have the next ones; `data_dir` gets a folder per node."""
+        """Of several, `settings.port` is the first one's, the others have the next; `data_dir` gets a folder for each."""
         self._settings = settings or EmbeddedSettings()
         self._progress = progress
         self._count = nodes
@@ -68,6 +68,9 @@ class EmbeddedCluster:
             BrokerUnavailableError: there is no Java or no jars, or a node ended or did not answer in time.
         """
         self._nodes = self._nodes or self._made()
+        if self._count == 1:
+            self._nodes[1].start()
+            return
         for node in self._nodes.values():
             if not node.is_running:
                 node.launch()
@@ -91,6 +94,8 @@ class EmbeddedCluster:
 
     def _made(self) -> dict[int, EmbeddedKafka]:
         settings, ids = self._settings, range(1, self._count + 1)
+        if self._count == 1:
+            return {1: EmbeddedKafka(settings, progress=self._progress)}
         wanted = [replace(settings, port=None if settings.port is None else settings.port + n) for n in range(len(ids))]
         ports = {node_id: choose_ports(each) for node_id, each in zip(ids, wanted, strict=True)}
         controllers = {node_id: found["CONTROLLER"] for node_id, found in ports.items()}
