@@ -99,7 +99,7 @@ class Assembler:
         self.client = connection(config.kafka, self.instance)
         self.directory = TopicDirectory(self.client)
         self.assignment = Assignment()
-        self.refused = RefusedTopics(clock, self._note_refused)
+        self.refused = RefusedTopics(clock, lambda topic, reason: self._note(f"refused:{topic}", reason))
         self.labels = LabelSets(config, self.metrics, self.readiness)
 
     def probes(self) -> Probes:
@@ -167,9 +167,10 @@ class Assembler:
             encoder.dead_letter,
             self.refused,
         )
+        trouble = partial(self._note, "publish")
         if is_exactly_once:
-            return TransactionalPublisher(parts, self._wait, self._note_trouble)
-        return AtLeastOncePublisher(parts, self._wait, self._note_trouble, offered.offer)
+            return TransactionalPublisher(parts, self._wait, trouble)
+        return AtLeastOncePublisher(parts, self._wait, trouble, offered.offer)
 
     def watch(self) -> OutputWatch:
         """Who keeps inputs closed whose outputs are missing."""
@@ -192,17 +193,11 @@ class Assembler:
         self.heartbeats.beat("delivery")
         return self.lifecycle.wait_for_abandon(seconds)
 
-    def _note_refused(self, topic: str, reason: str | None) -> None:
+    def _note(self, name: str, reason: str | None) -> None:
         if reason is None:
-            self.readiness.clear(f"refused:{topic}")
+            self.readiness.clear(name)
         else:
-            self.readiness.block(f"refused:{topic}", reason)
-
-    def _note_trouble(self, reason: str | None) -> None:
-        if reason is None:
-            self.readiness.clear("publish")
-        else:
-            self.readiness.block("publish", reason)
+            self.readiness.block(name, reason)
 
 
 @contextmanager

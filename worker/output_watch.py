@@ -97,7 +97,8 @@ class OutputWatch:
         needed = sorted({topic, *self._wiring.outputs[topic]})
         missing = [name for name in needed if self._directory.facts(name) is None]
         if missing:
-            reason = f"{topic}: waiting for {', '.join(missing)}: create it or grant Describe on it, or set kafka.create_topics"
+            fix = "create it or grant Describe on it, or set kafka.create_topics"
+            reason = f"{topic}: waiting for {', '.join(missing)}: {fix}"
             self._readiness.block(f"topic:{topic}", reason)
             if self._missing.get(topic) != missing:
                 log.warning("topic.missing", topic=topic, missing=missing)

@@ -1,4 +1,4 @@
-"""A real Apache Kafka, one node (several: `embedded_cluster`), started from Python packages alone: for the demo, the tests and trying things out."""
+"""A real Apache Kafka, one node, started from Python packages alone: for the demo, the tests and trying things out."""
 
 import atexit
 import os
@@ -129,9 +129,7 @@ class EmbeddedKafka:
             self._ports = dict(settings.place.ports) or choose_ports(settings)
             write_properties(home / "server.properties", self._data_dir(), self._ports, settings)
         stored = stored_cluster_id(self._data_dir())
-        self._cluster_id = stored or format_storage(
-            self._java, home / "server.properties", self._data_dir(), settings
-        )
+        self._cluster_id = stored or format_storage(self._java, home / "server.properties", self._data_dir(), settings)
         self._launch(self._java, home)
 
     def await_ready(self) -> None:

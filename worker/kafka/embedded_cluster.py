@@ -26,7 +26,7 @@ class EmbeddedCluster:
         nodes: int = NODES,
         progress: Progress = lambda _message: None,
     ) -> None:
-        """Of several, `settings.port` is the first one's, the others have the next; `data_dir` gets a folder for each."""
+        """Of several, `settings.port` is the first one's, the others have the next ones; `data_dir` has a folder each."""
         self._settings = settings or EmbeddedSettings()
         self._progress = progress
         self._count = nodes

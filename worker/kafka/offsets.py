@@ -127,7 +127,7 @@ class GroupOffsets:
 
     @property
     def client(self) -> ClientSettings:
-        """librdkafka's connection settings: never to be printed."""
+        """What librdkafka needs to connect: never to be printed."""
         return dict(self._client)
 
     def committed(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:

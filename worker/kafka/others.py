@@ -1,5 +1,6 @@
 """How far the rest of the group has come: what `--until-end` waits for where partitions are not ours."""
 
+import contextlib
 from collections.abc import Mapping
 
 from confluent_kafka import KafkaException
@@ -32,10 +33,8 @@ class OthersProgress:
         now = self._clock.monotonic()
         if self._asked_at is not None and now - self._asked_at < LOOK_SECONDS:
             return False
-        try:
+        with contextlib.suppress(KafkaException, WorkerError):  # no answer, or a transaction is open: not known yet
             self._look(missing)
-        except (KafkaException, WorkerError):  # no answer, or a transaction is open: not known yet
-            pass
         self._asked_at = self._clock.monotonic()
         return all(self._passed.get(p, -1) >= end for p, end in missing.items())
 
@@ -44,10 +43,11 @@ class OthersProgress:
         at = {partition: committed.get(partition, 0) for partition in missing}
         for partition, end in missing.items():
             # Where it stands still before the end there may be nothing left but commit markers.
-            if at[partition] >= end or (self._seen.get(partition) == at[partition] and self._is_bare(partition, at, end)):
+            stands_still = self._seen.get(partition) == at[partition]
+            if at[partition] >= end or (stands_still and self._is_bare(partition, at[partition], end)):
                 self._passed[partition] = end
         self._seen.update(at)
 
-    def _is_bare(self, partition: TopicPartition, at: Mapping[TopicPartition, int], end: int) -> bool:
+    def _is_bare(self, partition: TopicPartition, start: int, end: int) -> bool:
         with LetterReader(self._group.client, self._clock) as reader:
-            return next(iter(reader.read({partition: (at[partition], end)})), None) is None
+            return next(iter(reader.read({partition: (start, end)})), None) is None

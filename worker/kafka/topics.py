@@ -101,7 +101,7 @@ class TopicDirectory:
                 log.info("topic.created", topic=name, partitions=topics[name])
 
     def unwritable(self, topics: Iterable[str]) -> set[str]:
-        """Those of `topics` that we have no right to write, as far as the broker says. Blocks for some seconds at most."""
+        """Those of `topics` that we have no right to write, as far as the broker says. Blocks for some seconds."""
         wanted = TopicCollection(sorted(set(topics)))
         described = self._admin.describe_topics(
             wanted, include_authorized_operations=True, request_timeout=DESCRIBE_SECONDS

@@ -128,7 +128,9 @@ class Triage:
         self._shut({blame.topic: blame.error for blame in blames if blame.error.code() in TOPIC_CODES})
         records = {place: blame for place, blame in reports.blamed.items() if blame.error.code() in RECORD_CODES}
         is_alone = len(chunk) == 1
-        sure = {place for place, blame in records.items() if is_alone or (blame.topic, blame.partition) in reports.exact}
+        sure = {
+            place for place, blame in records.items() if is_alone or (blame.topic, blame.partition) in reports.exact
+        }
         self._suspects = {_identity(chunk[place]) for place in records.keys() - sure}
         return [self._give_up(each, records[at]) if at in sure else each for at, each in enumerate(chunk)]
 

@@ -95,7 +95,8 @@ def test_the_one_record_that_a_broker_refuses_for_good_is_a_dead_letter_and_its_
 
 
 @given(
-    st.lists(st.tuples(st.integers(0, 3), st.booleans()), min_size=1, max_size=40), st.sampled_from([INVALID, TOO_LARGE])
+    st.lists(st.tuples(st.integers(0, 3), st.booleans()), min_size=1, max_size=40),
+    st.sampled_from([INVALID, TOO_LARGE]),
 )
 def test_whatever_is_refused_each_record_is_committed_once_and_in_order(
     given_records: list[tuple[int, bool]], error: KafkaError
@@ -117,7 +118,7 @@ def test_a_dead_letter_that_is_refused_too_has_its_input_wait_and_nobody_else(de
         INVALID if to == "dlq" or value == b"in/0/1" else None
     )
     scene.broker.refuses = in_dlq
-    records = finished_lane(0, range(3)) + [finished(record_at(topic="other", offset=0), "elsewhere")]
+    records = [*finished_lane(0, range(3)), finished(record_at(topic="other", offset=0), "elsewhere")]
     published = scene.publisher.publish(records)
     assert {(r.record.topic, r.record.offset) for r in published.committed} >= {("other", 0)}
     assert [1, 2] == [r.record.offset for r in published.left]
@@ -133,7 +134,7 @@ def test_a_topic_without_rights_has_its_input_wait_until_they_are_back() -> None
     scene = Scene("exactly_once")
     scene.refuse(FORBIDDEN)
     scene.topics.unwritables = {"out"}
-    records = finished_lane(0, range(3)) + [finished(record_at(topic="other", offset=0), "elsewhere")]
+    records = [*finished_lane(0, range(3)), finished(record_at(topic="other", offset=0), "elsewhere")]
     published = scene.publisher.publish(records)
     assert ["other"] == [r.record.topic for r in published.committed]
     assert [0, 1, 2] == [r.record.offset for r in published.left]
