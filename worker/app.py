@@ -21,6 +21,7 @@ from worker.kafka.label_topic import LabelTopicFollower
 from worker.kafka.offsets import Assignment, GroupOffsets
 from worker.kafka.producer import TransactionalPublisher
 from worker.kafka.publishing import Publisher, PublisherParts
+from worker.kafka.refusals import RefusedTopics
 from worker.kafka.topics import TopicDirectory
 from worker.label_sets import LabelSets, directory_source, topic_follower
 from worker.labels.registry import LabelRegistry
@@ -98,6 +99,7 @@ class Assembler:
         self.client = connection(config.kafka, self.instance)
         self.directory = TopicDirectory(self.client)
         self.assignment = Assignment()
+        self.refused = RefusedTopics(clock, lambda topic, reason: self._note(f"refused:{topic}", reason))
         self.labels = LabelSets(config, self.metrics, self.readiness)
 
     def probes(self) -> Probes:
@@ -148,7 +150,7 @@ class Assembler:
         outgoing = Outgoing(self.bindings, model.engine.info.stamp, self.clock, self._max_bytes)
         return Encoder(outgoing.predictions, outgoing.dead_letter)
 
-    def publisher(self, group: GroupOffsets, offered: OfferedPositions) -> Publisher:
+    def publisher(self, group: GroupOffsets, offered: OfferedPositions, encoder: Encoder) -> Publisher:
         """Exactly-once or at-least-once, as configured."""
         is_exactly_once = self.config.delivery == "exactly_once"
         settings = producer_settings(self.config.kafka, self.instance, transactional=is_exactly_once)
@@ -162,16 +164,20 @@ class Assembler:
             self.directory,
             self.clock,
             lambda outcome: self.metrics.transactions.labels(outcome=outcome).inc(),
+            encoder.dead_letter,
+            self.refused,
         )
+        trouble = partial(self._note, "publish")
         if is_exactly_once:
-            return TransactionalPublisher(parts, self._wait, self._note_trouble)
-        return AtLeastOncePublisher(parts, self._wait, self._note_trouble, offered.offer)
+            return TransactionalPublisher(parts, self._wait, trouble)
+        return AtLeastOncePublisher(parts, self._wait, trouble, offered.offer)
 
     def watch(self) -> OutputWatch:
         """Who keeps inputs closed whose outputs are missing."""
         outputs = {binding.input: frozenset(binding.topics_written) for binding in self.config.topics}
         wiring = Wiring(outputs, self.config.kafka.create_topics)
-        return OutputWatch(self.directory, wiring, self.readiness, lambda: self.heartbeats.beat("topics"))
+        beat = partial(self.heartbeats.beat, "topics")
+        return OutputWatch(self.directory, wiring, self.readiness, beat, self.refused.is_closed)
 
     def has_labels(self, topic: str) -> bool:
         """Whether the schema that the topic's binding names is there."""
@@ -187,11 +193,11 @@ class Assembler:
         self.heartbeats.beat("delivery")
         return self.lifecycle.wait_for_abandon(seconds)
 
-    def _note_trouble(self, reason: str | None) -> None:
+    def _note(self, name: str, reason: str | None) -> None:
         if reason is None:
-            self.readiness.clear("publish")
+            self.readiness.clear(name)
         else:
-            self.readiness.block("publish", reason)
+            self.readiness.block(name, reason)
 
 
 @contextmanager
@@ -256,14 +262,14 @@ def _processor(
     intake = Intake(
         IntakeParts(make.decode, make.resolve, tokenizer, config.limits.pairs, in_flight, inbox, pairs, make.metrics)
     )
-    view = ModelView(info.head, info.stamp.digest)
+    view, encoder = ModelView(info.head, info.stamp.digest), make.encoder(model)
     delivery = Delivery(
         DeliveryParts(
             inbox=inbox,
             pairs=pairs,
             in_flight=in_flight,
-            publisher=make.publisher(group, offered),
-            encoder=make.encoder(model),
+            publisher=make.publisher(group, offered, encoder),
+            encoder=encoder,
             model=view,
             follow_up=follow_up(tokenizer, view),
             metrics=make.metrics,

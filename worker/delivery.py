@@ -214,8 +214,8 @@ class Delivery:
         self._oldest_seconds = self._parts.clock.monotonic()
         self._finished = list(published.left)
         self._park(published.left)
-        kept = {id(each) for each in published.left}
-        self._parts.in_flight.settle([each.record for each in batch if id(each) not in kept])
+        kept = {id(each.record) for each in published.left}
+        self._parts.in_flight.settle([each.record for each in batch if id(each.record) not in kept])
         if published.committed:
             self._note(published.committed, self._oldest_seconds - started)
 

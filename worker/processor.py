@@ -212,6 +212,13 @@ class StreamProcessor:
         ):
             raise FatalError("stopped while waiting for the broker's committed offsets")
 
+    def complained(self, subject: str, reason: str | None) -> None:
+        """What keeps records from coming, or no longer does."""
+        if reason is None:
+            self._parts.readiness.clear(f"consumer:{subject}")
+        else:
+            self._parts.readiness.block(f"consumer:{subject}", reason)
+
     def assigned(self, partitions: frozenset[TopicPartition]) -> None:
         """Partitions came."""
         self._parts.readiness.clear("assignment")
