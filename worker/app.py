@@ -8,9 +8,12 @@ from functools import partial
 
 import structlog
 
+from worker.backlog import Backlog
 from worker.clock import Clock, SystemClock
 from worker.config import Config
 from worker.delivery import Cadence, Delivery, DeliveryParts, Encoder
+from worker.engine_retry import RetryingScorer, ScorerParts
+from worker.engines.base import Engine
 from worker.engines.load import EngineChoice, LoadedModel, load_engine
 from worker.flow import Bounds, Inbox, InFlight, OfferedPositions, PairQueue
 from worker.intake import Intake, IntakeParts
@@ -30,6 +33,7 @@ from worker.lifecycle import Lifecycle
 from worker.messages.codec import decode
 from worker.observability.health import Heartbeats, Probes, Readiness
 from worker.observability.health_server import HealthServer
+from worker.observability.liveness import LivenessWatch
 from worker.observability.metrics import Metrics
 from worker.outgoing import Outgoing
 from worker.output_watch import OutputWatch, Wiring
@@ -104,7 +108,8 @@ class Assembler:
 
     def probes(self) -> Probes:
         """What the HTTP port answers from."""
-        return Probes(self.heartbeats.ages, self.readiness.reasons, self.metrics.render, self._describe_labels)
+        beats = self.heartbeats
+        return Probes(beats.ages, self.readiness.reasons, self.metrics.render, self._describe_labels, beats.stages)
 
     def engine_choice(self) -> EngineChoice:
         """What the configuration says of model and engine."""
@@ -128,6 +133,21 @@ class Assembler:
         """Who reads the label topic, where there is one."""
         surroundings = (self.directory, self.readiness, self.heartbeats, self.clock)
         return topic_follower(self.config, self.instance, self.labels.registry, self.assignment, surroundings)
+
+    def scorer(self, engine: Engine, inbox: Inbox) -> RetryingScorer:
+        """Who has the engine score, and waits for it where it fails."""
+        return RetryingScorer(
+            ScorerParts(
+                engine,
+                inbox.put,
+                self.lifecycle.wait_for_stop,
+                self.metrics,
+                self.heartbeats,
+                self.readiness,
+                self.clock,
+                self.config.engine_retry_seconds,
+            )
+        )
 
     def in_flight(self, token_budget: int) -> InFlight:
         """The bound on what is admitted."""
@@ -228,6 +248,8 @@ def open_worker(config: Config, clock: Clock | None = None, lifecycle: Lifecycle
             processor = _processor(make, model, tokenizer, _is_open(make, watch, follower))
             make.heartbeats.register("topics", TOPICS_LIVENESS_SECONDS)
             make.lifecycle.thread(lambda: watch.run(make.lifecycle.wait_for_stop), "topics").start()
+            liveness = LivenessWatch(make.heartbeats)
+            make.lifecycle.thread(lambda: liveness.run(make.lifecycle.wait_for_stop), "liveness").start()
             if source is not None:
                 make.lifecycle.thread(partial(source.watch, labels, make.lifecycle.stop_event), "files").start()
             if follower is not None:
@@ -256,11 +278,21 @@ def _processor(
 ) -> StreamProcessor:
     config, info = make.config, model.engine.info
     token_budget = config.batching.max_tokens or info.token_budget
-    in_flight, inbox, offered = make.in_flight(token_budget), Inbox(), OfferedPositions()
+    in_flight, inbox, offered, backlog = make.in_flight(token_budget), Inbox(), OfferedPositions(), Backlog(make.clock)
     pairs = PairQueue(Batcher(token_budget), in_flight.note_queued_tokens)
     group = GroupOffsets(make.client, config.kafka.group_id)
     intake = Intake(
-        IntakeParts(make.decode, make.resolve, tokenizer, config.limits.pairs, in_flight, inbox, pairs, make.metrics)
+        IntakeParts(
+            make.decode,
+            make.resolve,
+            tokenizer,
+            config.limits.pairs,
+            in_flight,
+            inbox,
+            pairs,
+            make.metrics,
+            backlog.note_cost,
+        )
     )
     view, encoder = ModelView(info.head, info.stamp.digest), make.encoder(model)
     delivery = Delivery(
@@ -275,6 +307,7 @@ def _processor(
             metrics=make.metrics,
             clock=make.clock,
             beat=lambda: make.heartbeats.beat("delivery"),
+            busy=lambda: make.heartbeats.busy("publish"),
         ),
         Cadence(config.batching.latency_target_ms / 2000, TRANSACTION_RECORDS),
     )
@@ -282,7 +315,8 @@ def _processor(
     parts = ProcessorParts(
         consumer=RecordConsumer(settings, group, config.kafka.start, make.assignment),
         intake=intake,
-        engine=model.engine,
+        backlog=backlog,
+        scorer=make.scorer(model.engine, inbox),
         delivery=delivery,
         inbox=inbox,
         pairs=pairs,

@@ -85,6 +85,7 @@ class OutputWatch:
                 if facts is not None and self._directory.facts(output) is None:
                     missing[output] = max(facts.partitions, missing.get(output, 0))
         for name, partitions in missing.items():
+            self._beat()  # each may wait for the broker as long as a whole round
             try:
                 self._directory.create({name: partitions})
             except RetryableError as error:  # one that cannot be made holds up its own inputs only
