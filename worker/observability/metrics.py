@@ -120,6 +120,12 @@ class Metrics:
             "Tokens the engine has scored. Rising faster than pairs: texts are getting longer, expect less throughput.",
         )
 
+        self.shortlist_audits = self._counter(
+            "worker_shortlist_audits_total",
+            "Messages scored whole to audit their shortlist. Many `missed`: raise its top_k, or describe the labels better.",
+            ("outcome",),
+        )
+
     def _declare_backpressure(self) -> None:
         self.queue_pairs = self._gauge(
             "worker_queue_pairs",

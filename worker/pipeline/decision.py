@@ -13,7 +13,7 @@ import numpy as np
 
 from worker.labels.parts import DEFAULT_OPEN_ABOVE
 from worker.labels.schema import LabelSchema
-from worker.pipeline.evidence import Float64Array, ModelView, ScoredStage, is_calibrated, stage_scores
+from worker.pipeline.evidence import Float64Array, ModelView, ScoredStage, is_calibrated, published, stage_scores
 from worker.pipeline.planning import PairPlan, plan_below
 from worker.types import LabelScore, PairCounts, Prediction, TokenSpan
 
@@ -21,6 +21,7 @@ from worker.types import LabelScore, PairCounts, Prediction, TokenSpan
 def decide(stages: Sequence[ScoredStage], text: TokenSpan, model: ModelView) -> Prediction:
     """The prediction for one message from all its stages, the first one first."""
     schema = stages[0].plan.schema
+    stages = [published(stage) for stage in stages]
     scored = [stage_scores(stage, model) for stage in stages]
     spreads = [stage.template_spread for stage in scored if stage.template_spread is not None]
     if schema.multi_label:
@@ -49,6 +50,7 @@ def decide(stages: Sequence[ScoredStage], text: TokenSpan, model: ModelView) -> 
 
 def next_stage(stages: Sequence[ScoredStage], model: ModelView) -> PairPlan | None:
     """The pairs to score after `stages`; None where all is known that the decision needs."""
+    stages = [published(stage) for stage in stages]
     plan = stages[-1].plan
     if not plan.schema.tree.is_staged:
         return None
@@ -56,6 +58,16 @@ def next_stage(stages: Sequence[ScoredStage], model: ModelView) -> PairPlan | No
     if descent.reached is None or descent.reached not in plan.nodes:
         return None
     return plan_below(plan, descent.reached)
+
+
+def audit(stages: Sequence[ScoredStage], model: ModelView) -> tuple[bool, ...]:
+    """Of each stage that was scored whole beside its shortlist: whether the best of all labels is in it."""
+    audited = ((stage, stage.plan.audited) for stage in stages)
+    return tuple(
+        stage.plan.nodes[int(np.argmax(stage_scores(stage, model).scores))] in nodes
+        for stage, nodes in audited
+        if nodes is not None
+    )
 
 
 @dataclass(frozen=True, slots=True)
