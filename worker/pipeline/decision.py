@@ -25,7 +25,7 @@ def decide(stages: Sequence[ScoredStage], text: TokenSpan, model: ModelView) -> 
     scored = [stage_scores(stage, model) for stage in stages]
     spreads = [stage.template_spread for stage in scored if stage.template_spread is not None]
     if schema.multi_label:
-        scores: Mapping[int, float] = _products(schema, scored[0].scores)
+        scores: Mapping[int, float] = _products(stages[0].plan, scored[0].scores)
         label, selected = None, _over_threshold(schema, scores)
     else:
         descent = _descend(stages, [stage.scores for stage in scored])
@@ -106,10 +106,10 @@ def _opens(schema: LabelSchema, share: float) -> bool:
     return share >= (schema.hierarchy.open_above if schema.hierarchy is not None else DEFAULT_OPEN_ABOVE)
 
 
-def _products(schema: LabelSchema, alone: Float64Array) -> dict[int, float]:
+def _products(plan: PairPlan, alone: Float64Array) -> dict[int, float]:
     scores: dict[int, float] = {}
-    for node, score in enumerate(alone.tolist()):
-        parent = schema.tree.nodes[node].parent
+    for node, score in zip(plan.nodes, alone.tolist(), strict=True):
+        parent = plan.schema.tree.nodes[node].parent
         scores[node] = score if parent is None else scores[parent] * score
     return scores
 
