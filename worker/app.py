@@ -26,7 +26,7 @@ from worker.kafka.producer import TransactionalPublisher
 from worker.kafka.publishing import Publisher, PublisherParts
 from worker.kafka.refusals import RefusedTopics
 from worker.kafka.topics import TopicDirectory
-from worker.label_sets import LabelSets, directory_source, topic_follower
+from worker.label_sets import LabelSets, directory_source, pair_tokenizer, topic_follower
 from worker.labels.registry import LabelRegistry
 from worker.labels.schema import LabelSchema
 from worker.lifecycle import Lifecycle
@@ -122,7 +122,7 @@ class Assembler:
         """Warm `model` up, and judge label schemas by it from now on; its tokenizer, which has their hypotheses."""
         model.engine.warm_up()
         stamp = model.engine.info.stamp
-        tokenizer = PairTokenizer(model.tokenizer_file, model.engine.info.max_pair_tokens)
+        tokenizer = pair_tokenizer(model, self.config.batching.shortlist_audit_every)
         self.labels.use_model(model, tokenizer)
         self.metrics.engine_in_use(stamp)
         self.readiness.clear("engine")
