@@ -10,8 +10,8 @@ import pytest
 from tests.support import tiny_models
 from tests.support.training_data import write_recipe, write_world
 from worker.clock import ManualClock
-from worker.engines.artifact import SAFETENSORS_FILE, open_folder
 from worker.engines import build
+from worker.engines.artifact import SAFETENSORS_FILE, open_folder
 from worker.errors import ConfigError, EngineError
 from worker.training import finetune as loop_module
 from worker.training import train as train_module

@@ -5,6 +5,7 @@ import gzip
 import hashlib
 import importlib.util
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from worker.training.sets import ClassificationSet, NliSet
 
 T = TypeVar("T")
 PARQUET_HINT = 'pip install "nli-stream-worker[train]"'
+_PLACE = re.compile(r"\{(\w+)\}")
 _BATCH_ROWS = 1024
 _LARGEST_FIELD = 16 * 1024 * 1024
 """Characters of one CSV field: Python's own limit of 128 KiB is less than a long document."""
@@ -77,8 +79,10 @@ def read_rows(path: Path, table: ClassificationSet) -> Iterator[Row]:
     """
     text, label = table.columns.get("text", "text"), table.columns.get("label", "label")
     left_out = {name for name, words in table.labels.items() if words is None}
-    for row in _with_columns(path, (text, label)):
-        found = Row(str(row[text] or "").strip(), str("" if row[label] is None else row[label]).strip())
+    pattern = table.text or "{" + text + "}"
+    used = _PLACE.findall(pattern)
+    for row in _with_columns(path, (*used, label)):
+        found = Row(_filled(pattern, row), str("" if row[label] is None else row[label]).strip())
         if found.text and found.label and found.label not in left_out:
             yield found
 
@@ -160,6 +164,10 @@ class _Reservoir(Generic[T]):
             self.kept.append(item)
         elif (place := int(self._draw.integers(self._offered))) < self._size:
             self.kept[place] = item
+
+
+def _filled(pattern: str, row: Mapping[str, object]) -> str:
+    return _PLACE.sub(lambda match: str("" if row[match[1]] is None else row[match[1]]), pattern).strip()
 
 
 def _with_columns(path: Path, names: Sequence[str]) -> Iterator[Mapping[str, object]]:

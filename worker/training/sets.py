@@ -54,6 +54,9 @@ class ClassificationSet(_Files):
 
     cluster: Name = Field(description="What task it is: sets of one cluster teach each other's test.")
     columns: dict[Literal["text", "label"], str] = Field(default_factory=dict, description="Other names of columns.")
+    text: Words | None = Field(
+        default=None, description="How a text is put together: `{column}` stands for a column; null: the text alone."
+    )
     templates: tuple[Template, ...] = Field(
         default=("This example is {}.",), min_length=1, description="Sentences with one `{}` each."
     )
