@@ -54,6 +54,7 @@ class RecordConsumer:
         self._acknowledged: dict[TopicPartition, int] = {}
         self._was_assigned = False
         self._fresh: frozenset[TopicPartition] = frozenset()
+        self._topics: frozenset[str] = frozenset()
 
     def subscribe(self, topics: Sequence[str], listener: RebalanceListener) -> None:
         """Join the group; `listener` hears of every rebalance. With `start: latest` it asks the broker first: blocks.
@@ -64,6 +65,17 @@ class RecordConsumer:
         self._listener = listener
         if self._start == "latest":
             self._fresh = self._partitions_without_history(topics)
+        self.follow(topics)
+
+    def follow(self, topics: Sequence[str]) -> None:
+        """Read `topics` from now on; what is kept of the topics so far goes on undisturbed. Without any: as before.
+
+        Patterns are matched by us, not by the client: there they would be another dialect (of POSIX, or with
+        `group_protocol: consumer` of the broker), and could not leave out what we write.
+        """
+        if set(topics) == self._topics or not topics:
+            return
+        self._topics = frozenset(topics)
         self._consumer.subscribe(
             list(topics),
             on_assign=lambda _, partitions: self._guarded(self._on_assign, partitions),
