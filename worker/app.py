@@ -65,7 +65,8 @@ class Worker:
 
     processor: StreamProcessor
     lifecycle: Lifecycle
-    topics: tuple[str, ...]
+    topics: Callable[[], tuple[str, ...]]
+    """What is to be read now."""
     http: HealthServer
     labels: LabelRegistry
     follower: LabelTopicFollower | None = None
@@ -79,7 +80,7 @@ class Worker:
         """
         # Not before: the records of the first partition are resolved under what the topic says.
         if self.follower is None or self.follower.wait_until_read(lambda: self.lifecycle.is_stopping):
-            self.processor.run(list(self.topics), until_end=until_end)
+            self.processor.run(self.topics, until_end=until_end)
         elif self.lifecycle.failure is not None:
             raise self.lifecycle.failure
 
@@ -98,7 +99,7 @@ class Assembler:
         self.metrics = Metrics()
         self.heartbeats = Heartbeats(clock)
         self.readiness = Readiness()
-        self.bindings = {binding.input: binding for binding in config.topics}
+        self.bindings = config.bindings()
         self.instance = instance_name(config.kafka)
         self.client = connection(config.kafka, self.instance)
         self.directory = TopicDirectory(self.client)
@@ -175,8 +176,9 @@ class Assembler:
         is_exactly_once = self.config.delivery == "exactly_once"
         settings = producer_settings(self.config.kafka, self.instance, transactional=is_exactly_once)
         # A topic's limit holds for a whole batch of records, and the client knows nothing of it.
-        outputs = {t for binding in self.config.topics for t in (binding.output_topic, binding.dead_letter_topic)}
-        settings["batch.size"] = min(int(settings.get("batch.size", BATCH_BYTES)), *map(self._max_bytes, outputs))
+        outputs = {t for topics in self.bindings.outputs(self.directory.names).values() for t in topics}
+        limits = [self._max_bytes(topic) for topic in outputs]
+        settings["batch.size"] = min([int(settings.get("batch.size", BATCH_BYTES)), *limits])
         parts = PublisherParts(
             settings,
             group,
@@ -194,8 +196,8 @@ class Assembler:
 
     def watch(self) -> OutputWatch:
         """Who keeps inputs closed whose outputs are missing."""
-        outputs = {binding.input: frozenset(binding.topics_written) for binding in self.config.topics}
-        wiring = Wiring(outputs, self.config.kafka.create_topics)
+        bindings = self.bindings
+        wiring = Wiring(bindings.outputs, self.config.kafka.create_topics, bindings.patterns, bindings.rivals)
         beat = partial(self.heartbeats.beat, "topics")
         return OutputWatch(self.directory, wiring, self.readiness, beat, self.refused.is_closed)
 
@@ -255,7 +257,7 @@ def open_worker(config: Config, clock: Clock | None = None, lifecycle: Lifecycle
             if follower is not None:
                 threads.append(make.lifecycle.thread(partial(follower.run, make.lifecycle.stop_event), "labels"))
                 threads[-1].start()
-            yield Worker(processor, make.lifecycle, tuple(make.bindings), http, labels, follower)
+            yield Worker(processor, make.lifecycle, watch.inputs, http, labels, follower)
         finally:
             make.lifecycle.stop()
             for thread in threads:
