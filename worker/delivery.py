@@ -24,7 +24,7 @@ from worker.flow import (
 from worker.kafka.publishing import Publisher, StoppedError
 from worker.observability.metrics import Metrics
 from worker.pipeline.assembly import Assembly, Refused, Scored
-from worker.pipeline.decision import decide
+from worker.pipeline.decision import audit, decide
 from worker.pipeline.evidence import ModelView, ScoredStage
 from worker.pipeline.stages import FollowUp, NextStage
 from worker.types import Finished, OutboundRecord, Prediction, Premise, Record, Refusal
@@ -187,6 +187,8 @@ class Delivery:
             return self._dead_letter(outcome.record, outcome.refusal)
         try:
             prediction = decide(outcome.stages, outcome.text, self._parts.model)
+            for is_found in audit(outcome.stages, self._parts.model):
+                self._parts.metrics.shortlist_audits.labels(outcome="found" if is_found else "missed").inc()
             return Finished(outcome.record, self._parts.encoder.prediction(prediction, outcome))
         except MessageError as error:
             return self._dead_letter(outcome.record, Refusal.of(error))
@@ -218,8 +220,8 @@ class Delivery:
         self._oldest_seconds = self._parts.clock.monotonic()
         self._finished = list(published.left)
         self._park(published.left)
-        kept = {id(each) for each in published.left}
-        self._parts.in_flight.settle([each.record for each in batch if id(each) not in kept])
+        kept = {id(each.record) for each in published.left}
+        self._parts.in_flight.settle([each.record for each in batch if id(each.record) not in kept])
         if published.committed:
             self._note(published.committed, self._oldest_seconds - started)
 

@@ -6,7 +6,7 @@ polling, so the group never loses a member to a slow engine. A thread that dies 
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -94,8 +94,10 @@ class StreamProcessor:
         self._delivery_thread = lifecycle.thread(parts.delivery.run, "delivery")
         self._engine_thread = lifecycle.thread(self._score_batches, "engine")
 
-    def run(self, topics: list[str], *, until_end: bool = False) -> None:
-        """Consume `topics` until stopped; with `until_end` up to the end offsets seen now. Blocks.
+    def run(self, topics: Callable[[], Sequence[str]], *, until_end: bool = False) -> None:
+        """Consume what `topics` says, asked now and then; with `until_end` asked once, up to the end offsets seen now.
+
+        Blocks until stopped, or until the end.
 
         Raises:
             WorkerError: the worker must not go on; nothing unfinished was committed.
@@ -106,10 +108,13 @@ class StreamProcessor:
         for thread in (self._delivery_thread, self._engine_thread):
             thread.start()
         try:
-            ends = parts.consumer.end_offsets(topics) if until_end else None
-            parts.consumer.subscribe(topics, self)
+            first = topics()
+            ends = parts.consumer.end_offsets(first) if until_end else None
+            parts.consumer.subscribe(first, self)
             while not self._lifecycle.is_stopping:
                 self._step()
+                if ends is None:
+                    parts.consumer.follow(topics())
                 if ends is not None and not self._backlog and parts.consumer.is_at(ends):
                     break
             self._drain()
@@ -222,6 +227,13 @@ class StreamProcessor:
             self._lifecycle.is_stopping and not self._may_drain()
         ):
             raise FatalError("stopped while waiting for the broker's committed offsets")
+
+    def complained(self, subject: str, reason: str | None) -> None:
+        """What keeps records from coming, or no longer does."""
+        if reason is None:
+            self._parts.readiness.clear(f"consumer:{subject}")
+        else:
+            self._parts.readiness.block(f"consumer:{subject}", reason)
 
     def assigned(self, partitions: frozenset[TopicPartition]) -> None:
         """Partitions came."""

@@ -49,6 +49,9 @@ class ScriptedConsumer:
         self._listener = listener
         listener.assigned(frozenset({LANE}))
 
+    def follow(self, topics: Sequence[str]) -> None:
+        assert ["in"] == topics
+
     def poll(self, max_records: int, _timeout: float) -> list[Record]:
         assert self._listener is not None
         self.polls += 1
@@ -167,7 +170,7 @@ class Scene:
         self.processor = StreamProcessor(parts, self.lifecycle, drain_seconds=5)
 
     def run(self, *, until_end: bool = True) -> None:
-        self.processor.run(["in"], until_end=until_end)
+        self.processor.run(lambda: ["in"], until_end=until_end)
 
 
 def out(record: Record) -> OutboundRecord:

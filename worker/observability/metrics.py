@@ -130,6 +130,11 @@ class Metrics:
             "worker_batch_tokens_allowed",
             "Padded tokens a batch may have since memory ran out; 0: no limit. Above zero for long: memory is short.",
         )
+        self.shortlist_audits = self._counter(
+            "worker_shortlist_audits_total",
+            "Messages scored whole to audit their shortlist. Many `missed`: raise top_k, or describe the labels better.",
+            ("outcome",),
+        )
 
     def _declare_backpressure(self) -> None:
         self.queue_pairs = self._gauge(
