@@ -65,7 +65,7 @@ def test_a_stop_while_the_engine_is_out_of_order_is_heard_at_once(stream: Stream
     with attacked.worker(Faults(engine="dead", at=10)) as process:
         wait_until(lambda: OUT_OF_ORDER in get(attacked.setup, "/readyz")[1], 60)
         process.send_signal(signal.SIGTERM)
-        assert 0 == process.wait(15)
+        assert 1 == process.wait(15)
     assert verdict(attacked, "engine: out of order, SIGTERM meanwhile", attacked.run_to_end()).is_perfect
 
 
