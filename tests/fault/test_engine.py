@@ -50,9 +50,9 @@ def test_an_engine_that_fails_for_everything_ends_the_worker_with_nothing_of_it_
 def test_an_engine_that_comes_back_costs_no_message_its_prediction_and_no_restart(
     stream: StreamFactory, verdict: Verdict
 ) -> None:
-    """Out of order for 25 calls, a few of every attempt: back-off makes seconds of it."""
+    """Out of order for some calls, a few of every attempt: back-off makes seconds of it."""
     attacked = stream(400, PATIENT)
-    with attacked.worker(Faults(engine="dead", at=10, engine_calls=60), "--until-end") as process:
+    with attacked.worker(Faults(engine="dead", at=10, engine_calls=16), "--until-end") as process:
         wait_until(lambda: OUT_OF_ORDER in get(attacked.setup, "/readyz")[1], 60)
         assert 200 == get(attacked.setup, "/livez")[0]
         assert 0 == process.wait(90)
@@ -99,7 +99,7 @@ def test_an_engine_that_hangs_is_told_by_readiness_then_by_liveness_with_the_age
         wait_until(lambda: get(attacked.setup, "/livez")[0] == 503, 60)
         told = json.loads(get(attacked.setup, "/livez")[1])
         wait_until(lambda: '"thread.overdue"' in attacked.log(), 10)
-    assert ["engine"] == [name for name, each in told["threads"].items() if each["age_seconds"] > 4.0]
+    assert ["engine"] == [name for name, each in told["threads"].items() if each["age_seconds"] > each["limit_seconds"]]
     assert told["stages"]["score"]["busy"]
     assert told["stages"]["score"]["seconds"] > 4.0
     assert told["stages"].keys() >= {"poll", "intake", "score", "publish"}

@@ -132,7 +132,7 @@ class Stream:
     ) -> Iterator[subprocess.Popen[bytes]]:
         """`worker run` with `faults` in a process of its own; killed at the end if it still runs."""
         command = [sys.executable, "-m", "tests.support.chaos_worker", "run", "-c", str(self.setup.path), *arguments]
-        more = {ENVIRONMENT: json.dumps(asdict(faults)), **(environment or {})}
+        more = {ENVIRONMENT: json.dumps(asdict(faults)), "PYTHONFAULTHANDLER": "1", **(environment or {})}
         with self.setup.path.with_suffix(".log").open("ab") as log:
             process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **more})
             try:

@@ -4,6 +4,7 @@ The client knows the end of a partition only as of its last fetch, and fetches n
 just when the worker is too slow, its own idea of the lag would stand still.
 """
 
+import contextlib
 from collections.abc import Callable, Mapping
 
 from confluent_kafka import IsolationLevel, KafkaException
@@ -54,11 +55,10 @@ class StableEnds:
             wanted, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=REQUEST_SECONDS
         )
         for asked, future in futures.items():
-            try:
+            with contextlib.suppress(KafkaException):
                 answered[TopicPartition(asked.topic, asked.partition)] = future.result().offset
-            except KafkaException:
-                # A client whose broker was down once may never find it again.
-                self._admin = self._connected()
+        if not answered:  # a client whose broker was down once may never find it again
+            self._admin = self._connected()
         return answered
 
     def _connected(self) -> AdminClient:
