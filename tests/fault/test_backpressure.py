@@ -26,7 +26,7 @@ SMALL_QUEUES: Mapping[str, Any] = {
     "limits": {"in_flight_records": 400, "in_flight_bytes": 4 * MEGABYTE},
     "kafka": {"librdkafka": {**SOON, "queued.max.messages.kbytes": 8192, "fetch.max.bytes": 4 * MEGABYTE}},
 }
-GROWTH_MEGABYTES = 110
+GROWTH_MEGABYTES = 60
 """What may come on top of a worker that has read nothing: see docs/backpressure.md."""
 
 
