@@ -56,6 +56,8 @@ class TopicDirectory:
         self._lock = threading.Lock()
         self._facts: dict[str, TopicFacts] = {}
         self.cluster_id: str | None = None
+        self.names: frozenset[str] = frozenset()
+        """Every topic that was there when last asked, as far as we may see."""
 
     def refresh(self, topics: Iterable[str]) -> None:
         """Ask the broker about `topics`. Blocks for at most the timeout, twice.
@@ -70,6 +72,7 @@ class TopicDirectory:
             message = f"no broker answers ({error.args[0].name()}): check kafka.bootstrap_servers and the network"
             raise RetryableError(message) from error
         self.cluster_id = metadata.cluster_id
+        self.names = frozenset(metadata.topics)
         found = {t: len(metadata.topics[t].partitions) for t in wanted if t in metadata.topics}
         described = self._describe(found)
         with self._lock:
