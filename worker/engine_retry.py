@@ -1,4 +1,4 @@
-"""The engine thread's patience: an engine that fails for everything is tried again for a while, then the worker ends."""
+"""The engine thread's patience: an engine that fails for everything is tried again for a while, then given up."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -49,12 +49,14 @@ class RetryingScorer:
         self._allowance = TokenAllowance()
         self._attempts = 0
         self._failing_since: float | None = None
+        self._reason = ""
 
-    def score(self, batch: Batch) -> bool:
-        """Emit what becomes of every pair of `batch`; false when told to stop while the engine fails. Blocks.
+    def score(self, batch: Batch) -> None:
+        """Emit what becomes of every pair of `batch`. Blocks.
 
         Raises:
-            EngineError: the engine has failed for everything for too long. What was not emitted is unfinished.
+            EngineError: the engine has failed for everything for too long, or fails while the worker is to stop. What
+                was not emitted is unfinished.
         """
         work = BatchWork(self._parts.engine, batch, self._allowance, self._note_failure)
         while not self._attempt(work):
@@ -62,9 +64,8 @@ class RetryingScorer:
             seconds = BACK_OFF_SECONDS[min(self._attempts, len(BACK_OFF_SECONDS) - 1)]
             self._attempts += 1
             if self._parts.wait_for_stop(seconds):
-                return False
+                raise EngineError(f"{self._reason}; the worker was to stop meanwhile")
         self._observe(batch)
-        return True
 
     def _attempt(self, work: BatchWork) -> bool:
         """Score what is left of `work`; false when the engine is broken and may be tried again."""
@@ -76,13 +77,14 @@ class RetryingScorer:
                     parts.heartbeats.beat(HEARTBEAT)
                     parts.emit(event)
         except EngineError as error:
-            if not self._may_try_again(str(error)):
+            self._reason = str(error)
+            if not self._may_try_again():
                 raise
             return False
         return True
 
-    def _may_try_again(self, reason: str) -> bool:
-        parts, now = self._parts, self._parts.clock.monotonic()
+    def _may_try_again(self) -> bool:
+        parts, now, reason = self._parts, self._parts.clock.monotonic(), self._reason
         if self._failing_since is None:
             self._failing_since = now
             log.warning("engine.failed", reason=reason, retry_seconds=parts.retry_seconds)

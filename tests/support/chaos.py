@@ -17,7 +17,7 @@ from confluent_kafka import Message
 from tests.support.broker import BrokerUnderTest
 from tests.support.chaos_worker import ENVIRONMENT, Faults
 from tests.support.wait import wait_until
-from tests.support.worker import NOTHING, Changes, Setup, set_up
+from tests.support.worker import NOTHING, Changes, Setup, get, set_up
 
 PARTITIONS = 4
 HEALTHY = Faults()
@@ -102,6 +102,11 @@ class Stream:
         """Records of both topics that the group has committed; waits for open transactions."""
         return sum(sum(self.kafka.committed_offsets(self.group, topic).values()) for topic in self.setup.inputs)
 
+    def lag(self) -> float:
+        """Records of both topics that are not yet delivered, as the worker tells it."""
+        lines = get(self.setup, "/metrics")[1].decode().splitlines()
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith("worker_consumer_lag_records{"))
+
     def await_progress(self, records: int, seconds: float = 60.0) -> float:
         """Until so many more are committed; how many seconds that took."""
         started = time.monotonic()
@@ -127,7 +132,7 @@ class Stream:
     ) -> Iterator[subprocess.Popen[bytes]]:
         """`worker run` with `faults` in a process of its own; killed at the end if it still runs."""
         command = [sys.executable, "-m", "tests.support.chaos_worker", "run", "-c", str(self.setup.path), *arguments]
-        more = {ENVIRONMENT: json.dumps(asdict(faults)), **(environment or {})}
+        more = {ENVIRONMENT: json.dumps(asdict(faults)), "PYTHONFAULTHANDLER": "1", **(environment or {})}
         with self.setup.path.with_suffix(".log").open("ab") as log:
             process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **more})
             try:

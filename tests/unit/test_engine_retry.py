@@ -88,7 +88,7 @@ def fail() -> None:
 
 def test_a_working_engine_is_called_once_and_everything_emitted() -> None:
     scene = Scene()
-    assert scene.scorer.score(batch())
+    scene.scorer.score(batch())
     assert (1, 0, 16) == (scene.engine.calls, scene.waits.count, len(scene.emitted[0].batch.refs))
     assert 16 == scene.registry.get_sample_value("worker_pairs_scored_total")
 
@@ -117,7 +117,7 @@ def test_an_engine_that_comes_back_in_time_goes_on_where_it_was(log_events: LogE
             fail()
 
     scene.engine.before = fail_until_then
-    assert scene.scorer.score(batch())
+    scene.scorer.score(batch())
     assert sorted(batch().refs) == sorted(ref for event in scene.emitted for ref in event.batch.refs)
     assert {BatchScored} == {type(event) for event in scene.emitted}
     assert () == scene.readiness.reasons()
@@ -135,17 +135,18 @@ def test_each_outage_has_the_whole_time_for_itself() -> None:
                 fail()
 
         scene.engine.before = fail_until_then
-        assert scene.scorer.score(batch())
+        scene.scorer.score(batch())
 
 
-def test_a_stop_in_the_midst_of_an_outage_ends_it_at_once_without_an_error() -> None:
+def test_a_stop_in_the_midst_of_an_outage_ends_it_at_once() -> None:
     scene = Scene(fail)
 
     def stop() -> None:
         scene.waits.is_stopping = True
 
     scene.waits.at[3] = stop
-    assert not scene.scorer.score(batch())
+    with pytest.raises(EngineError, match="the worker was to stop meanwhile"):
+        scene.scorer.score(batch())
     assert (3, []) == (scene.waits.count, scene.emitted)
 
 
@@ -157,7 +158,7 @@ def test_memory_that_runs_out_is_counted_and_the_limit_told() -> None:
             raise EngineOutOfMemoryError("full")
 
     scene.engine.before = run_out
-    assert scene.scorer.score(batch())
+    scene.scorer.score(batch())
     assert 1 == scene.failures("out_of_memory")
     assert 40 == scene.registry.get_sample_value("worker_batch_tokens_allowed")
     assert [8, 8] == [len(event.batch.refs) for event in scene.emitted]

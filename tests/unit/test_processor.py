@@ -69,7 +69,7 @@ class ScriptedConsumer:
     def commit(self, positions: Mapping[TopicPartition, int], *, wait: bool) -> None:
         self.committed |= positions
 
-    def unread(self) -> dict[TopicPartition, int]:
+    def unread(self, _ends: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
         return {LANE: len(self.waiting)}
 
     def end_offsets(self, _topics: Iterable[str]) -> dict[TopicPartition, int]:
@@ -143,6 +143,7 @@ class Scene:
             consumer=cast("RecordConsumer", self.consumer),
             intake=Intake(intake),
             backlog=self.backlog,
+            ends=dict,
             scorer=RetryingScorer(
                 ScorerParts(
                     self.engine,
