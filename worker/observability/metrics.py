@@ -122,7 +122,7 @@ class Metrics:
 
         self.shortlist_audits = self._counter(
             "worker_shortlist_audits_total",
-            "Messages scored whole to audit their shortlist. Many `missed`: raise top_k, or describe the labels better.",
+            "Messages scored whole to audit their shortlist. Many `missed`: raise top_k, or describe labels better.",
             ("outcome",),
         )
 
