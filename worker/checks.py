@@ -109,16 +109,30 @@ def _of_schema(
 
 
 def _of_topics(make: Assembler) -> Iterator[Finding]:
-    bindings = make.config.topics
     try:
+        make.directory.refresh(())
+        bindings = make.bindings.present(make.directory.names)
         make.directory.refresh({name for b in bindings for name in (b.input, *b.topics_written)})
     except WorkerError as error:
         yield Finding("failed", "broker", str(error))
         return
     yield Finding("ok", "broker", f"{make.config.kafka.bootstrap_servers} answers, cluster {make.directory.cluster_id}")
+    for pattern in make.bindings.patterns:
+        yield from _of_pattern(make, pattern)
     for binding in bindings:
         yield from _of_binding(make, binding)
-    yield from of_cluster(make.config)
+    yield from of_cluster(make.config, bindings)
+
+
+def _of_pattern(make: Assembler, pattern: str) -> Iterator[Finding]:
+    matched = make.bindings.matches(pattern, make.directory.names)
+    if not matched:
+        yield Finding("warning", pattern, "no topic matches yet; those that come are read from their beginning")
+        return
+    yield Finding("ok", pattern, f"{len(matched)} topics match: {', '.join(matched)}")
+    for topic in matched:
+        if rivals := make.bindings.rivals(topic):
+            yield Finding("warning", topic, f"{' and '.join(rivals)} match it; the first has it")
 
 
 def _of_binding(make: Assembler, binding: Binding) -> Iterator[Finding]:

@@ -1,6 +1,7 @@
 """The delivery thread, steps 8 to 12: scores to predictions, predictions to the broker, in order."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import structlog
@@ -71,6 +72,8 @@ class DeliveryParts:
     metrics: Metrics
     clock: Clock
     beat: Callable[[], None]
+    busy: Callable[[], AbstractContextManager[None]] = nullcontext
+    """Entered around every publication."""
 
 
 class Delivery:
@@ -212,12 +215,13 @@ class Delivery:
             return
         batch, self._finished = self._finished, []
         started = self._parts.clock.monotonic()
-        published = self._parts.publisher.publish(batch)
+        with self._parts.busy():
+            published = self._parts.publisher.publish(batch)
         self._oldest_seconds = self._parts.clock.monotonic()
         self._finished = list(published.left)
         self._park(published.left)
-        kept = {id(each) for each in published.left}
-        self._parts.in_flight.settle([each.record for each in batch if id(each) not in kept])
+        kept = {id(each.record) for each in published.left}
+        self._parts.in_flight.settle([each.record for each in batch if id(each.record) not in kept])
         if published.committed:
             self._note(published.committed, self._oldest_seconds - started)
 
