@@ -3,6 +3,7 @@
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import cast
 
 import numpy as np
@@ -45,6 +46,7 @@ from worker.types import (
     Record,
     Refusal,
     Request,
+    Shortlist,
     TopicPartition,
 )
 
@@ -137,6 +139,7 @@ class Scene:
 
     def run(self, *script: Event | float) -> list[tuple[float, list[int]]]:
         self.inbox.script.extend(script)
+        self.metrics = Metrics()
         parts = DeliveryParts(
             inbox=cast("Inbox", self.inbox),
             pairs=self.pairs,
@@ -144,7 +147,7 @@ class Scene:
             publisher=self.publisher,
             encoder=Encoder(self._prediction, lambda record, _refusal: out(record)),
             model=ModelView(TWO_CLASS_HEAD, "sha256:0"),
-            metrics=Metrics(),
+            metrics=self.metrics,
             clock=self.clock,
             beat=lambda: None,
             follow_up=lambda _stages, _premise: None,
@@ -296,3 +299,15 @@ def test_what_waited_for_a_missing_topic_counts_no_longer_once_its_partition_wen
     assert 1 == scene.in_flight.records
     assert room - 1 == scene.in_flight.room()
     assert not scene.in_flight.is_idle
+
+
+def test_an_audited_shortlist_is_counted_by_whether_it_held_the_best_label(scene: Scene) -> None:
+    events: list[Event] = []
+    for offset, nodes in enumerate([(0,), (1,)]):
+        [admitted] = scene.good(offset)
+        assert isinstance(admitted, Admitted)
+        pairs = replace(admitted.pairs, shortlist=Shortlist(nodes, is_audited=True))
+        events.append(replace(admitted, pairs=pairs))
+    assert [(0.1, [0, 1])] == scene.run(*events, scene.scored(), 0.1, Finish())
+    found = [scene.metrics.shortlist_audits.labels(outcome=outcome)._value.get() for outcome in ("found", "missed")]
+    assert [1.0, 1.0] == found  # both labels score alike: the first is the best
