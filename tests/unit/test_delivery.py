@@ -34,12 +34,14 @@ from worker.labels.schema import parse_schema
 from worker.observability.metrics import Metrics
 from worker.pipeline.assembly import Scored
 from worker.pipeline.batching import Batcher
+from worker.pipeline.cutting import pick
 from worker.pipeline.evidence import ModelView
 from worker.pipeline.planning import plan_pairs
 from worker.types import (
     Batch,
     Finished,
     OutboundRecord,
+    PairCounts,
     PairRef,
     PairScores,
     Prediction,
@@ -311,3 +313,25 @@ def test_an_audited_shortlist_is_counted_by_whether_it_held_the_best_label(scene
     assert [(0.1, [0, 1])] == scene.run(*events, scene.scored(), 0.1, Finish())
     found = [scene.metrics.shortlist_audits.labels(outcome=outcome)._value.get() for outcome in ("found", "missed")]
     assert [1.0, 1.0] == found  # both labels score alike: the first is the best
+
+
+def test_a_prediction_says_how_many_of_its_scores_were_known_from_before(scene: Scene) -> None:
+    counts: list[PairCounts] = []
+
+    def encode(prediction: Prediction, scored: Scored) -> OutboundRecord:
+        counts.append(prediction.pairs)
+        return out(scored.record)
+
+    scene.encode = encode
+    first, second = scene.good(0), scene.good(1)
+    scored = scene.scored()
+    assert isinstance(scored, BatchScored)
+    rows = {ref: row for row, ref in enumerate(scored.batch.refs)}
+    [known] = [row for ref, row in rows.items() if (ref.message, ref.pair) == (2, 1)]
+    others = [row for row in rows.values() if row != known]
+    parts = [
+        BatchScored(pick(scored.batch, chosen), PairScores(scored.scores.logits[chosen]), is_cached=is_cached)
+        for chosen, is_cached in (([known], True), (others, False))
+    ]
+    scene.run(*first, *second, *parts, 0.1, Finish())
+    assert [PairCounts(2), PairCounts(1, cached=1)] == counts

@@ -9,7 +9,7 @@ from tests.support import small_tokenizers
 from worker.errors import ErrorCode, MessageError, SchemaError
 from worker.labels.schema import LabelSchema, parse_schema
 from worker.pipeline.decision import audit
-from worker.pipeline.evidence import ModelView, ScoredStage
+from worker.pipeline.evidence import ModelView, ScoredStage, published
 from worker.pipeline.planning import plan_pairs, shortlisted
 from worker.pipeline.shortlist import LabelIndex, Shortlister
 from worker.pipeline.tokenization import PairTokenizer
@@ -142,3 +142,13 @@ def test_a_schema_is_prepared_before_the_first_message_needs_it(tokenizer_file: 
     [pairs] = tokenizer.tokenize([plan_pairs(Request("id", "the app"), schema, 100)])
     assert isinstance(pairs, TokenizedPairs)
     assert (2, 30) == (len(pairs.lengths), shortlists.labels_kept)
+
+
+def test_an_audited_message_costs_what_it_would_have_cost_without() -> None:
+    """Of pairs known from before only those of the shortlist count."""
+    whole = plan_pairs(Request("id", "x"), schema_of(4), 1000)
+    audited = shortlisted(whole, Shortlist((1, 3), is_audited=True))
+    logits = np.arange(16, dtype=np.float32).reshape(2, 4, 2)
+    stage = published(ScoredStage(audited, logits, frozenset({0, 3, 5, 6})))
+    assert (4, frozenset({1, 2})) == (stage.pairs, stage.cached)
+    assert logits[:, [1, 3]].tolist() == stage.logits.tolist()
