@@ -122,8 +122,8 @@ def evaluate_task(scorer: Scorer, task: Task, who: tuple[str, Provenance | None]
     pairs, seconds = scorer.meter.pairs, scorer.meter.seconds
     evidence = _evidence(scorer, task)
     truth = np.array([task.classes.index(row.label) for row in task.rows], np.int64)
-    names = task.schema.hypothesis_templates[: evidence.shape[2]]
-    each = tuple(_figures(name, evidence[:, :, number], truth) for number, name in enumerate(names))
+    names = task.schema.hypothesis_templates
+    each = tuple(_figures(names[number], evidence[:, :, number], truth) for number in range(evidence.shape[2]))
     averaged = evidence.mean(axis=2)
     scores = softmax(averaged)
     predicted = [evidence[:, :, number].argmax(axis=1) for number in range(evidence.shape[2])]
