@@ -10,10 +10,12 @@ from worker.cli import (
     calibrate,
     check,
     classify,
+    clean,
     completion,
     dead_letters,
     demo,
     evaluate,
+    finetune,
     init,
     run,
     schemas,
@@ -33,20 +35,9 @@ def build_app() -> typer.Typer:
         pretty_exceptions_enable=False,  # its tracebacks show local variables, and with them texts
     )
     app.callback()(_options)
-    for command in (
-        demo,
-        init,
-        run,
-        check,
-        classify,
-        schemas,
-        dead_letters,
-        train,
-        evaluate,
-        calibrate,
-        broker,
-        completion,
-    ):
+    serving = (demo, init, run, check, classify, schemas, dead_letters)
+    training = (train, finetune, evaluate, calibrate, clean)
+    for command in (*serving, *training, broker, completion):
         command.register(app)
     return app
 
