@@ -6,6 +6,7 @@ import typer
 
 from worker import __version__
 from worker.cli import (
+    bench,
     broker,
     calibrate,
     check,
@@ -36,8 +37,8 @@ def build_app() -> typer.Typer:
     )
     app.callback()(_options)
     serving = (demo, init, run, check, classify, schemas, dead_letters)
-    training = (train, finetune, evaluate, calibrate, clean)
-    for command in (*serving, *training, broker, completion):
+    measuring = (bench, train, finetune, evaluate, calibrate, clean)
+    for command in (*serving, *measuring, broker, completion):
         command.register(app)
     return app
 

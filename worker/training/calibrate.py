@@ -132,6 +132,7 @@ def _uncalibrated(schema: LabelSchema) -> LabelSchema:
         raise SchemaError(f"{schema.reference}: a single label is judged by itself: set `multi_label: true`")
     document = schema.document()
     document.pop("calibration", None)
+    document.pop("shortlist", None)  # what it leaves out has no score to correct
     return parse_schema(document, schema.reference)
 
 
