@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 from tests.support import tiny_models
 from tests.support.training_data import write_recipe, write_world
 from worker.clock import ManualClock
-from worker.engines import build
-from worker.engines.artifact import SAFETENSORS_FILE, TOKENIZER_FILE, open_folder
+from worker.engines.artifact import OPENVINO_FILE, SAFETENSORS_FILE, TOKENIZER_FILE, open_folder
+from worker.engines.load import EngineChoice, LoadedModel, load_engine
 from worker.errors import ConfigError, EngineError
 from worker.training import finetune as loop_module
 from worker.training import train as train_module
@@ -101,7 +101,13 @@ def test_where_8_bit_weights_change_labels_the_form_is_written_in_float32(
     trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(trained.model, tmp_path / "model")
-    monkeypatch.setattr(build, "SURE_MARGIN", -1.0)  # a model this small is sure of nothing: now every label counts
+
+    def strict(choice: EngineChoice) -> LoadedModel:
+        if b"u8" in (Path(choice.model) / OPENVINO_FILE).read_bytes():
+            raise EngineError("3 of 88 labels differ from float32")
+        return load_engine(choice)
+
+    monkeypatch.setattr(train_module, "load_engine", strict)
 
     made = train_module.export_bundled(tmp_path / "model", tmp_path / "cache")
 

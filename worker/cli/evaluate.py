@@ -35,7 +35,7 @@ def evaluate(
     nli_rows: int = typer.Option(0, min=0, help="Pairs of each NLI set at most; 0 is all of them."),
     max_pair_tokens: int = typer.Option(256, min=16, help="Longer texts are cut."),
     seed: int = typer.Option(0, min=0, help="Of the draws."),
-    engine: str = typer.Option("auto", help="auto | openvino | pytorch"),
+    engine: str = typer.Option("auto", help="auto | openvino | pytorch | t5_rank"),
     precision: str = typer.Option("auto", help="auto | float32 | bfloat16 | float16"),
     out: Path | None = typer.Option(None, help="A folder for report.md, report.json and pictures."),
     as_json: bool = typer.Option(False, "--json", help="Print the report as JSON, not as markdown."),
@@ -75,7 +75,8 @@ def evaluate(
                 models[name] = f"{stamp.engine}, {stamp.precision}, {stamp.digest}"
                 counter = bar.count(name, sum(len(task.rows) for task in tasks) + len(pairs))
                 found += list(_measured(scorer, tasks, (name, provenance), counter.add))
-                nli += list(_measured_nli(scorer, pairs, name, counter.add))
+                if not scorer.model.engine.info.ranks_options:  # an instruction model says nothing of a single pair
+                    nli += list(_measured_nli(scorer, pairs, name, counter.add))
     notes = (
         f"At most {texts} texts of a set ({texts_many} with more than 50 classes), stratified, seed {seed}.",
         f"Pairs are cut at {max_pair_tokens} tokens.",

@@ -8,6 +8,7 @@ from typing import Final
 
 import numpy as np
 
+from worker.labels.schema import LabelSchema, parse_schema
 from worker.training.card import Provenance
 from worker.training.data import NliRow
 from worker.training.metrics import (
@@ -180,8 +181,23 @@ def evaluate_nli(scorer: Scorer, name: str, rows: Sequence[NliRow], model: str) 
 def _evidence(scorer: Scorer, task: Task) -> Float64Array:
     """Entailment logits, float64 [texts, labels, templates]."""
     entailment = scorer.model.engine.info.head.entailment
-    stages = scorer.stages(task.schema, [row.text for row in task.rows])
-    return np.stack([evidence_by_template(stage, entailment) for stage in stages])
+    texts = [row.text for row in task.rows]
+    # An instruction model would read the hypotheses of all templates as options of one question.
+    apart = scorer.model.engine.info.ranks_options and len(task.schema.hypothesis_templates) > 1
+    schemas = _one_template_each(task.schema) if apart else (task.schema,)
+    found = [
+        np.stack([evidence_by_template(stage, entailment) for stage in scorer.stages(schema, texts)])
+        for schema in schemas
+    ]
+    return np.concatenate(found, axis=2)
+
+
+def _one_template_each(schema: LabelSchema) -> tuple[LabelSchema, ...]:
+    document = schema.document()
+    return tuple(
+        parse_schema({**document, "hypothesis_templates": [template]}, schema.reference)
+        for template in schema.hypothesis_templates
+    )
 
 
 def _figures(template: str, evidence: Float64Array, truth: Int64Array) -> TemplateFigures:
