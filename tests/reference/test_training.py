@@ -9,16 +9,18 @@ import pytest
 
 pytest.importorskip("safetensors.torch")
 from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
 
 from tests.support import tiny_models
 from tests.support.training_data import write_recipe, write_world
+from worker.cli.main import build_app
 from worker.clock import ManualClock
 from worker.engines.artifact import OPENVINO_FILE, SAFETENSORS_FILE, TOKENIZER_FILE, open_folder
 from worker.engines.load import EngineChoice, LoadedModel, load_engine
 from worker.errors import ConfigError, EngineError
 from worker.training import finetune as loop_module
 from worker.training import train as train_module
-from worker.training.card import read_provenance
+from worker.training.card import Provenance, read_provenance
 from worker.training.journal import Journal
 from worker.training.pairs import LabelledPair
 from worker.training.prepare import HeldOut
@@ -255,6 +257,55 @@ def test_a_base_without_its_encoder_is_refused(world: Path, base: Path, tmp_path
 
     with pytest.raises(EngineError, match="missing"):
         _train(write_recipe(world), _options(world, broken, tmp_path / "out"))
+
+
+def test_the_command_trains_measures_and_puts_the_figures_into_the_card(
+    world: Path, base: Path, tmp_path: Path
+) -> None:
+    stages: JsonValue = [{"name": "one", "nli": {}, "optimisation": {"batch_pairs": 8}}]
+    recipe = write_recipe(world, stages=stages)
+    given = ["--data", str(world), "--out", str(tmp_path), "--base", str(base), "--device", "cpu", "--threads", "1"]
+    made = _run("train", str(recipe), *given, "--no-export", "--json")
+    assert "nli-only" == json.loads(made)["variant"]
+
+    sets = ["--sets", str(world / "sets.yaml"), "--data", str(world), "--run", str(tmp_path), "--engine", "pytorch"]
+    found = json.loads(_run("evaluate", *sets, "--texts", "6", "--nli-rows", "6", "--card", "--json"))
+
+    assert {"NLI only"} == set(found["means"])
+    card = (tmp_path / "nli-only" / "model" / "README.md").read_text()
+    assert "## Figures" in card
+    assert "| **mean of 3** |" in card
+
+
+def test_a_few_examples_become_a_model_that_a_worker_can_be_started_with(
+    world: Path, base: Path, tmp_path: Path
+) -> None:
+    schema = tmp_path / "schema.json"
+    labels: JsonValue = [{"name": "good"}, {"name": "bad"}]
+    schema.write_text(json.dumps({"name": "reviews", "version": 1, "labels": labels}))
+    given = ["--schema", str(schema), "--examples", str(world / "reviews.train.jsonl.gz"), "--base", str(base)]
+
+    made = json.loads(
+        _run("finetune", *given, "--out", str(tmp_path / "out"), "--k", "2,4", "--threads", "1", "--json")
+    )
+
+    assert [2, 4] == [point["k"] for point in made["points"] if point["method"] == "fine-tuned"]
+    loaded = load_engine(EngineChoice(made["made"]["model"]))
+    assert made["made"]["digest"] == loaded.engine.info.stamp.digest
+    loaded.engine.close()
+    assert {"examples of reviews"} == {use.name for use in _provenance(tmp_path / "out" / "k4" / "model").uses}
+
+
+def _run(*arguments: str) -> str:
+    result = CliRunner().invoke(build_app(), arguments)
+    assert 0 == result.exit_code, result.output
+    return result.stdout
+
+
+def _provenance(folder: Path) -> Provenance:
+    found = read_provenance(folder)
+    assert found is not None
+    return found
 
 
 def _weights(made: Trained) -> bytes:

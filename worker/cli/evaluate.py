@@ -1,7 +1,8 @@
 """`worker evaluate`: how good models are on tasks, told apart by what they had seen of them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from worker.training.card import Provenance
     from worker.training.data import NliRow
     from worker.training.evaluate import NliFigures, TaskFigures
+    from worker.training.report import Report
     from worker.training.scoring import Scorer
     from worker.training.sets import SetTable
     from worker.training.tasks import Sampling, Task
@@ -38,6 +40,7 @@ def evaluate(
     engine: str = typer.Option("auto", help="auto | openvino | pytorch | t5_rank"),
     precision: str = typer.Option("auto", help="auto | float32 | bfloat16 | float16"),
     out: Path | None = typer.Option(None, help="A folder for report.md, report.json and pictures."),
+    card: bool = typer.Option(False, "--card", help="Also write the figures into the models' cards."),
     as_json: bool = typer.Option(False, "--json", help="Print the report as JSON, not as markdown."),
 ) -> None:
     """Measure models on labelled test sets: macro-F1, balanced accuracy, accuracy and ECE, never mixed up.
@@ -48,7 +51,6 @@ def evaluate(
     import shlex
     import sys
 
-    from worker.cli.training_text import Bar
     from worker.engines.load import EngineChoice
     from worker.errors import ConfigError
     from worker.observability.logging import configure_logging
@@ -65,26 +67,67 @@ def evaluate(
     pairs = list(_nli(table, data, nli_rows, seed, set(only)))
     if not tasks and not pairs:
         raise ConfigError("there is nothing to evaluate: no set with a test file is left")
-    found: list[TaskFigures] = []
-    nli: list[NliFigures] = []
-    models: dict[str, str] = {}
-    with Bar() as bar:
-        for each in _models(model, run):
-            with _scorer(EngineChoice(each, engine, precision), max_pair_tokens) as (scorer, name, provenance):
-                stamp = scorer.model.engine.info.stamp
-                models[name] = f"{stamp.engine}, {stamp.precision}, {stamp.digest}"
-                counter = bar.count(name, sum(len(task.rows) for task in tasks) + len(pairs))
-                found += list(_measured(scorer, tasks, (name, provenance), counter.add))
-                if not scorer.model.engine.info.ranks_options:  # an instruction model says nothing of a single pair
-                    nli += list(_measured_nli(scorer, pairs, name, counter.add))
+    choices = [EngineChoice(each, engine, precision) for each in _models(model, run)]
     notes = (
         f"At most {texts} texts of a set ({texts_many} with more than 50 classes), stratified, seed {seed}.",
         f"Pairs are cut at {max_pair_tokens} tokens.",
     )
-    report = Report(f"worker {shlex.join(sys.argv[1:])}", tuple(found), tuple(nli), models, notes)
+    measured = [_measured(choice, max_pair_tokens, tasks, pairs) for choice in choices]
+    report = Report(
+        f"worker {shlex.join(sys.argv[1:])}",
+        tuple(figures for each in measured for figures in each.tasks),
+        tuple(figures for each in measured for figures in each.nli),
+        {each.name: each.stamp for each in measured},
+        notes,
+    )
     if out is not None:
         write_report(out, report)
+    if card:
+        _write_cards(report, measured)
     print(json.dumps(as_object(report), ensure_ascii=False) if as_json else markdown(report), end="")
+
+
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    """A model, and its figures."""
+
+    name: str
+    stamp: str
+    folder: Path
+    provenance: "Provenance | None"
+    tasks: "tuple[TaskFigures, ...]"
+    nli: "tuple[NliFigures, ...]"
+
+
+def _measured(
+    choice: "EngineChoice", max_pair_tokens: int, tasks: "list[Task]", pairs: "list[tuple[str, list[NliRow]]]"
+) -> _Measured:
+    from worker.cli.training_text import Bar
+    from worker.training.evaluate import evaluate_nli, evaluate_task
+
+    found: list[TaskFigures] = []
+    nli: list[NliFigures] = []
+    with Bar() as bar, _scorer(choice, max_pair_tokens) as (scorer, name, provenance):
+        info = scorer.model.engine.info
+        counter = bar.count(name, sum(len(task.rows) for task in tasks) + len(pairs))
+        for task in tasks:
+            found.append(evaluate_task(scorer, task, (name, provenance)))
+            counter.add(len(task.rows), task.name)
+        if not info.ranks_options:  # an instruction model says nothing of a single pair
+            for each, rows in pairs:
+                nli.append(evaluate_nli(scorer, each, rows, name))
+                counter.add(1, each)
+        stamp = f"{info.stamp.engine}, {info.stamp.precision}, {info.stamp.digest}"
+        return _Measured(name, stamp, scorer.model.model_dir, provenance, tuple(found), tuple(nli))
+
+
+def _write_cards(report: "Report", measured: list[_Measured]) -> None:
+    from worker.training.card import write_card
+    from worker.training.report import card_lines
+
+    for each in measured:
+        if each.provenance is not None:
+            write_card(each.folder, each.provenance, card_lines(report, each.name))
 
 
 def _tasks(
@@ -136,23 +179,3 @@ def _scorer(choice: "EngineChoice", max_pair_tokens: int) -> "Iterator[tuple[Sco
         yield Scorer(loaded, Meter(SystemClock()), max_pair_tokens), name, provenance
     finally:
         loaded.engine.close()
-
-
-def _measured(
-    scorer: "Scorer", tasks: "list[Task]", who: "tuple[str, Provenance | None]", add: Callable[[int, str], None]
-) -> "Iterator[TaskFigures]":
-    from worker.training.evaluate import evaluate_task
-
-    for task in tasks:
-        yield evaluate_task(scorer, task, who)
-        add(len(task.rows), task.name)
-
-
-def _measured_nli(
-    scorer: "Scorer", pairs: "list[tuple[str, list[NliRow]]]", name: str, add: Callable[[int, str], None]
-) -> "Iterator[NliFigures]":
-    from worker.training.evaluate import evaluate_nli
-
-    for each, rows in pairs:
-        yield evaluate_nli(scorer, each, rows, name)
-        add(1, each)

@@ -82,6 +82,28 @@ def markdown(report: Report) -> str:
     return "\n".join(lines) + "\n"
 
 
+def card_lines(report: Report, model: str) -> list[str]:
+    """What a model's card says of its figures: one paragraph of markdown and two tables."""
+    tasks = [each for each in report.tasks if each.model == model]
+    lines = ["", "## Figures", "", f"`{report.command}`", ""]
+    lines += [f"* {note}" for note in report.notes]
+    if tasks:
+        lines += ["", "| set | the model had seen | macro-F1 | 95 % | balanced accuracy | accuracy | ECE |"]
+        lines += ["|---|---|---|---|---|---|---|"]
+        lines += [
+            f"| {each.task} | {each.column} | {each.macro_f1:.3f} "
+            f"| {each.interval.low:.3f} to {each.interval.high:.3f} "
+            f"| {each.balanced_accuracy:.3f} | {each.accuracy:.3f} | {each.ece:.3f} |"
+            for each in tasks
+        ]
+        lines.append(f"| **mean of {len(tasks)}** | | {np.mean([each.macro_f1 for each in tasks]):.3f} | | | | |")
+    nli = [each for each in report.nli if each.model == model]
+    if nli:
+        lines += ["", "| NLI set | pairs | accuracy in two classes | majority |", "|---|---|---|---|"]
+        lines += [f"| {each.name} | {each.pairs} | {each.accuracy:.3f} | {each.majority:.3f} |" for each in nli]
+    return lines
+
+
 def _overview(report: Report) -> Iterator[str]:
     columns = report.columns
     yield "## Macro-F1 by set"
