@@ -30,7 +30,7 @@ def evaluate(
     btzsc: Path | None = typer.Option(None, help="A folder of sets in the format of BTZSC."),
     btzsc_entailment: int = typer.Option(1, help="What `labels` says of a true hypothesis there."),
     model: list[str] = typer.Option([], help="bundled, a folder or a Hugging Face id@commit; may be given again."),
-    run: Path | None = typer.Option(None, help="The --out of `worker train`: every model below it."),
+    run: list[Path] = typer.Option([], help="The --out of `worker train`, every model below it; may be given again."),
     only: list[str] = typer.Option([], help="Only this set; may be given again."),
     texts: int = typer.Option(200, min=1, help="Texts of each set at most, drawn in the share of their classes."),
     texts_many: int = typer.Option(60, min=1, help="As --texts, for sets with more than 50 classes."),
@@ -153,14 +153,17 @@ def _nli(table: "SetTable", data: Path, limit: int, seed: int, only: set[str]) -
             yield each.name, keep_pairs(read_nli(data / each.test, each), limit or None, seed)
 
 
-def _models(named: list[str], run: Path | None) -> list[str]:
+def _models(named: list[str], runs: list[Path]) -> list[str]:
     from worker.errors import ConfigError
     from worker.training.card import PROVENANCE_FILE
 
-    below = [str(file.parent) for file in sorted(run.glob(f"*/model/{PROVENANCE_FILE}"))] if run is not None else []
-    if run is not None and not below:
-        raise ConfigError(f"--run {run}: no model of `worker train` there")
-    return [*named, *below] or ["bundled"]
+    models = [*named]
+    for run in runs:
+        below = [str(file.parent) for file in sorted(run.glob(f"*/model/{PROVENANCE_FILE}"))]
+        if not below:
+            raise ConfigError(f"--run {run}: no model of `worker train` there")
+        models += below
+    return models or ["bundled"]
 
 
 @contextmanager

@@ -59,6 +59,8 @@ class TaskFigures:
     task: str
     cluster: str
     model: str
+    recipe: str
+    """What models of the same training share: a report has a column for each recipe and `column`."""
     column: Column
     classes: int
     texts: int
@@ -140,6 +142,7 @@ def evaluate_task(scorer: Scorer, task: Task, who: tuple[str, Provenance | None]
         task=task.name,
         cluster=task.cluster,
         model=model,
+        recipe=model if provenance is None else provenance.name,
         column=column_of(provenance, task.name, task.cluster),
         classes=classes,
         texts=len(task.rows),

@@ -157,6 +157,16 @@ def test_the_report_has_columns_side_by_side_and_says_where_the_mix_was_worse(sc
     assert all((tmp_path / "out" / "pictures" / name).read_text().startswith("<svg") for name in pictures)
 
 
+def test_models_of_several_recipes_stand_in_columns_of_their_own(scorer: Scorer, tmp_path: Path) -> None:
+    measured = _evaluated(scorer, tmp_path)
+    other = [replace(each, recipe="other", macro_f1=0.25) for each in measured]
+
+    text = markdown(Report("worker evaluate", (*measured, *other), (), {}, ()))
+
+    assert "| set | cluster | classes | texts | m: as it is | other: as it is |" in text
+    assert "**0.250** (n = 3) |" in text
+
+
 def _evaluated(scorer: Scorer, folder: Path) -> Sequence[TaskFigures]:
     table = read_table(write_world(folder / "world"))
     tasks = [table_task(each, folder / "world", Sampling(texts=20)) for each in table.classification]
