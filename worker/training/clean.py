@@ -15,6 +15,8 @@ from worker.training.data import Row
 from worker.training.linear import Float64Array, Int64Array, cross_validated, standardised, word_features
 
 FOLDS: Final = 5
+PORTION_ROWS: Final = 10_000
+"""More rows are scored in portions of about so many: their features are a third of a gigabyte."""
 KEPT_OF_A_CLASS: Final = 10
 """No class is cut below so many rows."""
 SURE: Final = 0.5
@@ -66,21 +68,21 @@ def find_noise(rows: Sequence[Row], evidence: Float64Array | None = None, seed: 
         raise ConfigError(f"expected at least two classes and {2 * FOLDS} rows, found {len(names)} and {len(rows)}")
     places = {name: place for place, name in enumerate(names)}
     labels = np.array([places[row.label] for row in rows], np.int64)
-    features = word_features([row.text for row in rows])
-    if evidence is not None:
-        scaled = standardised(evidence, evidence)
-        features = np.hstack((features, scaled / np.sqrt(scaled.shape[1])))
-    shares = cross_validated(features, labels, len(names), FOLDS, seed)
+    shares = np.empty((len(rows), len(names)))
+    order = np.random.default_rng(seed).permutation(len(rows))
+    for portion in np.array_split(order, -(-len(rows) // PORTION_ROWS)):
+        features = _features([rows[place].text for place in portion.tolist()], evidence, portion)
+        shares[portion] = cross_validated(features, labels[portion], len(names), FOLDS, seed)
     quality = shares[np.arange(len(rows)), labels]
     removed = suspected(shares, labels)
-    order = removed[np.argsort(quality[removed], kind="stable")]
+    worst = removed[np.argsort(quality[removed], kind="stable")]
     others = shares.copy()
     others[np.arange(len(rows)), labels] = -1.0
     counts = np.bincount(labels, minlength=len(names))
     return NoiseReport(
         tuple(
             Suspect(row, rows[row].label, names[int(others[row].argmax())], float(quality[row]))
-            for row in order.tolist()
+            for row in worst.tolist()
         ),
         tuple(
             ClassNoise(name, int(counts[place]), int((labels[removed] == place).sum()), _mean(quality[labels == place]))
@@ -151,6 +153,14 @@ def _within_bounds(marked: Int64Array, quality: Float64Array, labels: Int64Array
         room = max(0, int((labels == label).sum()) - KEPT_OF_A_CLASS)
         kept += of_class[np.argsort(quality[of_class], kind="stable")[:room]].tolist()
     return np.array(sorted(kept), np.int64)
+
+
+def _features(texts: Sequence[str], evidence: Float64Array | None, portion: Int64Array) -> Float64Array:
+    words = word_features(texts)
+    if evidence is None:
+        return words
+    scaled = standardised(evidence[portion], evidence)
+    return np.hstack((words, scaled / np.sqrt(scaled.shape[1])))
 
 
 def _mean(values: Float64Array) -> float:

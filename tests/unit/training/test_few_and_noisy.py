@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from worker.errors import ConfigError, SchemaError
 from worker.labels.schema import parse_schema
+from worker.training import clean as clean_module
 from worker.training.clean import KEPT_OF_A_CLASS, find_noise, without
 from worker.training.data import Row
 from worker.training.fewshot import LOGISTIC, NEAREST_EXAMPLES, ZERO_SHOT, cheap_points, checked, first_of_each, split
@@ -113,6 +114,28 @@ def test_labels_that_were_swapped_are_found_and_the_rest_stays() -> None:
     assert len(swapped) - len(found) == len(without(swapped, report))
     assert len(found) == sum(each.removed for each in report.classes)
     assert report.accuracy > 0.9
+
+
+def test_many_rows_are_scored_in_portions(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = _rows(100)
+    swapped = [Row(row.text, "sky") if n in {0, 150} else row for n, row in enumerate(rows)]
+    monkeypatch.setattr(clean_module, "PORTION_ROWS", 120)
+
+    report = find_noise(swapped)
+
+    assert {0, 150} <= {suspect.row for suspect in report.suspects}
+    assert len(report.suspects) <= 6
+    assert report.accuracy > 0.9
+
+
+def test_what_a_model_says_counts_too() -> None:
+    draw = np.random.default_rng(0)
+    labels = [n % 2 for n in range(200)]
+    rows = [Row(f"nothing to tell them apart {n}", str(label)) for n, label in enumerate(labels)]
+    evidence = draw.normal(size=(200, 2)) * 0.3 + 3.0 * np.eye(2)[labels]
+
+    assert find_noise(rows).accuracy < 0.7
+    assert find_noise(rows, evidence).accuracy > 0.95
 
 
 def test_no_class_is_cut_below_its_least_size() -> None:
