@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from worker.training.evaluate import NliFigures, TaskFigures
     from worker.training.report import Report
     from worker.training.scoring import Scorer
-    from worker.training.sets import SetTable
+    from worker.training.sets import ClassificationSet, NliSet, SetTable
     from worker.training.tasks import Sampling, Task
 
 
@@ -71,6 +71,7 @@ def evaluate(
     notes = (
         f"At most {texts} texts of a set ({texts_many} with more than 50 classes), stratified, seed {seed}.",
         f"Pairs are cut at {max_pair_tokens} tokens.",
+        *_set_notes(table, {*(task.name for task in tasks), *(name for name, _ in pairs)}),
     )
     measured = [_measured(choice, max_pair_tokens, tasks, pairs) for choice in choices]
     report = Report(
@@ -151,6 +152,11 @@ def _nli(table: "SetTable", data: Path, limit: int, seed: int, only: set[str]) -
     for each in table.nli:
         if each.test is not None and (not only or each.name in only):
             yield each.name, keep_pairs(read_nli(data / each.test, each), limit or None, seed)
+
+
+def _set_notes(table: "SetTable", measured: set[str]) -> list[str]:
+    sets: tuple[ClassificationSet | NliSet, ...] = (*table.classification, *table.nli)
+    return [f"{each.name}: {each.note}" for each in sets if each.note is not None and each.name in measured]
 
 
 def _models(named: list[str], runs: list[Path]) -> list[str]:
