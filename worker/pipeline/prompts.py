@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
 DEFAULT_QUESTION: Final = "Which sentence is true of this text?"
 SEVERAL_LABELS: Final = "multi_label: an instruction model chooses one of several options; remove the key"
-ONE_LABEL: Final = "labels: an instruction model chooses one of several options; expected two labels at least"
+ONE_LABEL: Final = (
+    "labels: an instruction model chooses one of several options; expected two beside each other at least"
+)
 
 
 def after_text(question: str, options: Sequence[str]) -> str:

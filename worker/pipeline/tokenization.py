@@ -153,9 +153,9 @@ class PairTokenizer:
         """
         self.check(schema.tree.hypotheses())
         if self._has_options:
-            if schema.multi_label or len(schema.tree.nodes) == 1:
-                raise SchemaError(SEVERAL_LABELS if schema.multi_label else ONE_LABEL)
             self._least_room(schema)
+            if any(len(node.children) == 1 for node in schema.tree.nodes):
+                raise SchemaError(ONE_LABEL)
         if schema.shortlist is not None:
             if self._shortlister is None:
                 raise SchemaError(NO_VECTORS)
@@ -247,6 +247,9 @@ class PairTokenizer:
         """What stands around text and hypothesis where the decision is between `hypotheses`."""
         if not self._has_options:
             return self._template
+        if schema.multi_label or len(hypotheses) == 1:
+            reason = SEVERAL_LABELS if schema.multi_label else ONE_LABEL
+            raise MessageError(ErrorCode.LABELS_INVALID, Stage.TOKENIZE, reason)
         return self._prompts(schema.instruction or DEFAULT_QUESTION, hypotheses)
 
     def _encode_prompt(self, question: str, options: tuple[str, ...]) -> PairTemplate:

@@ -6,6 +6,7 @@ import pytest
 
 from tests.support.tiny_t5 import t5_tokenizer
 from worker.errors import MessageError, SchemaError
+from worker.label_sets import fitting
 from worker.labels.schema import LabelSchema, parse_schema
 from worker.pipeline.planning import plan_pairs
 from worker.pipeline.tokenization import PairTokenizer
@@ -20,7 +21,8 @@ def file(tmp_path: Path) -> Path:
 
 def _schema(names: tuple[str, ...] = ("billing", "bug"), **more: JsonValue) -> LabelSchema:
     labels: list[JsonValue] = [{"name": name} for name in names]
-    return parse_schema({"name": "x", "version": 1, "hypothesis_templates": ["{}"], "labels": labels, **more}, "x")
+    document: dict[str, JsonValue] = {"name": "x", "version": 1, "hypothesis_templates": ["{}"], "labels": labels}
+    return parse_schema(document | more, "x")
 
 
 def _apart(pairs: TokenizedPairs) -> list[tuple[list[int], list[int]]]:
@@ -65,6 +67,17 @@ def test_options_that_leave_no_room_for_a_text_are_refused(file: Path) -> None:
 
 
 @pytest.mark.parametrize("schema", [_schema(multi_label=True), _schema(("one",))])
-def test_a_decision_that_is_not_between_options_is_refused(file: Path, schema: LabelSchema) -> None:
+def test_a_decision_that_is_not_between_options_is_refused_of_a_schema_and_of_a_message(
+    file: Path, schema: LabelSchema
+) -> None:
     with pytest.raises(SchemaError, match="one of several options"):
-        PairTokenizer(file, 96, has_options=True).prepare(schema)
+        fitting(PairTokenizer(file, 96, has_options=True), 100)(schema)
+    with pytest.raises(MessageError, match="one of several options"):
+        _tokenized(file, "the text", schema)
+
+
+def test_an_only_child_is_refused(file: Path) -> None:
+    labels: JsonValue = [{"name": "a", "children": [{"name": "b"}]}, {"name": "c"}]
+
+    with pytest.raises(SchemaError, match="two beside each other"):
+        fitting(PairTokenizer(file, 96, has_options=True), 100)(_schema(labels=labels))
