@@ -40,6 +40,7 @@ from worker.outgoing import Outgoing
 from worker.output_watch import OutputWatch, Wiring
 from worker.pipeline.batching import Batcher
 from worker.pipeline.evidence import ModelView
+from worker.pipeline.score_cache import ScoreCache
 from worker.pipeline.stages import follow_up
 from worker.pipeline.tokenization import PairTokenizer
 from worker.processor import ProcessorParts, StreamProcessor
@@ -139,6 +140,7 @@ class Assembler:
 
     def scorer(self, engine: Engine, inbox: Inbox) -> RetryingScorer:
         """Who has the engine score, and waits for it where it fails."""
+        cache = ScoreCache(self.config.batching.cache_bytes)
         return RetryingScorer(
             ScorerParts(
                 engine,
@@ -149,6 +151,7 @@ class Assembler:
                 self.readiness,
                 self.clock,
                 self.config.engine_retry_seconds,
+                None if cache.is_off else cache,
             )
         )
 
