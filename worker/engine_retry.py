@@ -69,9 +69,8 @@ class RetryingScorer:
 
     def _score_recalled(self, recall: Recall) -> None:
         self._emit_recalled(recall.known)
-        unknown = recall.unknown
-        if unknown is not None:
-            self._score(unknown, recall)
+        if recall.unknown is not None:
+            self._score(recall.unknown, recall)
         left = recall.left()
         self._parts.metrics.score_cache_bytes.set(self._parts.cache.held_bytes if self._parts.cache else 0)
         if left is not None:
