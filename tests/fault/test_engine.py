@@ -52,7 +52,7 @@ def test_an_engine_that_comes_back_costs_no_message_its_prediction_and_no_restar
 ) -> None:
     """Out of order for some calls, a few of every attempt: back-off makes seconds of it."""
     attacked = stream(400, PATIENT)
-    with attacked.worker(Faults(engine="dead", at=10, engine_calls=16), "--until-end") as process:
+    with attacked.worker(Faults(engine="dead", at=10, engine_calls=30), "--until-end") as process:
         wait_until(lambda: OUT_OF_ORDER in get(attacked.setup, "/readyz")[1], 60)
         assert 200 == get(attacked.setup, "/livez")[0]
         assert 0 == process.wait(90)
