@@ -32,6 +32,7 @@ def killed_and_back(attacked: Stream) -> float:
     return seconds
 
 
+@pytest.mark.soak
 def test_a_static_member_that_was_killed_is_back_at_once(stream: StreamFactory, verdict: Verdict) -> None:
     attacked = stream(1200, {"kafka": {"static_membership": True}})
     seconds = killed_and_back(attacked)
@@ -61,6 +62,7 @@ def test_under_kip_848_it_waits_in_its_process_until_its_old_session_has_ended(
     assert verdict(attacked, name, seconds).is_perfect
 
 
+@pytest.mark.soak
 def test_of_two_with_one_name_the_elder_ends_and_names_the_fix(stream: StreamFactory, verdict: Verdict) -> None:
     attacked = stream(1200, {"kafka": {"static_membership": True}})
     with attacked.worker(SLOW) as first:
@@ -74,6 +76,7 @@ def test_of_two_with_one_name_the_elder_ends_and_names_the_fix(stream: StreamFac
     assert verdict(attacked, "two static members with one name (classic)").is_perfect
 
 
+@pytest.mark.soak
 def test_under_kip_848_the_younger_waits_and_names_the_fix(
     kafka: BrokerUnderTest, stream: StreamFactory, verdict: Verdict
 ) -> None:
