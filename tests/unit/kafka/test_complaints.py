@@ -72,7 +72,7 @@ def test_a_name_that_another_worker_has_taken_ends_the_worker_with_the_fix(compl
 
 def test_a_name_that_is_not_free_yet_is_tried_again(complaints: Complaints) -> None:
     words = "Broker: The instance ID is still used by another member in the consumer group"
-    with pytest.raises(StartOverError, match="kafka.instance_id pod-0"):
+    with pytest.raises(StartOverError, match=r"kafka\.instance_id pod-0"):
         complaints.note(error(KafkaError._FATAL, words), None)
 
 
