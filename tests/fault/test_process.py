@@ -65,7 +65,7 @@ def test_a_worker_that_sleeps_past_its_session_and_its_transaction_wakes_up_safe
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="the state of a process is read from /proc")
-@pytest.mark.parametrize("phase", ["after_produce", "after_send_offsets"])
+@pytest.mark.parametrize("phase", [pytest.param("after_produce", marks=pytest.mark.soak), "after_send_offsets"])
 def test_a_transaction_that_the_broker_has_ended_is_made_again(
     stream: StreamFactory, verdict: Verdict, phase: str
 ) -> None:

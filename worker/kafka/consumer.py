@@ -19,7 +19,7 @@ from confluent_kafka import TopicPartition as KafkaPartition
 from worker.clock import Clock, SystemClock
 from worker.errors import FatalError, RetryableError
 from worker.kafka.clients import ClientSettings, checked_settings
-from worker.kafka.complaints import Complaints, InstanceTakenError
+from worker.kafka.complaints import Complaints, StartOverError
 from worker.kafka.offsets import Assignment, GroupOffsets
 from worker.kafka.others import OthersProgress
 from worker.kafka.rebalance import RebalanceListener
@@ -112,8 +112,8 @@ class RecordConsumer:
                     self._note_error(error, message)
                 elif (record := self._record(message)) is not None:
                     records.append(record)
-        except InstanceTakenError:
-            self._start_over()
+        except StartOverError as gone:
+            self._start_over(str(gone))
         self._complaints.review()
         return records
 
@@ -213,10 +213,12 @@ class RecordConsumer:
                 raise FatalError(self._out_of_range(partition))
         self._complaints.note(error, topic)
 
-    def _start_over(self) -> None:
-        """A new client under the same name: the old one has given up for good. Nothing was assigned to it."""
-        self._told.complained("membership", self._complaints.waiting_for_instance())
+    def _start_over(self, reason: str) -> None:
+        """A new client under the same name: the old one has given up for good, and with it what it was assigned."""
+        self._told.complained("membership", reason)
+        self._guarded(self._on_lost, _kafka_partitions(self._assignment.partitions()))
         self._consumer.close()
+        self._failure = None  # such a client lets go of nothing without complaint
         self._consumer = Consumer(self._settings)
         self._rejoin_at = self._clock.monotonic() + REJOIN_SECONDS
 

@@ -7,7 +7,7 @@ from confluent_kafka import KafkaError
 
 from worker.clock import ManualClock
 from worker.errors import FatalError
-from worker.kafka.complaints import LAPSE_SECONDS, Complaints, InstanceTakenError
+from worker.kafka.complaints import LAPSE_SECONDS, Complaints, StartOverError
 
 
 def error(code: int, text: str = "") -> KafkaError:
@@ -72,9 +72,13 @@ def test_a_name_that_another_worker_has_taken_ends_the_worker_with_the_fix(compl
 
 def test_a_name_that_is_not_free_yet_is_tried_again(complaints: Complaints) -> None:
     words = "Broker: The instance ID is still used by another member in the consumer group"
-    with pytest.raises(InstanceTakenError):
+    with pytest.raises(StartOverError, match=r"kafka\.instance_id pod-0"):
         complaints.note(error(KafkaError._FATAL, words), None)
-    assert "kafka.instance_id pod-0" in complaints.waiting_for_instance()
+
+
+def test_a_group_that_may_not_be_used_is_tried_again_where_that_ends_the_client(complaints: Complaints) -> None:
+    with pytest.raises(StartOverError, match="grant Read on the consumer group"):
+        complaints.note(error(KafkaError._FATAL, "Broker: Group authorization failed"), None)
 
 
 def test_any_other_end_of_the_client_is_the_end(complaints: Complaints) -> None:
