@@ -62,23 +62,24 @@ class RetryingScorer:
                 was not emitted is unfinished.
         """
         cache = self._parts.cache
-        return self._score(batch, None) if cache is None else self._score_recalled(Recall(cache, batch))
-
-    def _score_recalled(self, recall: Recall) -> bool:
+        if cache is None:
+            self._score(batch, None)
+            return
+        recall = Recall(cache, batch)
         self._emit_recalled(recall.known)
-        unknown = recall.unknown
-        if unknown is not None and not self._score(unknown, recall):
-            return False
+        if recall.unknown is not None:
+            self._score(recall.unknown, recall)
         left = recall.left()
-        self._parts.metrics.score_cache_bytes.set(self._parts.cache.held_bytes if self._parts.cache else 0)
-        return left is None or self._score(left, None)
+        if left is not None:
+            self._score(left, None)
+        self._parts.metrics.score_cache_bytes.set(cache.held_bytes)
 
     def _emit_recalled(self, answer: tuple[Batch, PairScores] | None) -> None:
         if answer is not None:
             self._parts.metrics.pairs_cached.inc(len(answer[0].refs))
             self._parts.emit(BatchScored(*answer, is_cached=True))
 
-    def _score(self, batch: Batch, recall: Recall | None) -> bool:
+    def _score(self, batch: Batch, recall: Recall | None) -> None:
         work = BatchWork(self._parts.engine, batch, self._allowance, self._note_failure)
         while not self._attempt(work, recall):
             # Only here is the error gone whose frames may hold the memory that the engine needs.
