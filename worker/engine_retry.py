@@ -64,15 +64,17 @@ class RetryingScorer:
         cache = self._parts.cache
         if cache is None:
             self._score(batch, None)
-            return
-        recall = Recall(cache, batch)
+        else:
+            self._score_recalled(Recall(cache, batch))
+
+    def _score_recalled(self, recall: Recall) -> None:
         self._emit_recalled(recall.known)
         if recall.unknown is not None:
             self._score(recall.unknown, recall)
         left = recall.left()
+        self._parts.metrics.score_cache_bytes.set(self._parts.cache.held_bytes if self._parts.cache else 0)
         if left is not None:
             self._score(left, None)
-        self._parts.metrics.score_cache_bytes.set(cache.held_bytes)
 
     def _emit_recalled(self, answer: tuple[Batch, PairScores] | None) -> None:
         if answer is not None:
