@@ -38,6 +38,8 @@ class ScorerParts:
     clock: Clock
     retry_seconds: float
     """How long an engine may fail for everything before the worker ends."""
+    note_scored: Callable[[Batch, float], None] = lambda _batch, _seconds: None
+    """Told how many seconds each batch took that the engine scored whole."""
 
 
 class RetryingScorer:
@@ -57,7 +59,7 @@ class RetryingScorer:
             EngineError: the engine has failed for everything for too long. What was not emitted is unfinished.
         """
         work = BatchWork(self._parts.engine, batch, self._allowance, self._note_failure)
-        while not self._attempt(work):
+        while not self._attempt(work, batch):
             # Only here is the error gone whose frames may hold the memory that the engine needs.
             seconds = BACK_OFF_SECONDS[min(self._attempts, len(BACK_OFF_SECONDS) - 1)]
             self._attempts += 1
@@ -66,12 +68,14 @@ class RetryingScorer:
         self._observe(batch)
         return True
 
-    def _attempt(self, work: BatchWork) -> bool:
-        """Score what is left of `work`; false when the engine is broken and may be tried again."""
-        parts = self._parts
+    def _attempt(self, work: BatchWork, batch: Batch) -> bool:
+        """Score what is left of `work`, on `batch`; false when the engine is broken and may be tried again."""
+        parts, started = self._parts, self._parts.clock.monotonic()
         try:
             with parts.metrics.stage_duration_seconds.labels(stage="score").time(), parts.heartbeats.busy("score"):
                 for event in work.events():
+                    if isinstance(event, BatchScored) and event.batch is batch:
+                        parts.note_scored(batch, parts.clock.monotonic() - started)
                     self._note_recovery()
                     parts.heartbeats.beat(HEARTBEAT)
                     parts.emit(event)
