@@ -163,7 +163,7 @@ class Delivery:
 
     def _gather(self, event: Event) -> None:
         assert isinstance(event, BatchScored)  # noqa: S101
-        if following := self._assembly.gather(event.batch, event.scores):
+        if following := self._assembly.gather(event.batch, event.scores, is_cached=event.is_cached):
             self._parts.pairs.add_all(following)
         self._release()
 
@@ -208,9 +208,8 @@ class Delivery:
         try:
             if isinstance(prediction, Exception):
                 raise prediction  # noqa: TRY301  told and refused below, as what encoding raises
-            if outcome.plan.schema.shortlist is not None:
-                for is_found in audit(outcome.stages, self._parts.model):
-                    self._parts.metrics.shortlist_audits.labels(outcome="found" if is_found else "missed").inc()
+            for is_found in audit(outcome.stages, self._parts.model):
+                self._parts.metrics.shortlist_audits.labels(outcome="found" if is_found else "missed").inc()
             return Finished(outcome.record, self._parts.encoder.prediction(prediction, outcome))
         except MessageError as error:
             return self._dead_letter(outcome.record, Refusal.of(error))

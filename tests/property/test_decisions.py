@@ -61,7 +61,8 @@ def messages_under(schema: LabelSchema, seed: int, count: int) -> list[Scored]:
         windows = int(draw.integers(1, 3))
         # Rounded: equal scores have to come up.
         logits = draw.normal(0, 2, (windows, len(plan.hypotheses), 3)).round(1).astype(np.float32)
-        scored.append(Scored(record(), (ScoredStage(plan, logits),), TokenSpan(5, 0, windows)))
+        cached = frozenset(range(int(draw.integers(0, 2))))
+        scored.append(Scored(record(), (ScoredStage(plan, logits, cached),), TokenSpan(5, 0, windows)))
     return scored
 
 

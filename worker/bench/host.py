@@ -84,10 +84,10 @@ class HostReport:
 
 
 def tweets(count: int) -> Iterator[bytes]:
-    """`count` events with short texts, each with an id of its own."""
+    """`count` events with short texts, no two the same: none is known from before."""
     events = (event for event in demo_events(10**9) if event.topic == "posts" and event.breaks is None)
     for number, event in enumerate(itertools.islice(events, count)):
-        yield orjson.dumps({"id": f"p-{number}", "text": orjson.loads(event.value or b"{}")["text"]})
+        yield orjson.dumps({"id": f"p-{number}", "text": f"{orjson.loads(event.value or b'{}')['text']} {number}"})
 
 
 def measure_host(options: HostOptions, progress: Progress = lambda _line: None) -> HostReport:

@@ -4,21 +4,30 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 import structlog
 
-from worker.engines import export, ov, pytorch
+from worker.engines import export, ov, pytorch, t5_rank
 from worker.engines.artifact import TOKENIZER_FILE, ModelFolder, file_sha256, open_folder
 from worker.engines.base import Engine
-from worker.engines.build import GateReport, verify
+from worker.engines.build import GateReport, verify, verify_singles
 from worker.engines.fake import FakeEngine
-from worker.engines.golden import GOLDEN_FILE, Golden, golden_digest, golden_texts, read_golden, score_alone
-from worker.engines.source import BUNDLED, BUNDLED_FOLDER, fetch_model
+from worker.engines.golden import (
+    GOLDEN_FILE,
+    Golden,
+    golden_digest,
+    golden_texts,
+    ranking_golden,
+    read_golden,
+    score_alone,
+)
+from worker.engines.source import BUNDLED, BUNDLED_FOLDER, fetch_folder, fetch_model
 from worker.engines.verdicts import default_cache_dir, keep_verdict, recall_verdict, verdict_key
 from worker.errors import ConfigError, EngineError
 from worker.types import Float32Array
 
-ENGINES: Final = ("openvino", "pytorch", "fake")
-KNOWN_ENGINES: Final = ("tensorrt", "t5_rank", "gliclass")
+ENGINES: Final = ("openvino", "pytorch", "t5_rank", "fake")
+KNOWN_ENGINES: Final = ("tensorrt", "gliclass")
 """Names that the configuration knows but this version has not."""
 PRECISIONS: Final = ("auto", "float32", "float16", "bfloat16", "int8", "float8")
 
@@ -88,6 +97,8 @@ def load_engine(choice: EngineChoice) -> LoadedModel:
         engine = FakeEngine()
         why = "fake: asked for; its scores mean nothing"
         return LoadedModel(engine, BUNDLED_FOLDER / TOKENIZER_FILE, BUNDLED_FOLDER, why, gate=None, is_verified=False)
+    if choice.engine == "t5_rank":
+        return _load_ranking(choice)
     folder = fetch_model(choice.model)
     attempts = _attempts(folder, choice)
     for attempt in attempts[:-1]:
@@ -98,6 +109,25 @@ def load_engine(choice: EngineChoice) -> LoadedModel:
     return _try_engine(folder, attempts[-1], choice)
 
 
+def _load_ranking(choice: EngineChoice) -> LoadedModel:
+    """An instruction model: nobody keeps golden logits of one, so its float32 form on a CPU is the reference."""
+    folder = t5_rank.open_ranking_folder(fetch_folder(choice.model), choice.model)
+    engine = t5_rank.T5RankEngine(folder, t5_rank.T5RankOptions(choice.precision, threads=choice.threads))
+    try:
+        singles = ranking_golden(folder)
+        plain = t5_rank.T5RankEngine(folder, t5_rank.T5RankOptions("float32", "cpu", choice.threads))
+        expected = np.concatenate([plain.score(single).logits for single in singles])
+        plain.close()
+        report = _checked(engine, verify_singles(engine, singles, expected))
+    except BaseException:
+        engine.close()
+        raise
+    stamp = engine.info.stamp
+    why = f"t5_rank, {stamp.precision}: asked for"
+    _log.info("engine.loaded", engine=stamp.engine, precision=stamp.precision, model=stamp.name, reason=why)
+    return LoadedModel(engine, folder.tokenizer_file, folder.path, why, report, is_verified=True)
+
+
 def _check_names(choice: EngineChoice) -> None:
     if choice.engine in KNOWN_ENGINES:
         raise ConfigError(f"engine: {choice.engine} is not built yet; this version has auto, {', '.join(ENGINES)}")
@@ -105,8 +135,10 @@ def _check_names(choice: EngineChoice) -> None:
         raise ConfigError(f"engine: {choice.engine!r} is unknown; expected auto, {', '.join(ENGINES)}")
     if choice.precision not in PRECISIONS:
         raise ConfigError(f"precision: {choice.precision!r} is unknown; expected {', '.join(PRECISIONS)}")
-    if choice.model == BUNDLED and choice.engine == "pytorch":
-        raise ConfigError("engine: the bundled model runs on openvino only; for pytorch name a folder or a hub id")
+    if choice.model == BUNDLED and choice.engine in {"pytorch", "t5_rank"}:
+        raise ConfigError(
+            f"engine: the bundled model runs on openvino only; for {choice.engine} name a folder or a hub id"
+        )
 
 
 def _attempts(folder: ModelFolder, choice: EngineChoice) -> list[_Attempt]:
@@ -220,10 +252,16 @@ def _gate(opened: _Opened, golden: Golden, cache_dir: Path) -> GateReport:
     if kept is not None:
         return kept
     report = verify(opened.engine, opened.folder, golden, has_8bit_weights=opened.has_8bit_weights)
+    _checked(opened.engine, report)
+    keep_verdict(cache_dir, key, report)
+    return report
+
+
+def _checked(engine: Engine, report: GateReport) -> GateReport:
     if not report.passed:
+        stamp = engine.info.stamp
         raise EngineError(
             f"{stamp.name}: the {stamp.engine} engine in {stamp.precision} does not agree with the float32 model: "
             f"{report.reason}; use precision: float32, or another engine"
         )
-    keep_verdict(cache_dir, key, report)
     return report

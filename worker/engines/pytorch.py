@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from worker.engines.artifact import ModelFolder
 from worker.engines.layout import checked_logits, pad, warm_up_batches
+from worker.engines.memory import with_memory_errors_told
 from worker.engines.telemetry import silence_telemetry
-from worker.errors import ConfigError, EngineError
+from worker.errors import ConfigError, EngineError, EngineOutOfMemoryError
 from worker.types import Batch, EngineInfo, ModelStamp, PairScores
 
 INSTALL_HINT: Final = 'pip install "nli-stream-worker[gpu]"'
@@ -91,6 +93,7 @@ class PyTorchEngine:
         """Logits of every pair of `batch`, float32 [pairs, classes], rows in the batch's order. Blocks.
 
         Raises:
+            EngineOutOfMemoryError: there is no memory for this batch.
             EngineError: the engine is closed.
             ValueError: the model's logits are not finite.
         """
@@ -98,18 +101,30 @@ class PyTorchEngine:
         pairs = len(batch.lengths)
         if pairs == 0:
             return PairScores(np.empty((0, self._info.head.classes), dtype=np.float32))
+        try:
+            logits = with_memory_errors_told(lambda: self._logits(module, batch))
+        except EngineOutOfMemoryError:
+            # What the failed attempt had reserved would stand in the way of a smaller one.
+            self._empty_cache()
+            raise
+        return PairScores(checked_logits(logits, pairs, self._info.head))
+
+    def close(self) -> None:
+        """Give back memory. Not to be used after."""
+        self._module = None
+        self._empty_cache()
+
+    def _logits(self, module: Any, batch: Batch) -> npt.NDArray[np.floating]:  # noqa: ANN401  # torch is optional
         padded = pad(batch, self._pad_id)
         feed = {"input_ids": padded.input_ids, "attention_mask": padded.attention_mask}
         if self._has_type_ids:
             feed["token_type_ids"] = padded.type_ids
         with self._torch.inference_mode():
             tensors = {name: self._torch.from_numpy(values).to(self._device) for name, values in feed.items()}
-            logits = module(**tensors).logits.float().cpu().numpy()
-        return PairScores(checked_logits(logits, pairs, self._info.head))
+            logits: npt.NDArray[np.floating] = module(**tensors).logits.float().cpu().numpy()
+        return logits
 
-    def close(self) -> None:
-        """Give back memory. Not to be used after."""
-        self._module = None
+    def _empty_cache(self) -> None:
         if self._device == "cuda":
             self._torch.cuda.empty_cache()
 

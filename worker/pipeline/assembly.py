@@ -60,13 +60,14 @@ class _OpenStage:
     """One bit per pair."""
     logits: Float32Array | None = None
     """float32 [pairs, classes], once the first scores are there."""
+    cached: list[int] = field(default_factory=list)
 
     @classmethod
     def of(cls, plan: PairPlan, pairs: TokenizedPairs, classes: int) -> "_OpenStage":
         count = len(pairs.lengths)
         return cls(shortlisted(plan, pairs.shortlist), count, classes, pairs.premise, count)
 
-    def note(self, message: int, first: int, rows: Float32Array) -> None:
+    def note(self, message: int, first: int, rows: Float32Array, *, is_cached: bool) -> None:
         """The scores of consecutive pairs, from `first` on."""
         count = len(rows)
         bits = ((1 << count) - 1) << first
@@ -75,6 +76,8 @@ class _OpenStage:
             raise RuntimeError(text)
         self.scored_pairs |= bits
         self.missing -= count
+        if is_cached:
+            self.cached.extend(range(first, first + count))
         if count == self.pairs:
             self.logits = rows
             return
@@ -85,7 +88,8 @@ class _OpenStage:
     def scored(self) -> ScoredStage:
         if self.logits is None:
             raise RuntimeError("This is a bug. A stage without pairs was scored.")
-        return ScoredStage(self.plan, self.logits.reshape(-1, len(self.plan.hypotheses), self.classes))
+        logits = self.logits.reshape(-1, len(self.plan.hypotheses), self.classes)
+        return ScoredStage(self.plan, logits, frozenset(self.cached))
 
 
 @dataclass(slots=True)
@@ -134,8 +138,10 @@ class Assembly:
         """Give `record` its place although it cannot be predicted: its dead letter keeps the order too."""
         self._lane(record).append(_Slot(record, number, refusal=refusal))
 
-    def gather(self, batch: Batch, scores: PairScores) -> list[tuple[int, TokenizedPairs]]:
+    def gather(self, batch: Batch, scores: PairScores, *, is_cached: bool = False) -> list[tuple[int, TokenizedPairs]]:
         """Note the scores of `batch`; gives the pairs that have to be scored next, by the number of their message.
+
+        With `is_cached` they were known from before.
 
         Scores of messages that were dropped are ignored. That all are finite is `scoring`'s promise.
         """
@@ -145,7 +151,7 @@ class Assembly:
             slot = slots.get(message)
             if slot is None or slot.open_stage is None:
                 continue
-            slot.open_stage.note(message, first, logits[start:end])
+            slot.open_stage.note(message, first, logits[start:end], is_cached=is_cached)
             if slot.open_stage.missing == 0 and slot.refusal is None:
                 following += [(slot.number, pairs) for pairs in self._advance(slot, slot.open_stage)]
         return following

@@ -100,7 +100,7 @@ def _together(alike: Sequence[ScoredMessage], model: ModelView) -> list[Predicti
     rows = scores_of_all(plan, np.stack([message.stages[0].logits for message in alike]), model)
     ruled, is_multi = _Ruled.by(schema), schema.multi_label
     mode, calibrated = "multi" if is_multi else "single", is_calibrated(schema, model)
-    counts: dict[int, PairCounts] = {}
+    counts: dict[tuple[int, int], PairCounts] = {}
     cost, names, top_k = alike[0].stages[0].pairs, ruled.names, schema.top_k
     spreads = [None] * len(alike) if rows.template_spreads is None else rows.template_spreads.tolist()
     predictions = []
@@ -115,10 +115,11 @@ def _together(alike: Sequence[ScoredMessage], model: ModelView) -> list[Predicti
             listed = ranking if top_k is None else [node for node in ranking if node in {*listed, *chosen}]
         else:
             label, selected = ruled.winner(scores, ranking)
-        text = message.text
-        pairs = counts.get(text.windows)
+        text, cached = message.text, len(message.stages[0].cached)
+        pairs = counts.get((text.windows, cached))
         if pairs is None:
-            pairs = counts[text.windows] = PairCounts(cost, skipped=text.windows * schema.tree.pairs - cost)
+            pairs = PairCounts(cost - cached, cached, text.windows * schema.tree.pairs - cost)
+            counts[text.windows, cached] = pairs
         listing = tuple([LabelScore(names[node], scores[node]) for node in listed])
         predictions.append(Prediction(mode, label, selected, listing, calibrated, text, pairs, spread))
     return predictions
