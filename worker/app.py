@@ -40,6 +40,7 @@ from worker.outgoing import Outgoing
 from worker.output_watch import OutputWatch, Wiring
 from worker.pipeline.batching import Batcher
 from worker.pipeline.evidence import ModelView
+from worker.pipeline.pacing import Pace
 from worker.pipeline.score_cache import ScoreCache
 from worker.pipeline.stages import follow_up
 from worker.pipeline.tokenization import PairTokenizer
@@ -71,6 +72,7 @@ class Worker:
     """What is to be read now."""
     http: HealthServer
     labels: LabelRegistry
+    metrics: Metrics
     follower: LabelTopicFollower | None = None
     """Who reads the label topic, where there is one."""
 
@@ -102,6 +104,7 @@ class Assembler:
         self.heartbeats = Heartbeats(clock)
         self.readiness = Readiness()
         self.bindings = config.bindings()
+        self._most_bytes = config.max_record_bytes
         self.instance = instance_name(config.kafka)
         self.client = connection(config.kafka, self.instance)
         self.directory = TopicDirectory(self.client)
@@ -138,7 +141,7 @@ class Assembler:
         surroundings = (self.directory, self.readiness, self.heartbeats, self.clock)
         return topic_follower(self.config, self.instance, self.labels.registry, self.assignment, surroundings)
 
-    def scorer(self, engine: Engine, inbox: Inbox) -> RetryingScorer:
+    def scorer(self, engine: Engine, inbox: Inbox, pairs: PairQueue) -> RetryingScorer:
         """Who has the engine score, and waits for it where it fails."""
         cache = ScoreCache(self.config.batching.cache_bytes)
         return RetryingScorer(
@@ -152,6 +155,7 @@ class Assembler:
                 self.clock,
                 self.config.engine_retry_seconds,
                 None if cache.is_off else cache,
+                pairs.note_scored,
             )
         )
 
@@ -214,7 +218,7 @@ class Assembler:
         return self.labels.describe()
 
     def _max_bytes(self, topic: str) -> int:
-        return min(self.config.max_record_bytes, self.directory.max_message_bytes(topic))
+        return min(self._most_bytes, self.directory.max_message_bytes(topic))
 
     def _wait(self, seconds: float) -> bool:
         self.heartbeats.beat("delivery")
@@ -262,7 +266,7 @@ def open_worker(config: Config, clock: Clock | None = None, lifecycle: Lifecycle
             if follower is not None:
                 threads.append(make.lifecycle.thread(partial(follower.run, make.lifecycle.stop_event), "labels"))
                 threads[-1].start()
-            yield Worker(processor, make.lifecycle, watch.inputs, http, labels, follower)
+            yield Worker(processor, make.lifecycle, watch.inputs, http, labels, make.metrics, follower)
         finally:
             make.lifecycle.stop()
             for thread in threads:
@@ -286,7 +290,8 @@ def _processor(
     config, info = make.config, model.engine.info
     token_budget = config.batching.max_tokens or info.token_budget
     in_flight, inbox, offered, backlog = make.in_flight(token_budget), Inbox(), OfferedPositions(), Backlog(make.clock)
-    pairs = PairQueue(Batcher(token_budget), in_flight.note_queued_tokens)
+    target_seconds = config.batching.latency_target_ms / 1000
+    pairs = PairQueue(Batcher(token_budget), in_flight.note_queued_tokens, Pace(token_budget, target_seconds))
     group = GroupOffsets(make.client, config.kafka.group_id)
     intake = Intake(
         IntakeParts(
@@ -316,7 +321,7 @@ def _processor(
             beat=lambda: make.heartbeats.beat("delivery"),
             busy=lambda: make.heartbeats.busy("publish"),
         ),
-        Cadence(config.batching.latency_target_ms / 2000, TRANSACTION_RECORDS),
+        Cadence(target_seconds / 2, TRANSACTION_RECORDS),
     )
     settings = consumer_settings(config.kafka, make.instance)
     parts = ProcessorParts(
@@ -324,7 +329,7 @@ def _processor(
         intake=intake,
         backlog=backlog,
         ends=make.ends.ends,
-        scorer=make.scorer(model.engine, inbox),
+        scorer=make.scorer(model.engine, inbox, pairs),
         delivery=delivery,
         inbox=inbox,
         pairs=pairs,

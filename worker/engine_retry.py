@@ -41,6 +41,8 @@ class ScorerParts:
     """How long an engine may fail for everything before the worker ends."""
     cache: ScoreCache | None = None
     """Scores of pairs that came before; None: every pair is scored."""
+    note_scored: Callable[[Batch, float], None] = lambda _batch, _seconds: None
+    """Told how many seconds each batch took that the engine scored whole."""
 
 
 class RetryingScorer:
@@ -66,14 +68,13 @@ class RetryingScorer:
             self._score(batch, None)
         else:
             self._score_recalled(Recall(cache, batch))
+            self._parts.metrics.score_cache_bytes.set(cache.held_bytes)
 
     def _score_recalled(self, recall: Recall) -> None:
         self._emit_recalled(recall.known)
-        if recall.unknown is not None:
-            self._score(recall.unknown, recall)
-        left = recall.left()
-        self._parts.metrics.score_cache_bytes.set(self._parts.cache.held_bytes if self._parts.cache else 0)
-        if left is not None:
+        if (unknown := recall.unknown) is not None:
+            self._score(unknown, recall)
+        if (left := recall.left()) is not None:
             self._score(left, None)
 
     def _emit_recalled(self, answer: tuple[Batch, PairScores] | None) -> None:
@@ -83,7 +84,7 @@ class RetryingScorer:
 
     def _score(self, batch: Batch, recall: Recall | None) -> None:
         work = BatchWork(self._parts.engine, batch, self._allowance, self._note_failure)
-        while not self._attempt(work, recall):
+        while not self._attempt(work, recall, batch):
             # Only here is the error gone whose frames may hold the memory that the engine needs.
             seconds = BACK_OFF_SECONDS[min(self._attempts, len(BACK_OFF_SECONDS) - 1)]
             self._attempts += 1
@@ -91,12 +92,14 @@ class RetryingScorer:
                 raise EngineError(f"{self._reason}; the worker was to stop meanwhile")
         self._observe(batch)
 
-    def _attempt(self, work: BatchWork, recall: Recall | None) -> bool:
-        """Score what is left of `work`; false when the engine is broken and may be tried again."""
-        parts = self._parts
+    def _attempt(self, work: BatchWork, recall: Recall | None, batch: Batch) -> bool:
+        """Score what is left of `work`, on `batch`; false when the engine is broken and may be tried again."""
+        parts, started = self._parts, self._parts.clock.monotonic()
         try:
             with parts.metrics.stage_duration_seconds.labels(stage="score").time(), parts.heartbeats.busy("score"):
                 for event in work.events():
+                    if isinstance(event, BatchScored) and event.batch is batch:
+                        parts.note_scored(batch, parts.clock.monotonic() - started)
                     self._note_recovery()
                     parts.heartbeats.beat(HEARTBEAT)
                     parts.emit(event)

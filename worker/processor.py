@@ -35,10 +35,14 @@ from worker.watchdog import ProgressWatch
 
 POLL_SECONDS = 0.05
 """How long one poll waits for records: also how late a rebalance or a signal may be noticed."""
-POLL_RECORDS = 256
+POLL_RECORDS = 512
 """Records per poll: enough to pay for its price, few enough to be admitted in a fraction of a second."""
-ADMIT_RECORDS = 32
-"""Records tokenised together: what a full worker can be over its bound by."""
+ADMIT_RECORDS = 256
+"""Records taken in together, at most: what a full worker can be over its bound by."""
+ADMIT_BYTES = 262_144
+"""Their bytes, about: a rebalance waits until they are tokenised, a tenth of a second or so."""
+FIRST_ADMIT_RECORDS = 16
+"""Before it is known how large they are."""
 JOIN_SECONDS = 15.0
 """How long a thread may take to end once it was told: longer than every single wait of its own."""
 FULL_SECONDS = 0.5
@@ -89,6 +93,7 @@ class StreamProcessor:
         self._drain_seconds = drain_seconds
         self._is_full = False
         self._batches = 0
+        self._admit_records = FIRST_ADMIT_RECORDS
         self._observed_at = self._looked_at = 0.0
         self._progress = ProgressWatch()
         self._backlog = parts.backlog
@@ -158,8 +163,10 @@ class StreamProcessor:
     def _admit_backlog(self) -> None:
         """Take in what was polled, a little at a time: how much a record asks for is known only once it is in."""
         parts = self._parts
-        while self._backlog and (room := min(ADMIT_RECORDS, parts.in_flight.room())) > 0:
+        while self._backlog and (room := min(self._admit_records, parts.in_flight.room())) > 0:
             taken = self._backlog.take(room)
+            taken_bytes = sum([len(record.value or b"") for record in taken])
+            self._admit_records = min(ADMIT_RECORDS, 1 + ADMIT_BYTES * len(taken) // max(1, taken_bytes))
             with parts.metrics.stage_duration_seconds.labels(stage="intake").time(), parts.heartbeats.busy("intake"):
                 parts.intake.admit([record for record in taken if parts.is_ours(record)])
 

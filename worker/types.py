@@ -170,8 +170,7 @@ class ModelStamp:
     precision: str
 
 
-@dataclass(frozen=True, slots=True)
-class LabelScore:
+class LabelScore(NamedTuple):
     """One label and its score in [0, 1]."""
 
     label: str

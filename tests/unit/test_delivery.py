@@ -8,6 +8,7 @@ from typing import cast
 
 import numpy as np
 import pytest
+from structlog.testing import capture_logs
 
 from tests.support.strategies import pairs_of
 from tests.support.strategies import record as record_at
@@ -28,6 +29,7 @@ from worker.flow import (
     NotAdmitted,
     PairQueue,
     PartitionsGone,
+    TakenIn,
 )
 from worker.kafka.publishing import Published, StoppedError
 from worker.labels.schema import parse_schema
@@ -301,6 +303,19 @@ def test_what_waited_for_a_missing_topic_counts_no_longer_once_its_partition_wen
     assert 1 == scene.in_flight.records
     assert room - 1 == scene.in_flight.room()
     assert not scene.in_flight.is_idle
+
+
+def test_refusals_of_one_kind_are_one_line_of_the_log(scene: Scene) -> None:
+    with capture_logs() as lines:
+        scene.run(TakenIn([event for event in scene.bad(0, 1, 2) if isinstance(event, NotAdmitted)]), Finish())
+    told = [line for line in lines if line["event"] == "message.dead_lettered"]
+    assert [("in", "text_empty", 3)] == [(line["topic"], line["reason"], line["records"]) for line in told]
+
+
+def test_records_that_came_together_are_published_in_their_order(scene: Scene) -> None:
+    events = [*scene.good(0), *scene.bad(1), *scene.good(2)]
+    places = [event for event in events if isinstance(event, Admitted | NotAdmitted)]
+    assert [(0.0, [0, 1, 2])] == scene.run(TakenIn(places), scene.scored(), Finish())
 
 
 def test_an_audited_shortlist_is_counted_by_whether_it_held_the_best_label(scene: Scene) -> None:

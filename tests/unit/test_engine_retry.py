@@ -180,7 +180,7 @@ def refs(events: list[BatchScored | BatchFailed]) -> list[PairRef]:
 def repeated(first: int) -> Batch:
     """Four messages, two of which say the same; other messages say it again at every call."""
     batcher = Batcher(1000)
-    for number, length in enumerate([5, 6, 5, 7], start=first):
+    for number, length in enumerate([19, 20, 19, 21], start=first):
         batcher.add(number, pairs_of([length]))
     made = batcher.pop()
     assert made is not None

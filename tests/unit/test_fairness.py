@@ -30,9 +30,9 @@ class SlowEngine(InFlight):
         super().__init__(Bounds(records=200, value_bytes=10**9, queued_tokens=10**9))
         self.clock, self.line, self.done = clock, deque[Record](), Counter[TopicPartition]()
 
-    def admit(self, record: Record) -> None:
-        super().admit(record)
-        self.line.append(record)
+    def admit(self, *records: Record) -> None:
+        super().admit(*records)
+        self.line.extend(records)
 
     def wait_for_room(self, timeout_seconds: float) -> bool:
         while self.room() == 0 and timeout_seconds > 0:

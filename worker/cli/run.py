@@ -23,7 +23,7 @@ def run(
     log_format: LogFormat = typer.Option("auto", help="`auto`: readable on a terminal, else JSON."),
 ) -> None:
     """Read events, predict, publish, until SIGTERM or Ctrl-C; a second one leaves at once."""
-    from worker.lifecycle import Lifecycle, stop_on_signals
+    from worker.lifecycle import Lifecycle, spare_the_collector, stop_on_signals
 
     # Before anything that takes time. Leaving in the midst is safe: what was not committed is read again.
     lifecycle = Lifecycle()
@@ -36,4 +36,5 @@ def run(
     config = load_config(existing(config_file), overrides_of(engine=engine))
     configure_logging(config.log_level, log_format)
     with open_worker(config, lifecycle=lifecycle) as worker:
+        spare_the_collector()
         worker.run(until_end=until_end)

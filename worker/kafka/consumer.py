@@ -193,7 +193,7 @@ class RecordConsumer:
         topic, number, offset = message.topic(), message.partition(), message.offset()
         if topic is None or number is None or offset is None:
             raise RuntimeError("This is a bug. A message without an error has no position.")
-        partition = TopicPartition(topic, number)
+        partition = TopicPartition._make((topic, number))
         epoch = self._assignment.epoch(partition)
         if epoch is None:  # fetched before the partition was taken from us
             return None

@@ -5,6 +5,7 @@ Labels are bounded sets: topic, partition, stage, reason, outcome, schema, engin
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
+from worker.observability.bulk import BulkHistogram
 from worker.types import ModelStamp
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -88,10 +89,11 @@ class Metrics:
             "Records older than max_age_seconds when they were read. Rising: the worker lags, or its producers do.",
             ("topic",),
         )
-        self.end_to_end_latency_seconds = self._histogram(
+        self.end_to_end_latency_seconds = BulkHistogram(
             "worker_end_to_end_latency_seconds",
             "From a record's timestamp to its prediction's commit. Rising with the lag: add workers or partitions.",
             _SECONDS,
+            self.registry,
         )
         self.stage_duration_seconds = self._histogram(
             "worker_stage_duration_seconds",

@@ -90,6 +90,36 @@ def stage_scores(stage: ScoredStage, model: ModelView) -> StageScores:
     return StageScores(scores(by_template.mean(axis=2)), spread)
 
 
+@dataclass(frozen=True, slots=True)
+class ManyScores:
+    """What one stage says of its labels for many messages, as `StageScores` for one."""
+
+    scores: Float64Array
+    """float64 [messages, labels]."""
+    template_spreads: Float64Array | None
+    """float64 [messages]."""
+
+
+def scores_of_all(plan: PairPlan, logits: Float32Array, model: ModelView) -> ManyScores:
+    """What `stage_scores` says of each message scored under `plan`: logits [messages, windows, hypotheses, classes]."""
+    schema = plan.schema
+    independent = schema.multi_label or len(plan.nodes) == 1
+    messages, windows, hypotheses, classes = logits.shape
+    alone = ScoredStage(plan, logits.reshape(messages * windows, hypotheses, classes))
+    by_template = _evidence(alone, model.head, contrasted=independent).reshape(messages, windows, len(plan.nodes), -1)
+    is_mean = schema.long_text is not None and schema.long_text.aggregate == "mean"
+
+    def scores(of_windows: Float64Array) -> Float64Array:
+        z = np.asarray(of_windows.mean(axis=1) if is_mean else of_windows.max(axis=1))
+        return _normalised(_calibrated(z, plan, model), independent=independent)
+
+    spreads = None
+    if by_template.shape[3] > 1:
+        each = np.stack([scores(by_template[..., template]) for template in range(by_template.shape[3])])
+        spreads = np.asarray((each.max(axis=0) - each.min(axis=0)).max(axis=1))
+    return ManyScores(scores(by_template.mean(axis=3)), spreads)
+
+
 def _evidence(stage: ScoredStage, head: NliHead, *, contrasted: bool) -> Float64Array:
     """The support of each label by each template: e in single mode, e - c in multi mode, e(h) - e(negative)."""
     entailment = stage.logits[:, :, head.entailment].astype(np.float64)
@@ -119,5 +149,5 @@ def _calibrated(z: Float64Array, plan: PairPlan, model: ModelView) -> Float64Arr
 def _normalised(z: Float64Array, *, independent: bool) -> Float64Array:
     if independent:
         return np.asarray(0.5 * (1.0 + np.tanh(0.5 * z)))  # the sigmoid, without overflow
-    exponents = np.exp(z - z.max())
-    return np.asarray(exponents / exponents.sum())
+    exponents = np.exp(z - z.max(axis=-1, keepdims=True))
+    return np.asarray(exponents / exponents.sum(axis=-1, keepdims=True))

@@ -1,19 +1,22 @@
 """Step 5: pairs as token ids. A text is tokenised once, a hypothesis once for as long as it is in use."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from tokenizers import Encoding, Tokenizer
+from tokenizers import Tokenizer
 
 from worker.errors import EngineError, ErrorCode, MessageError, SchemaError, Stage
 from worker.labels.schema import LabelSchema
+from worker.pipeline.joining import JoinedPairs, PairTemplate, Premises, join
 from worker.pipeline.planning import PairPlan, check_cost, shortlisted
 from worker.pipeline.prompts import DEFAULT_QUESTION, ONE_LABEL, SEVERAL_LABELS, after_text, prompting
 from worker.pipeline.shortlist import Shortlister
+from worker.pipeline.words import TextEncoder
 from worker.types import Int32Array, Premise, Shortlist, TokenizedPairs, TokenSpan, TokenVectors
+
+__all__ = ["PairTemplate", "PairTokenizer", "window_starts"]
 
 HYPOTHESES_KEPT = 16_384
 """Tokenised hypotheses kept; at `limits.label_bytes` of 1 KiB each about 70 MB at the very most."""
@@ -27,51 +30,6 @@ NO_VECTORS = (
     "shortlist: this model has no token vectors; remove the key, or write them with "
     "`python -m worker.engines.token_vectors MODEL_FOLDER`"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class PairTemplate:
-    """Where a tokenizer puts special tokens around a pair, as token ids and type ids (each int32 [n])."""
-
-    prefix: Int32Array
-    prefix_types: Int32Array
-    middle: Int32Array
-    middle_types: Int32Array
-    suffix: Int32Array
-    suffix_types: Int32Array
-    premise_type: int
-    hypothesis_type: int
-
-    @property
-    def special_tokens(self) -> int:
-        """How many tokens of a pair are neither premise nor hypothesis."""
-        return len(self.prefix) + len(self.middle) + len(self.suffix)
-
-    @classmethod
-    def learn(cls, tokenizer: Tokenizer) -> "PairTemplate":
-        """The template, read off an encoded pair.
-
-        Raises:
-            EngineError: the tokenizer does not keep premise and hypothesis apart.
-        """
-        encoding = tokenizer.encode("a", "b")
-        places = encoding.sequence_ids
-        if 0 not in places or 1 not in places:
-            message = "the tokenizer has no pair template: an NLI model needs one that encodes two texts"
-            raise EngineError(message)
-        ids, types = np.array(encoding.ids, np.int32), np.array(encoding.type_ids, np.int32)
-        a_start, a_end = places.index(0), len(places) - places[::-1].index(0)
-        b_start, b_end = places.index(1), len(places) - places[::-1].index(1)
-        return cls(
-            ids[:a_start],
-            types[:a_start],
-            ids[a_end:b_start],
-            types[a_end:b_start],
-            ids[b_end:],
-            types[b_end:],
-            int(types[a_start]),
-            int(types[b_start]),
-        )
 
 
 class PairTokenizer:
@@ -105,6 +63,7 @@ class PairTokenizer:
             raise EngineError(message) from error
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
+        self._texts = TextEncoder(self._tokenizer)
         self._max_pair_tokens = max_pair_tokens
         self._template = PairTemplate.learn(self._tokenizer)
         self._has_options = has_options
@@ -123,9 +82,19 @@ class PairTokenizer:
 
     def tokenize(self, plans: Sequence[PairPlan]) -> list[TokenizedPairs | MessageError]:
         """The pairs of each plan, or why they cannot be made; in the order of `plans`."""
-        texts = [plan.request.text for plan in plans]
-        encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
-        return [self._join_or_error(plan, encoding) for plan, encoding in zip(plans, encodings, strict=True)]
+        if not plans:
+            return []
+        encoded = self._texts.encode([plan.request.text for plan in plans])
+        first = plans[0]
+        if all(plan.hypotheses is first.hypotheses and plan.schema is first.schema for plan in plans):
+            return self._join_alike(plans, Premises.of(encoded))
+        pairs: list[TokenizedPairs | MessageError | None] = [None] * len(plans)
+        for alike in _alike(plans):
+            premises = Premises.of([encoded[place] for place in alike])
+            joined = self._join_alike([plans[place] for place in alike], premises)
+            for place, each in zip(alike, joined, strict=True):
+                pairs[place] = each
+        return [each for each in pairs if each is not None]
 
     def tokenize_next(self, plan: PairPlan, premise: Premise) -> TokenizedPairs:
         """The pairs of a further stage, of a text that was tokenised for the first one.
@@ -161,41 +130,57 @@ class PairTokenizer:
                 raise SchemaError(NO_VECTORS)
             self._shortlister.prepare(schema)
 
-    def _join_or_error(self, plan: PairPlan, text: Encoding) -> TokenizedPairs | MessageError:
-        token_ids = np.array(text.ids, np.int32)
+    def _join_alike(self, plans: Sequence[PairPlan], premises: Premises) -> list[TokenizedPairs | MessageError]:
+        """The pairs of plans that share one tuple of hypotheses."""
+        schema = plans[0].schema
+        if schema.shortlist is not None or (schema.long_text is not None and schema.long_text.strategy == "windows"):
+            # The hypotheses or the texts of each pair are a matter of the message.
+            return [self._join_alone(plan, ids) for plan, ids in zip(plans, premises.split(), strict=True)]
+        try:
+            joined = self._joined(plans[0], premises)
+            if schema.tree.is_staged:  # what the deeper stages leave room for has to be known now
+                self._least_room(schema)
+        except MessageError as error:
+            return [error] * len(plans)
+        tokens, seen = premises.lengths.tolist(), joined.kept.min(axis=1).tolist()
+        ends = np.cumsum(joined.lengths.sum(axis=1)).tolist()
+        texts = premises.split() if schema.tree.is_staged else [None] * len(plans)
+        pairs: list[TokenizedPairs | MessageError] = []
+        start = 0
+        for row, (plan, end) in enumerate(zip(plans, ends, strict=True)):
+            pairs.append(
+                TokenizedPairs(
+                    joined.token_ids[start:end],
+                    joined.type_ids[start:end],
+                    joined.lengths[row],
+                    TokenSpan(seen[row], tokens[row] - seen[row]),
+                    None if (text := texts[row]) is None else self._kept(plan, Premise(text, tokens[row])),
+                )
+            )
+            start = end
+        return pairs
+
+    def _join_alone(self, plan: PairPlan, token_ids: Int32Array) -> TokenizedPairs | MessageError:
         try:
             return self._join(plan, Premise(token_ids, len(token_ids)))
         except MessageError as error:
             return error
 
+    def _joined(self, plan: PairPlan, premises: Premises) -> JoinedPairs:
+        hypotheses = [self._hypothesis(text) for text in plan.hypotheses]
+        return join(premises, hypotheses, self._template_for(plan.schema, plan.hypotheses), self._max_pair_tokens)
+
     def _join(self, plan: PairPlan, premise: Premise) -> TokenizedPairs:
         windows = self._windows(plan, premise)
         shortlist = self._shortlist(plan, windows)
         plan = shortlisted(plan, shortlist)
-        template = self._template_for(plan.schema, plan.hypotheses)
-        ids: list[Int32Array] = []
-        types: list[Int32Array] = []
-        lengths: list[int] = []
-        least_seen = premise.tokens
-        for window in windows:
-            for text in plan.hypotheses:
-                hypothesis = self._hypothesis(text)
-                kept = min(len(window), self._room(hypothesis, template))
-                least_seen = min(least_seen, kept)
-                ids += (template.prefix, window[:kept], template.middle, hypothesis, template.suffix)
-                types += (
-                    template.prefix_types,
-                    np.full(kept, template.premise_type, np.int32),
-                    template.middle_types,
-                    np.full(len(hypothesis), template.hypothesis_type, np.int32),
-                    template.suffix_types,
-                )
-                lengths.append(template.special_tokens + kept + len(hypothesis))
-        seen = premise.tokens if len(windows) > 1 else least_seen
+        lengths = np.fromiter(map(len, windows), np.int64, len(windows))
+        joined = self._joined(plan, Premises(np.concatenate(windows), lengths))
+        seen = premise.tokens if len(windows) > 1 else min(premise.tokens, int(joined.kept.min()))
         return TokenizedPairs(
-            np.concatenate(ids),
-            np.concatenate(types),
-            np.array(lengths, np.int32),
+            joined.token_ids,
+            joined.type_ids,
+            joined.lengths.reshape(-1),
             TokenSpan(seen, premise.tokens - seen, len(windows)),
             self._kept(plan, premise),
             shortlist,
@@ -270,6 +255,14 @@ class PairTokenizer:
             raise MessageError(ErrorCode.HYPOTHESIS_TOO_LONG, Stage.TOKENIZE, reason)
         ids.flags.writeable = False
         return ids
+
+
+def _alike(plans: Sequence[PairPlan]) -> list[list[int]]:
+    """The places of plans that share one tuple of hypotheses: those of one schema and stage do."""
+    groups: dict[tuple[int, int], list[int]] = {}
+    for place, plan in enumerate(plans):
+        groups.setdefault((id(plan.hypotheses), id(plan.schema)), []).append(place)
+    return list(groups.values())
 
 
 def window_starts(tokens: int, size: int, overlap: int) -> list[int]:
