@@ -122,7 +122,12 @@ class Assembler:
         """What the configuration says of model and engine."""
         config = self.config
         return EngineChoice(
-            config.model, config.engine, config.precision, strict=config.strict, cache_dir=config.cache_dir
+            config.model,
+            config.engine,
+            config.precision,
+            strict=config.strict,
+            cache_dir=config.cache_dir,
+            threads=config.threads,
         )
 
     def use_model(self, model: LoadedModel) -> PairTokenizer:

@@ -21,6 +21,7 @@ from worker.engines.golden import (
     read_golden,
     score_alone,
 )
+from worker.engines.graph import REWRITES
 from worker.engines.source import BUNDLED, BUNDLED_FOLDER, fetch_folder, fetch_model
 from worker.engines.verdicts import default_cache_dir, keep_verdict, recall_verdict, verdict_key
 from worker.errors import ConfigError, EngineError
@@ -186,7 +187,7 @@ def _open_openvino(folder: ModelFolder, attempt: _Attempt, choice: EngineChoice)
     graph = folder.openvino_file()
     # The model's digest names the weights; the same weights in another graph are another model to the gate.
     graph_digest = "" if graph is None else file_sha256(graph)
-    environment = (ov.library_version(), *ov.cpu_capabilities(), graph_digest)
+    environment = (ov.library_version(), *ov.cpu_capabilities(), graph_digest, f"rewrites {REWRITES}")
     return _Opened(engine, folder, environment, engine.has_8bit_weights)
 
 
