@@ -1,10 +1,10 @@
 """Step 10 for every binding: what is published for a record, and where."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from worker.clock import Clock
-from worker.messages.binding import Binding
+from worker.messages.bindings import Bindings
 from worker.messages.codec import encode, utc_timestamp
 from worker.messages.dead_letter import dead_letter
 from worker.messages.outbound import OutputShape, Stamps
@@ -16,8 +16,7 @@ from worker.types import ModelStamp, OutboundRecord, Prediction, Record, Refusal
 class Outgoing:
     """The records that predictions and refusals become."""
 
-    bindings: Mapping[str, Binding]
-    """By input topic."""
+    bindings: Bindings
     model: ModelStamp
     clock: Clock
     max_bytes: Callable[[str], int]

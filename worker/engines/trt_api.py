@@ -12,7 +12,7 @@ from worker.errors import EngineError
 Api = Any
 """The module `tensorrt`; optional, so untyped to mypy."""
 
-INSTALL_HINT: Final = 'pip install "nli-stream-worker[tensorrt,gpu]"'
+INSTALL_HINT: Final = 'pip install "nli-stream-worker[tensorrt]"'
 _MODULES: Final = ("tensorrt", "tensorrt_bindings")
 """The package, and what it wraps: where the libraries were installed by hand there is only the second."""
 _OLDEST: Final = (10, 15)
