@@ -13,6 +13,7 @@ from worker.cli import (
     completion,
     dead_letters,
     demo,
+    engine,
     evaluate,
     init,
     run,
@@ -45,6 +46,7 @@ def build_app() -> typer.Typer:
         train,
         evaluate,
         broker,
+        engine,
         completion,
     ):
         command.register(app)

@@ -12,7 +12,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from worker.errors import EngineError, EngineOutOfMemoryError
+from worker.engines.memory import memory_errors_told
+from worker.errors import EngineError
 from worker.types import Float32Array, Int32Array
 
 
@@ -150,7 +151,7 @@ class TorchDevice:
     @contextlib.contextmanager
     def use(self) -> Iterator[None]:
         """Make it the current one of this thread."""
-        with self._torch.cuda.device(self._index), out_of_memory_named():
+        with self._torch.cuda.device(self._index), memory_errors_told():
             yield
 
     def allocate(self, size_bytes: int) -> Memory:
@@ -200,7 +201,7 @@ class TorchStream:
 
     def download(self, count: int) -> Float32Array:
         """The first `count` numbers of the stream's output memory, once all that is queued is done. Blocks."""
-        with self._torch.cuda.stream(self._stream), out_of_memory_named():
+        with self._torch.cuda.stream(self._stream), memory_errors_told():
             self._fetched[:count].copy_(self._output[:count], non_blocking=True)
             self._done.record(self._stream)
             self._done.synchronize()
@@ -231,23 +232,6 @@ class TorchStream:
                 graph.replay()
 
         return replay
-
-
-@contextlib.contextmanager
-def out_of_memory_named() -> Iterator[None]:
-    """Turn torch's own error into ours.
-
-    Raises:
-        EngineOutOfMemoryError: the device has not enough memory.
-    """
-    import torch  # noqa: PLC0415  # heavy, and not a requirement of the worker
-
-    try:
-        yield
-    except torch.cuda.OutOfMemoryError as error:
-        raise EngineOutOfMemoryError(
-            "the GPU has no memory left for this batch; set batching.max_tokens lower, or leave the GPU to this worker"
-        ) from error
 
 
 def _driver_version() -> str:

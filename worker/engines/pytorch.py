@@ -8,10 +8,10 @@ from typing import Any, Final
 import numpy as np
 
 from worker.engines.artifact import ModelFolder
-from worker.engines.cuda import out_of_memory_named
 from worker.engines.encoders.families import is_known_family, read_encoder
 from worker.engines.encoders.feeding import Fed, packed, padded
 from worker.engines.layout import checked_logits, pad, warm_up_batches
+from worker.engines.memory import memory_errors_told
 from worker.engines.telemetry import silence_telemetry
 from worker.errors import ConfigError, EngineError
 from worker.types import Batch, EngineInfo, ModelStamp, PairScores
@@ -117,7 +117,7 @@ class PyTorchEngine:
         pairs = len(batch.lengths)
         if pairs == 0:
             return PairScores(np.empty((0, self._info.head.classes), dtype=np.float32))
-        with self._torch.inference_mode(), out_of_memory_named():
+        with self._torch.inference_mode(), memory_errors_told():
             logits = self._logits(batch).float().cpu().numpy()
         return PairScores(checked_logits(logits, pairs, self._info.head))
 
