@@ -9,7 +9,14 @@ import numpy as np
 
 Array = Any
 """A numpy array; what indexes and products give is not typed more closely."""
-_erf = np.vectorize(math.erf, otypes=[np.float64])
+
+def _erf(values: Array) -> Array:
+    """The error function to 1.5e-7 (Abramowitz and Stegun, 7.1.26); numpy has none."""
+    size = np.abs(values)
+    part = 1 / (1 + 0.3275911 * size)
+    powers = (0.254829592, -0.284496736, 1.421413741, -1.453152027, 1.061405429)
+    total = sum(factor * part ** (index + 1) for index, factor in enumerate(powers))
+    return np.sign(values) * (1 - total * np.exp(-size * size))
 
 
 def rounded(values: Array, kind: str) -> Array:
