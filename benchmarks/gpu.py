@@ -1,8 +1,9 @@
 """TensorRT and torch on a GPU, side by side: `python benchmarks/gpu.py --stage probe|build|parity|bench --model …`.
 
 Every stage can be run again and goes on where it stopped; it begins nothing new after `--seconds`. Results are
-appended to `--out` as JSON lines, and `--stage table` shows them. `--dry` runs all of it on a CPU, with tiny models and a stand-in for the library: it shows that
-the script works and measures nothing. `--stage lengths --data FOLDER` takes the lengths of real texts anew.
+appended to `--out` as JSON lines, and `--stage table` shows them. `--dry` runs all of it on a CPU, with tiny models and
+a stand-in for the library: it shows that the script works and measures nothing. `--stage lengths --data FOLDER` takes
+the lengths of real texts anew.
 """
 
 import argparse

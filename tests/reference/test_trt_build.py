@@ -1,4 +1,4 @@
-"""Models become TensorRT plans that say what transformers says: built and run by the fake, in processes of their own."""
+"""Models become TensorRT plans that say what transformers says: built and run by the fake."""
 
 import importlib.util
 import sys
@@ -100,10 +100,10 @@ def test_a_network_written_from_weights_says_what_transformers_says(
     store = trt_builder.plan_store(tmp_path)
     stored = store.put(facts, built.plan, {})
     engine = TensorRtEngine(fake_tensorrt, fake_cuda.HostDevice(), folder, stored, TensorRtOptions())
-    # These tiny models have weights so rough that few bits show: a wrong network is off by whole units.
-    bound = {"float16": 5e-2, "bfloat16": 3e-1, "float8": 1.0}[precision]
-    for batch in BATCHES:
-        assert np.abs(engine.score(batch).logits - _expected(folder, batch)).max() <= bound
+    errors = np.concatenate([np.abs(engine.score(batch).logits - _expected(folder, batch)) for batch in BATCHES])
+    # These tiny models have weights so rough that few bits show: a wrong network is off by whole units everywhere.
+    assert errors.mean() <= {"float16": 1e-2, "bfloat16": 1e-1, "float8": 0.5}[precision]
+    assert errors.max() <= {"float16": 5e-2, "bfloat16": 3e-1, "float8": 3.0}[precision]
     engine.close()
 
 
@@ -113,7 +113,7 @@ def test_a_plan_is_built_in_a_process_of_its_own_checked_and_kept(
 ) -> None:
     folder = tiny(family)
     said: list[str] = []
-    wish = Wish(str(folder.path), "float32", "padded", 1024, (32, 64), 3, 300.0, False, tmp_path)  # noqa: FBT003  # in order
+    wish = Wish(str(folder.path), "float32", "padded", 1024, (32, 64), 3, 300.0, False, tmp_path)
     checked = build_checked(wish, lambda phase, _done: said.append(phase))
     assert (checked.report.passed, checked.report.reason) == (True, "")
     assert checked.report.largest_logit_error <= 1e-3

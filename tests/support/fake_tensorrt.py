@@ -439,7 +439,7 @@ class ICudaEngine:
         return len(self._plan["profiles"])
 
     def get_tensor_name(self, index: int) -> str:
-        return list(self._tensors)[index]
+        return str(list(self._tensors)[index])
 
     def get_tensor_mode(self, name: str) -> Any:
         return TensorIOMode[self._tensors[name][1]]
@@ -566,7 +566,7 @@ def _computed(kind: str, options: dict[str, Any], given: list[Any], values: dict
         "product": lambda: given[0] @ given[1].swapaxes(-1, -2),
         "activation": lambda: math_of.activated(given[0], options["of"]),
         "cast": lambda: given[0],
-        "normalization": lambda: math_of.normalised(*given, options["epsilon"]),
+        "normalization": lambda: math_of.normalised(given[0], given[1], given[2], options["epsilon"]),
         "quantize": lambda: given[0] / given[1],
         "dequantize": lambda: given[0] * given[1],
         "shuffle": lambda: math_of.reshaped(
@@ -577,5 +577,5 @@ def _computed(kind: str, options: dict[str, Any], given: list[Any], values: dict
         return simple[kind]()
     if options.get("query_form") == "PACKED_NHD":
         assert options["key_value_form"] == "PACKED_NHD" and options["query_lengths"] == options["key_value_lengths"]
-        return math_of.attended_packed(*given, values[options["query_lengths"]])
-    return math_of.attended_padded(*given, values[options["key_value_lengths"]])
+        return math_of.attended_packed(given[0], given[1], given[2], values[options["query_lengths"]])
+    return math_of.attended_padded(given[0], given[1], given[2], values[options["key_value_lengths"]])

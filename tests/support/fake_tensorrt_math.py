@@ -1,4 +1,3 @@
-# ruff: noqa: ANN401  # arrays of any type
 """What the layers of a fake TensorRT network compute, in numpy, rounded to the types they are given."""
 
 import itertools
@@ -9,6 +8,7 @@ import numpy as np
 
 Array = Any
 """A numpy array; what indexes and products give is not typed more closely."""
+
 
 def _erf(values: Array) -> Array:
     """The error function to 1.5e-7 (Abramowitz and Stegun, 7.1.26); numpy has none."""
@@ -45,7 +45,10 @@ def activated(values: Array, kind: str) -> Array:
         return 0.5 * wide * (1 + _erf(wide / math.sqrt(2)))
     if kind == "GELU_TANH":
         return 0.5 * wide * (1 + np.tanh(math.sqrt(2 / math.pi) * (wide + 0.044715 * wide**3)))
-    return {"TANH": np.tanh, "RELU": lambda x: np.maximum(x, 0)}[kind](wide)
+    if kind == "TANH":
+        return np.tanh(wide)
+    assert kind == "RELU", kind
+    return np.maximum(wide, 0)
 
 
 def normalised(values: Array, scale: Array, shift: Array, epsilon: float) -> Array:

@@ -53,8 +53,8 @@ def bert_source(precision: str = "float16", *, has_types: bool = True) -> BertSo
         linears |= {f"{at}.qkv": (3 * HIDDEN, HIDDEN), f"{at}.mixed": (HIDDEN, HIDDEN)}
         linears |= {f"{at}.up": (2 * HIDDEN, HIDDEN), f"{at}.down": (HIDDEN, 2 * HIDDEN)}
         norms += [f"{at}.mixed_norm", f"{at}.down_norm"]
-    for name, shape in linears.items():
-        weights |= {f"{name}.weight": drawn(*shape), f"{name}.bias": drawn(shape[0])}
+    for name, (out, into) in linears.items():
+        weights |= {f"{name}.weight": drawn(out, into), f"{name}.bias": drawn(out)}
     for name in norms:
         weights |= {f"{name}.weight": 1 + drawn(HIDDEN), f"{name}.bias": drawn(HIDDEN)}
     shape = BertShape(LAYERS, HEADS, 1e-12, "gelu", LONGEST)

@@ -1,4 +1,4 @@
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +7,9 @@ import pytest
 from tests.support import fake_tensorrt
 from tests.support.plans import open_tiny
 from worker.engines.artifact import open_folder
+from worker.engines.build import GateReport
 from worker.engines.golden import Golden, encode_pairs, golden_texts
+from worker.engines.layout import checked_logits
 from worker.engines.plan_gate import verify_plan, worst_of
 from worker.engines.trt import TensorRtEngine
 from worker.types import Batch, Float32Array
@@ -35,46 +37,51 @@ def golden(engine: TensorRtEngine, root: Path) -> Golden:
     return Golden(texts, logits)
 
 
+@pytest.fixture
+def spoiling(
+    engine: TensorRtEngine, golden: Golden, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[int, "Spoiler"], GateReport]:
+    """What the gate says of the engine when the logits of one profile are changed."""
+    score_in = engine.score_in
+
+    def verify_spoilt(profile: int, spoiler: Spoiler) -> GateReport:
+        def spoilt(index: int, batch: Batch) -> Float32Array:
+            logits = score_in(index, batch)
+            changed = spoiler(logits, batch) if index == profile else logits
+            return checked_logits(changed, len(batch.lengths), engine.info.head)
+
+        monkeypatch.setattr(engine, "score_in", spoilt)
+        return verify_plan(engine, open_folder(root / "model"), golden)
+
+    return verify_spoilt
+
+
 def test_a_plan_that_agrees_in_every_profile_passes(engine: TensorRtEngine, golden: Golden, root: Path) -> None:
     report = verify_plan(engine, open_folder(root / "model"), golden)
     assert (report.passed, report.reason) == (True, "")
     assert report.largest_logit_error <= 2e-2
 
 
+Spoiler = Callable[[Float32Array, Batch], Float32Array]
+SPOILERS: dict[str, tuple[Spoiler, str]] = {
+    "wrong": (lambda logits, _: logits + np.float32(0.1), "logits differ from float32 by 0.1"),
+    "by-row": (
+        lambda logits, _: logits + np.arange(len(logits), dtype=np.float32)[:, None] * np.float32(0.01),
+        "logits differ",
+    ),
+    "by-batch": (lambda logits, batch: logits + np.float32(0.03) * (len(batch.lengths) > 1), "logits differ"),
+    "shifted": (lambda logits, _: np.roll(logits, 1, axis=0), "logits differ"),
+    "nan": (lambda logits, _: logits * np.float32(np.nan), "not finite"),
+}
+
+
 @pytest.mark.parametrize("profile", [0, 1, 2])
-@pytest.mark.parametrize(
-    ("spoil", "reason"),
-    [
-        (lambda logits, _batch: logits + 0.1, "logits differ from float32 by 0.1"),
-        (lambda logits, _batch: logits + np.arange(len(logits), dtype=np.float32)[:, None] / 100, "logits differ"),
-        (lambda logits, batch: logits + np.float32(0.03) * (len(batch.lengths) > 1), "logits differ"),
-        (lambda logits, _batch: np.roll(logits, 1, axis=0), "logits differ"),
-        (lambda logits, _batch: logits * np.nan, "not finite"),
-    ],
-    ids=["wrong", "by-row", "by-batch", "shifted", "nan"],
-)
+@pytest.mark.parametrize("name", SPOILERS)
 def test_one_profile_that_does_not_agree_refuses_the_plan_and_is_named(
-    engine: TensorRtEngine,
-    golden: Golden,
-    root: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    profile: int,
-    spoil: object,
-    reason: str,
+    spoiling: Callable[[int, Spoiler], GateReport], engine: TensorRtEngine, profile: int, name: str
 ) -> None:
-    score_in = engine.score_in
-
-    def spoilt(index: int, batch: Batch) -> Float32Array:
-        logits = score_in(index, batch)
-        if index != profile:
-            return logits
-        changed: Float32Array = spoil(logits, batch)  # type: ignore[operator]  # one of the functions above
-        if not np.isfinite(changed).all():
-            raise ValueError("the model gave logits that are not finite")
-        return changed
-
-    monkeypatch.setattr(engine, "score_in", spoilt)
-    report = verify_plan(engine, open_folder(root / "model"), golden)
+    spoiler, reason = SPOILERS[name]
+    report = spoiling(profile, spoiler)
     kind = engine.profiles[profile]
     assert not report.passed
     assert f"profile of {kind.pairs} pairs and {kind.tokens} tokens: " in report.reason

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from worker.engines import plans
 from worker.engines.plans import MANIFEST_FILE, PLAN_FILE, PlanStore, plan_id, read_plan
 from worker.errors import EngineError
 
@@ -119,8 +118,8 @@ def test_a_full_disk_leaves_nothing_behind_and_names_the_fix(store: PlanStore, m
     def full(_handle: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(plans.os, "fsync", full)
-    with pytest.raises(EngineError, match="No space left on device.*free space there, or set cache_dir"):
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(EngineError, match=r"No space left on device.*free space there, or set cache_dir"):
         store.put(FACTS, b"plan", {})
     assert list(store.root.iterdir()) == []
     store.keep_timings("key", b"timings")

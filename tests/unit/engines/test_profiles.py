@@ -63,9 +63,11 @@ def test_what_is_fed_is_the_pairs_and_filling_beside_them(layout: str, lengths: 
         for row, length in enumerate(lengths):
             start = int(fed["cumulative_lengths"][row]) if layout == "packed" else 0
             pair = slice(start, start + length)
-            of = (lambda name, r=row: fed[name]) if layout == "packed" else (lambda name, r=row: fed[name][r])
-            assert of("input_ids")[pair].tolist() == list(range(5, 5 + length))
-            assert of("position_ids")[pair].tolist() == list(range(length))
+            ids, places = (
+                values if layout == "packed" else values[row] for values in (fed["input_ids"], fed["position_ids"])
+            )
+            assert ids[pair].tolist() == list(range(5, 5 + length))
+            assert places[pair].tolist() == list(range(length))
             if layout == "packed":
                 assert (fed["cumulative_lengths"][row + 1], fed["first_tokens"][row]) == (start + length, start)
             else:

@@ -83,7 +83,7 @@ def test_a_process_that_hangs_is_ended_at_the_limit(
     ("program", "error"),
     [
         ('import json; print(json.dumps({"failure": "tensorrt built nothing"})); raise SystemExit(1)', "built nothing"),
-        ("raise SystemExit(3)", "died .exit code 3."),
+        ("raise SystemExit(3)", r"died \(exit code 3\)"),
         (f"import os; os.kill(os.getpid(), {int(signal.SIGKILL)})", "SIGKILL, perhaps for lack of memory"),
         ("pass", "left none behind"),
     ],
