@@ -56,9 +56,24 @@ def _attention(variant: str) -> dict[str, Any]:
     recipe = Recipe(BuildOptions(level=1), b"", lambda _phase, _done: None)
     with device.use():
         built = build_plan(api, source, layout, profiles, recipe)
-    said = _run_both(api, device, built.plan, layout)
+    said, expected = _run_both(api, device, built.plan, layout), _in_numpy(source, layout, profiles, recipe)
     names = [str(layer)[:120] for layer in json.loads(built.layers).get("Layers", [])][:12]
-    return {"plan_bytes": len(built.plan), "fused": built.fused_attention, "layers": names, **said}
+    differs = float(np.abs(np.array(said["logits"]) - np.array(expected["logits"])).max())
+    return {
+        "plan_bytes": len(built.plan),
+        "fused": built.fused_attention,
+        "layers": names,
+        **said,
+        "differs_from_numpy_by": differs,
+    }
+
+
+def _in_numpy(source: BertSource, layout: str, profiles: tuple[Profile, ...], recipe: Recipe) -> dict[str, Any]:
+    """What the same network gives when the stand-in for the library computes it."""
+    from tests.support import fake_cuda, fake_tensorrt  # noqa: PLC0415  # the tests lie beside the benchmark
+
+    built = build_plan(fake_tensorrt, source, layout, profiles, recipe)
+    return _run_both(fake_tensorrt, fake_cuda.HostDevice(), built.plan, layout)
 
 
 def _run_both(api: Any, device: cuda.Device, plan: bytes, layout: str) -> dict[str, Any]:  # noqa: ANN401

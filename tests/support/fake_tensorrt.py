@@ -8,6 +8,7 @@ graphs are run by OpenVINO.
 
 import ctypes
 import enum
+import io
 import pickle
 import threading
 from collections.abc import Callable
@@ -538,7 +539,10 @@ def _read(address: int, shape: tuple[int, ...]) -> Any:
 def _graph_runner(plan: dict[str, Any]) -> Callable[[dict[str, Any]], Any]:
     import openvino  # noqa: PLC0415  # heavy
 
-    compiled = openvino.Core().compile_model(plan["graph"], "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    core = openvino.Core()
+    compiled = core.compile_model(
+        core.read_model(io.BytesIO(plan["graph"])), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
+    )
     lock = threading.Lock()
 
     def run(fed: dict[str, Any]) -> Any:

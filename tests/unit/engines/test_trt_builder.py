@@ -103,7 +103,7 @@ def test_the_real_process_says_what_it_lacks(
     """Without torch, or with a weights file that holds nothing: a sentence either way, no traceback."""
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path.cwd()), os.environ.get("PYTHONPATH", "")]))
     builder = Builder(PlanStore(tmp_path / "plans"), "11", FACTS)
-    with pytest.raises(EngineError, match="needs packages that are not installed|cannot load this model"):
+    with pytest.raises(EngineError, match=r"needs packages that are not installed|cannot load this model"):
         builder.build(folder, ORDER)
 
 
