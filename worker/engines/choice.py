@@ -65,7 +65,7 @@ def attempts(folder: ModelFolder, choice: EngineChoice) -> list[Attempt]:
     if choice.engine == "tensorrt":
         ways = _tensorrt(folder, choice, "asked for")
     elif choice.engine == "pytorch":
-        ways = [Attempt("pytorch", choice.precision, "asked for")]
+        ways = _pytorch(folder, choice, "asked for")
     elif choice.engine == "openvino":
         ways = _openvino(choice, "asked for")
     elif folder.openvino_file():
@@ -91,7 +91,7 @@ def _best(folder: ModelFolder, choice: EngineChoice) -> list[Attempt]:
         ways += _tensorrt(folder, choice, "there is a GPU, and tensorrt is installed")
     if pytorch.has_cuda() and choice.precision not in {"int8", "float8"}:
         why = f"there is a GPU; {absence}" if absence else "there is a GPU"
-        ways.append(Attempt("pytorch", choice.precision, why))
+        ways += _pytorch(folder, choice, why)
     reason = "the best engine for a CPU" if not ways else "the GPU's engines were refused"
     return [*ways, *_openvino(choice, reason)]
 
@@ -99,6 +99,13 @@ def _best(folder: ModelFolder, choice: EngineChoice) -> list[Attempt]:
 def _tensorrt(folder: ModelFolder, choice: EngineChoice, why: str) -> list[Attempt]:
     precisions = precision_ladder(folder) if choice.precision == "auto" else (choice.precision,)
     return [Attempt("tensorrt", precision, why) for precision in precisions]
+
+
+def _pytorch(folder: ModelFolder, choice: EngineChoice, why: str) -> list[Attempt]:
+    """In 16 bits on a GPU where nothing else is asked for; in float32 on a CPU."""
+    is_open = choice.precision == "auto" and pytorch.has_cuda()
+    precisions = precision_ladder(folder) if is_open else (choice.precision,)
+    return [Attempt("pytorch", precision, why) for precision in precisions]
 
 
 def _openvino(choice: EngineChoice, why: str) -> list[Attempt]:

@@ -53,6 +53,10 @@ class Stream(Protocol):
         """Where results are to be written: constant."""
         ...
 
+    def forget(self) -> None:
+        """Queue that the output memory holds no numbers, so that what is not written shows."""
+        ...
+
     def synchronise(self) -> None:
         """Wait until all that is queued is done."""
         ...
@@ -61,7 +65,7 @@ class Stream(Protocol):
         """Record what `launch` queues, without running it; calling the result queues it again, at once.
 
         Raises:
-            RuntimeError: it cannot be recorded, or nothing was queued.
+            RuntimeError: it cannot be recorded.
         """
         ...
 
@@ -207,6 +211,11 @@ class TorchStream:
             self._done.synchronize()
         return np.array(self._fetched[:count].numpy(), dtype=np.float32)
 
+    def forget(self) -> None:
+        """Queue that the output memory holds no numbers, so that what is not written shows."""
+        with self._torch.cuda.stream(self._stream):
+            self._output.fill_(float("nan"))
+
     def synchronise(self) -> None:
         """Wait until all that is queued is done."""
         self._stream.synchronize()
@@ -215,17 +224,21 @@ class TorchStream:
         """Record what `launch` queues, without running it; calling the result queues it again, at once.
 
         Raises:
-            RuntimeError: it cannot be recorded, or nothing was queued.
+            RuntimeError: it cannot be recorded.
         """
-        import warnings  # noqa: PLC0415  # only here
-
+        # Not `torch.cuda.graph`: that waits for the whole device first.
         graph = self._torch.cuda.CUDAGraph()
-        with warnings.catch_warnings():
-            # torch only warns of a recording in which there is nothing, as of work queued on another device.
-            warnings.simplefilter("error")
+        with self._torch.cuda.stream(self._stream):
             # Other threads allocate meanwhile: that must not break the recording.
-            with self._torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
+            graph.capture_begin(capture_error_mode="thread_local")
+            try:
                 launch()
+            except BaseException:
+                # The stream has to be given back; that the recording is broken is known.
+                with contextlib.suppress(RuntimeError):
+                    graph.capture_end()
+                raise
+            graph.capture_end()
 
         def replay() -> None:
             with self._torch.cuda.stream(self._stream):

@@ -21,6 +21,9 @@ _LOGITS: Final = "logits"
 _SEEN_BEFORE_RECORDING: Final = 2
 """A shape is worth recording when it comes back."""
 
+_SAME: Final = 1e-2
+"""How far logits of one plan may lie apart: a recorded launch may have chosen other kernels, never other inputs."""
+
 _log = structlog.get_logger(__name__)
 
 
@@ -125,11 +128,14 @@ class Lane:
         logits = self._download(batch)
         self._seen[key] = self._seen.get(key, 0) + 1
         if self._seen[key] == _SEEN_BEFORE_RECORDING:
-            self._record(key, placed)
+            self._record(key, placed, logits)
         return logits
 
-    def _record(self, key: tuple[int, Shape], placed: Mapping[str, "_Placed"]) -> None:
-        """Record the launch of a shape; a failure is counted, and the shape launched anew every time from then on."""
+    def _record(self, key: tuple[int, Shape], placed: Mapping[str, "_Placed"], logits: Float32Array) -> None:
+        """Record the launch of a shape, and see that it gives `logits` again.
+
+        A failure is counted, and the shape launched anew every time from then on.
+        """
         try:
             # A context of its own: one that has been recorded must not be changed any more.
             context = self._make_context(key[0])
@@ -137,7 +143,11 @@ class Lane:
             self._launch(context, placed)
             self._stream.synchronise()
             replay = self._stream.record(lambda: self._enqueue(context))
-        except (RuntimeError, Warning, EngineError) as error:
+            self._stream.forget()
+            replay()
+            again = self._stream.download(logits.size)
+            _check_same(again, logits.ravel())
+        except (RuntimeError, EngineError) as error:
             self.recordings_failed += 1
             _log.warning("launch.not_recorded", error=type(error).__name__, pairs=key[1].pairs, tokens=key[1].tokens)
             return
@@ -194,6 +204,17 @@ class _Recorded:
 
     replay: Callable[[], None]
     context: Any
+
+
+def _check_same(found: Float32Array, expected: Float32Array) -> None:
+    """Refuse a recording that gives other logits.
+
+    Raises:
+        RuntimeError: it does.
+    """
+    # Not `> bound`: a recording in which there is nothing leaves what is no number.
+    if not np.abs(found - expected).max() <= _SAME:
+        raise RuntimeError("a recorded launch gives other logits")
 
 
 def _padded_size(count: int) -> int:

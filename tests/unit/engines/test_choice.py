@@ -7,6 +7,9 @@ from worker.engines import choice, ov, pytorch, trt_api
 from worker.engines.artifact import ModelFolder
 from worker.engines.choice import EngineChoice, attempts, tensorrt_absence
 
+LADDER = ("float16", "bfloat16", "float32")
+CPU = "openvino float32"
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> ModelFolder:
@@ -27,8 +30,8 @@ def _machine(monkeypatch: pytest.MonkeyPatch, *, gpu: bool, tensorrt: bool) -> N
 @pytest.mark.parametrize(
     ("gpu", "tensorrt", "expected"),
     [
-        (True, True, ["tensorrt float16", "tensorrt bfloat16", "tensorrt float32", "pytorch auto", "openvino float32"]),
-        (True, False, ["pytorch auto", "openvino float32"]),
+        (True, True, [*(f"tensorrt {each}" for each in LADDER), *(f"pytorch {each}" for each in LADDER), CPU]),
+        (True, False, [*(f"pytorch {each}" for each in LADDER), CPU]),
         (False, True, ["openvino float32"]),
         (False, False, ["openvino float32"]),
     ],

@@ -120,7 +120,7 @@ def test_a_small_shape_that_comes_back_is_recorded_once_and_then_only_replayed(t
     first = engine.score(batch).logits
     assert state.named("record", "replay") == []
     engine.score(batch)
-    assert state.named("record", "replay") == [("record",)]
+    assert state.named("record", "replay") == [("record",), ("replay",)], "recorded, and looked at once"
     state.calls.clear()
     other = batch_of(*random_pairs(3, 12, 30_000))
     again = [engine.score(other).logits for _ in range(2)]
@@ -146,6 +146,16 @@ def test_a_launch_that_cannot_be_recorded_is_made_anew_every_time_and_counted(tm
     said = [engine.score(batch).logits for _ in range(5)]
     assert all(np.array_equal(each, said[0]) for each in said)
     assert (engine.recordings_failed, state.named("replay")) == (1, [])
+
+
+def test_a_recording_in_which_there_is_nothing_is_never_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work queued on another device leaves the recording empty, and the logits of the batch before in their place."""
+    engine = open_tiny(tmp_path, "lengths", TensorRtOptions(lanes=1))
+    for lane in engine._lanes:
+        monkeypatch.setattr(lane._stream, "record", lambda _launch: lambda: None)
+    said = [engine.score(batch_of([5, 6, 7])).logits for _ in range(4)]
+    assert all(np.array_equal(each, said[0]) for each in said)
+    assert engine.recordings_failed == 1
 
 
 def test_no_more_shapes_are_recorded_than_allowed(tmp_path: Path) -> None:
