@@ -20,6 +20,7 @@ from worker.intake import Intake, IntakeParts
 from worker.kafka.at_least_once import AtLeastOncePublisher
 from worker.kafka.clients import connection, consumer_settings, instance_name, producer_settings
 from worker.kafka.consumer import RecordConsumer
+from worker.kafka.ends import StableEnds
 from worker.kafka.label_topic import LabelTopicFollower
 from worker.kafka.offsets import Assignment, GroupOffsets
 from worker.kafka.producer import TransactionalPublisher
@@ -39,6 +40,7 @@ from worker.outgoing import Outgoing
 from worker.output_watch import OutputWatch, Wiring
 from worker.pipeline.batching import Batcher
 from worker.pipeline.evidence import ModelView
+from worker.pipeline.score_cache import ScoreCache
 from worker.pipeline.stages import follow_up
 from worker.pipeline.tokenization import PairTokenizer
 from worker.processor import ProcessorParts, StreamProcessor
@@ -104,6 +106,7 @@ class Assembler:
         self.client = connection(config.kafka, self.instance)
         self.directory = TopicDirectory(self.client)
         self.assignment = Assignment()
+        self.ends = StableEnds(self.client, self.assignment)
         self.refused = RefusedTopics(clock, lambda topic, reason: self._note(f"refused:{topic}", reason))
         self.labels = LabelSets(config, self.metrics, self.readiness)
 
@@ -137,6 +140,7 @@ class Assembler:
 
     def scorer(self, engine: Engine, inbox: Inbox) -> RetryingScorer:
         """Who has the engine score, and waits for it where it fails."""
+        cache = ScoreCache(self.config.batching.cache_bytes)
         return RetryingScorer(
             ScorerParts(
                 engine,
@@ -147,6 +151,7 @@ class Assembler:
                 self.readiness,
                 self.clock,
                 self.config.engine_retry_seconds,
+                None if cache.is_off else cache,
             )
         )
 
@@ -250,8 +255,8 @@ def open_worker(config: Config, clock: Clock | None = None, lifecycle: Lifecycle
             processor = _processor(make, model, tokenizer, _is_open(make, watch, follower))
             make.heartbeats.register("topics", TOPICS_LIVENESS_SECONDS)
             make.lifecycle.thread(lambda: watch.run(make.lifecycle.wait_for_stop), "topics").start()
-            liveness = LivenessWatch(make.heartbeats)
-            make.lifecycle.thread(lambda: liveness.run(make.lifecycle.wait_for_stop), "liveness").start()
+            for name, work in (("liveness", LivenessWatch(make.heartbeats).run), ("ends", make.ends.run)):
+                make.lifecycle.thread(partial(work, make.lifecycle.wait_for_stop), name).start()
             if source is not None:
                 make.lifecycle.thread(partial(source.watch, labels, make.lifecycle.stop_event), "files").start()
             if follower is not None:
@@ -318,6 +323,7 @@ def _processor(
         consumer=RecordConsumer(settings, group, config.kafka.start, make.assignment),
         intake=intake,
         backlog=backlog,
+        ends=make.ends.ends,
         scorer=make.scorer(model.engine, inbox),
         delivery=delivery,
         inbox=inbox,

@@ -149,7 +149,7 @@ class Delivery:
 
     def _gather(self, event: Event) -> None:
         assert isinstance(event, BatchScored)  # noqa: S101
-        for number, pairs in self._assembly.gather(event.batch, event.scores):
+        for number, pairs in self._assembly.gather(event.batch, event.scores, is_cached=event.is_cached):
             self._parts.pairs.add(number, pairs)
         self._release()
 

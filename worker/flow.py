@@ -36,6 +36,8 @@ class BatchScored:
 
     batch: Batch
     scores: PairScores
+    is_cached: bool = False
+    """Whether the scores were known from before."""
 
 
 @dataclass(frozen=True, slots=True)

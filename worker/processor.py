@@ -6,7 +6,7 @@ polling, so the group never loses a member to a slow engine. A thread that dies 
 """
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -62,6 +62,8 @@ class ProcessorParts:
     consumer: RecordConsumer
     intake: Intake
     backlog: Backlog
+    ends: Callable[[], Mapping[TopicPartition, int]]
+    """The last stable offsets, as the broker said of late."""
     scorer: RetryingScorer
     delivery: Delivery
     inbox: Inbox
@@ -150,7 +152,8 @@ class StreamProcessor:
         parts, now = self._parts, self._parts.clock.monotonic()
         if now - self._looked_at >= LOOK_SECONDS:
             self._looked_at = now
-            self._backlog.look({p: unread for p, unread in parts.consumer.unread().items() if parts.is_open(p)})
+            unread = parts.consumer.unread(parts.ends())
+            self._backlog.look({p: records for p, records in unread.items() if parts.is_open(p)})
 
     def _admit_backlog(self) -> None:
         """Take in what was polled, a little at a time: how much a record asks for is known only once it is in."""
@@ -166,7 +169,7 @@ class StreamProcessor:
         self._observed_at = parts.clock.monotonic()
         parts.metrics.records_in_flight.set(parts.in_flight.records)
         parts.metrics.queue_pairs.set(parts.pairs.pairs)
-        unread = parts.consumer.unread()
+        unread = parts.consumer.unread(parts.ends())
         lags = {p: records + self._backlog.of(p) + parts.in_flight.of(p) for p, records in unread.items()}
         parts.metrics.partitions_assigned.set(len(lags))
         for partition, lag in lags.items():
@@ -265,12 +268,9 @@ class StreamProcessor:
         while not (self._lifecycle.is_abandoned or (parts.pairs.is_closed and not parts.pairs.pairs)):
             parts.heartbeats.beat("engine")
             batch = parts.pairs.pop(ENGINE_IDLE_SECONDS)
-            if batch is None:
-                continue
-            if not parts.scorer.score(batch):
-                self._lifecycle.abandon()  # told to stop while the engine fails: nothing would be finished
-                return
-            self._batches += 1
+            if batch is not None:
+                parts.scorer.score(batch)
+                self._batches += 1
 
 
 def _by_topic(partitions: frozenset[TopicPartition]) -> dict[str, list[int]]:

@@ -255,3 +255,5 @@ class EngineInfo:
     """Padded tokens per batch at which this engine is at its best on this machine."""
     details: Mapping[str, str] = field(default_factory=dict)
     """For people: device, threads, why this engine was chosen."""
+    ranks_options: bool = False
+    """Whether it reads all options of a decision before it scores one, so that pairs are made for it as prompts."""

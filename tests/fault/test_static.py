@@ -3,10 +3,9 @@
 import signal
 
 import pytest
-from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType  # type: ignore[attr-defined]  # re-exported unsaid
 
 from tests.fault.conftest import StreamFactory, Verdict
-from tests.support.broker import REQUEST_SECONDS, BrokerUnderTest
+from tests.support.broker import BrokerUnderTest
 from tests.support.chaos import HEALTHY, Stream, under
 from tests.support.chaos_worker import Faults
 from tests.support.wait import wait_until
@@ -16,16 +15,6 @@ pytestmark = pytest.mark.kafka
 
 SLOW = Faults(engine_seconds=0.05)
 SESSION_MS = 6000
-
-
-def shorten_sessions(kafka: BrokerUnderTest, group: str) -> None:
-    """Have the broker notice sooner that a member of the group is gone; its default is 45 s."""
-    wanted = {"consumer.session.timeout.ms": str(SESSION_MS), "consumer.heartbeat.interval.ms": "1000"}
-    entries = [ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET) for name, value in wanted.items()]
-    admin = kafka.admin()
-    resource = ConfigResource(ResourceType.GROUP, group, incremental_configs=entries)
-    for future in admin.incremental_alter_configs([resource]).values():
-        future.result(REQUEST_SECONDS)
 
 
 def killed_and_back(attacked: Stream) -> float:
@@ -54,7 +43,7 @@ def test_under_kip_848_it_waits_in_its_process_until_its_old_session_has_ended(
     kafka: BrokerUnderTest, stream: StreamFactory, verdict: Verdict
 ) -> None:
     attacked = stream(1200, under("consumer", static_membership=True))
-    shorten_sessions(kafka, attacked.group)
+    kafka.shorten_sessions(attacked.group, SESSION_MS)
     with attacked.worker(SLOW) as first:
         attacked.await_progress(100)
         first.kill()
@@ -89,7 +78,7 @@ def test_under_kip_848_the_younger_waits_and_names_the_fix(
     kafka: BrokerUnderTest, stream: StreamFactory, verdict: Verdict
 ) -> None:
     attacked = stream(1200, under("consumer", static_membership=True))
-    shorten_sessions(kafka, attacked.group)
+    kafka.shorten_sessions(attacked.group, SESSION_MS)
     with attacked.worker(SLOW, environment={"WORKER_HTTP__PORT": "0"}) as first:
         attacked.await_progress(100)
         with attacked.worker(HEALTHY) as second:

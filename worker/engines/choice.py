@@ -11,8 +11,8 @@ from worker.engines.source import BUNDLED
 from worker.engines.trt_order import precision_ladder
 from worker.errors import ConfigError
 
-ENGINES: Final = ("tensorrt", "pytorch", "openvino", "fake")
-KNOWN_ENGINES: Final = ("t5_rank", "gliclass")
+ENGINES: Final = ("tensorrt", "pytorch", "openvino", "t5_rank", "fake")
+KNOWN_ENGINES: Final = ("gliclass",)
 """Names that the configuration knows but this version has not."""
 PRECISIONS: Final = ("auto", "float32", "float16", "bfloat16", "int8", "float8")
 
@@ -54,7 +54,7 @@ def check_names(choice: EngineChoice) -> None:
         raise ConfigError(f"engine: {choice.engine!r} is unknown; expected auto, {', '.join(ENGINES)}")
     if choice.precision not in PRECISIONS:
         raise ConfigError(f"precision: {choice.precision!r} is unknown; expected {', '.join(PRECISIONS)}")
-    if choice.model == BUNDLED and choice.engine in {"pytorch", "tensorrt"}:
+    if choice.model == BUNDLED and choice.engine in {"pytorch", "tensorrt", "t5_rank"}:
         raise ConfigError(
             f"engine: the bundled model runs on openvino only; for {choice.engine} name a folder or a hub id"
         )

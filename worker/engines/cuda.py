@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from worker.engines.memory import memory_errors_told
+from worker.engines.memory import with_memory_errors_told
 from worker.errors import EngineError
 from worker.types import Float32Array, Int32Array
 
@@ -155,19 +155,21 @@ class TorchDevice:
     @contextlib.contextmanager
     def use(self) -> Iterator[None]:
         """Make it the current one of this thread."""
-        with self._torch.cuda.device(self._index), memory_errors_told():
+        with self._torch.cuda.device(self._index):
             yield
 
     def allocate(self, size_bytes: int) -> Memory:
         """Memory on the device, aligned to 256 bytes (torch's allocator aligns to 512), until it is garbage."""
         with self.use():
-            owner = self._torch.empty(max(size_bytes, 256), dtype=self._torch.uint8, device="cuda")
+            owner = with_memory_errors_told(
+                lambda: self._torch.empty(max(size_bytes, 256), dtype=self._torch.uint8, device="cuda")
+            )
         return Memory(int(owner.data_ptr()), max(size_bytes, 256), owner)
 
     def stream(self, input_count: int, output_count: int) -> "TorchStream":
         """A stream with room for so many int32 going in and float32 coming out."""
         with self.use():
-            return TorchStream(self._torch, input_count, output_count)
+            return with_memory_errors_told(lambda: TorchStream(self._torch, input_count, output_count))
 
 
 class TorchStream:
@@ -205,7 +207,7 @@ class TorchStream:
 
     def download(self, count: int) -> Float32Array:
         """The first `count` numbers of the stream's output memory, once all that is queued is done. Blocks."""
-        with self._torch.cuda.stream(self._stream), memory_errors_told():
+        with self._torch.cuda.stream(self._stream):
             self._fetched[:count].copy_(self._output[:count], non_blocking=True)
             self._done.record(self._stream)
             self._done.synchronize()

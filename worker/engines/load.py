@@ -3,18 +3,27 @@
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
+import numpy as np
 import structlog
 
-from worker.engines import export, ov, pytorch, trt_open
+from worker.engines import export, ov, pytorch, t5_rank, trt_open
 from worker.engines.artifact import TOKENIZER_FILE, ModelFolder, file_sha256, open_folder
 from worker.engines.base import Engine
-from worker.engines.build import GateReport, verify
+from worker.engines.build import GateReport, verify, verify_singles
 from worker.engines.choice import Attempt, EngineChoice, attempts, check_names
 from worker.engines.fake import FakeEngine
-from worker.engines.golden import GOLDEN_FILE, Golden, golden_digest, golden_texts, read_golden, score_alone
+from worker.engines.golden import (
+    GOLDEN_FILE,
+    Golden,
+    golden_digest,
+    golden_texts,
+    ranking_golden,
+    read_golden,
+    score_alone,
+)
 from worker.engines.plan_gate import as_notes, verify_plan
 from worker.engines.plans import PlanStore, StoredPlan
-from worker.engines.source import BUNDLED_FOLDER, fetch_model
+from worker.engines.source import BUNDLED_FOLDER, fetch_folder, fetch_model
 from worker.engines.trt import TensorRtEngine
 from worker.engines.trt_order import BuildOrder
 from worker.engines.verdicts import default_cache_dir, keep_verdict, recall_verdict, verdict_key
@@ -68,6 +77,8 @@ def load_engine(choice: EngineChoice, *, is_fresh: bool = False) -> LoadedModel:
         engine = FakeEngine()
         why = "fake: asked for; its scores mean nothing"
         return LoadedModel(engine, BUNDLED_FOLDER / TOKENIZER_FILE, BUNDLED_FOLDER, why, gate=None, is_verified=False)
+    if choice.engine == "t5_rank":
+        return _load_ranking(choice)
     folder = fetch_model(choice.model)
     ways = attempts(folder, choice)
     for attempt in ways[:-1]:
@@ -76,6 +87,25 @@ def load_engine(choice: EngineChoice, *, is_fresh: bool = False) -> LoadedModel:
         except (EngineError, EngineOutOfMemoryError) as error:
             _log.warning("engine.refused", engine=attempt.engine, precision=attempt.precision, reason=str(error))
     return _try_engine(folder, ways[-1], choice, is_fresh=is_fresh)
+
+
+def _load_ranking(choice: EngineChoice) -> LoadedModel:
+    """An instruction model: nobody keeps golden logits of one, so its float32 form on a CPU is the reference."""
+    folder = t5_rank.open_ranking_folder(fetch_folder(choice.model), choice.model)
+    engine = t5_rank.T5RankEngine(folder, t5_rank.T5RankOptions(choice.precision, threads=choice.threads))
+    try:
+        singles = ranking_golden(folder)
+        plain = t5_rank.T5RankEngine(folder, t5_rank.T5RankOptions("float32", "cpu", choice.threads))
+        expected = np.concatenate([plain.score(single).logits for single in singles])
+        plain.close()
+        report = _checked(engine, verify_singles(engine, singles, expected))
+    except BaseException:
+        engine.close()
+        raise
+    stamp = engine.info.stamp
+    why = f"t5_rank, {stamp.precision}: asked for"
+    _log.info("engine.loaded", engine=stamp.engine, precision=stamp.precision, model=stamp.name, reason=why)
+    return LoadedModel(engine, folder.tokenizer_file, folder.path, why, report, is_verified=True)
 
 
 def _try_engine(folder: ModelFolder, attempt: Attempt, choice: EngineChoice, *, is_fresh: bool) -> LoadedModel:
@@ -177,12 +207,18 @@ def _gate(opened: _Opened, golden: Golden, cache_dir: Path, *, is_fresh: bool) -
     if kept is not None:
         return kept
     report = _measured(opened, golden)
+    _checked(opened.engine, report)
+    keep_verdict(cache_dir, key, report)
+    return report
+
+
+def _checked(engine: Engine, report: GateReport) -> GateReport:
     if not report.passed:
+        stamp = engine.info.stamp
         raise EngineError(
             f"{stamp.name}: the {stamp.engine} engine in {stamp.precision} does not agree with the float32 model: "
             f"{report.reason}; use precision: float32, or another engine"
         )
-    keep_verdict(cache_dir, key, report)
     return report
 
 

@@ -1,17 +1,19 @@
 """The CPU engine: OpenVINO, with 16-bit compute where the CPU has it."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from worker.engines.artifact import ModelFolder
-from worker.engines.layout import PaddedBatch, checked_logits, pad, warm_up_batches
+from worker.engines.layout import Int64Array, PaddedBatch, checked_logits, pad, warm_up_batches
+from worker.engines.memory import with_memory_errors_told
 from worker.engines.telemetry import silence_telemetry
-from worker.errors import ConfigError, EngineError
+from worker.errors import ConfigError, EngineError, EngineOutOfMemoryError
 from worker.types import Batch, EngineInfo, ModelStamp, PairScores
 
 TOKEN_BUDGET: Final = 2048
@@ -60,7 +62,8 @@ class OpenVinoEngine:
         try:
             model = core.read_model(_graph(folder))
             self.has_8bit_weights = _has_8bit_weights(model)
-            compiled = core.compile_model(model, "CPU", _properties(precision, threads))
+            properties = _properties(precision, threads)
+            compiled = core.compile_model(model, "CPU", properties)
         except RuntimeError as error:
             message = f"{folder.path}: OpenVINO cannot load this model"
             raise EngineError(message) from error
@@ -70,6 +73,9 @@ class OpenVinoEngine:
             raise EngineError(message)
         self._types = {name: _integer_type(compiled.input(name)) for name, _ in self._inputs}
         self._request: Any = compiled.create_infer_request()
+        self._compile_again: Callable[[], Any] | None = lambda: core.compile_model(
+            core.read_model(_graph(folder)), "CPU", properties
+        )
         self._info = EngineInfo(
             stamp=ModelStamp(folder.name, folder.digest(folder.openvino_weights()), "openvino", precision),
             head=folder.head,
@@ -96,24 +102,52 @@ class OpenVinoEngine:
         """Logits of every pair of `batch`, float32 [pairs, classes], rows in the batch's order. Blocks.
 
         Raises:
+            EngineOutOfMemoryError: there is no memory for this batch.
             EngineError: the engine is closed.
             ValueError: the model's logits are not finite.
         """
-        if self._request is None:
+        if self._compile_again is None:
             message = "the openvino engine is closed"
             raise EngineError(message)
         pairs = len(batch.lengths)
         if pairs == 0:
             return PairScores(np.empty((0, self._head.classes), dtype=np.float32))
+        logits = with_memory_errors_told(lambda: self._infer(self._feed(batch)))
+        return PairScores(checked_logits(logits, pairs, self._head))
+
+    def _feed(self, batch: Batch) -> dict[str, Int64Array]:
         padded: PaddedBatch = pad(batch, self._pad_id)
-        feed = {name: getattr(padded, field).astype(self._types[name], copy=False) for name, field in self._inputs}
-        self._request.infer(feed, share_inputs=True)
-        # The tensor is the request's own memory, overwritten by the next call.
-        return PairScores(checked_logits(self._request.get_output_tensor(0).data.copy(), pairs, self._head))
+        return {name: getattr(padded, field).astype(self._types[name], copy=False) for name, field in self._inputs}
+
+    def _infer(self, feed: Mapping[str, Int64Array]) -> npt.NDArray[np.floating]:
+        """A copy of the logits: the tensor is the request's own memory, overwritten by the next call."""
+        if self._request is None and self._compile_again is not None:
+            self._request = self._compile_again().create_infer_request()
+        is_done = False
+        try:
+            unwritten = self._mark_output()
+            self._request.infer(feed, share_inputs=True)
+            logits: npt.NDArray[np.floating] = self._request.get_output_tensor(0).data.copy()
+            # Seen with one thread and too little memory: no error, and the logits of an earlier batch.
+            if len(logits) != len(feed[self._inputs[0][0]]) or (logits == unwritten).all():
+                raise EngineOutOfMemoryError("OpenVINO gave no result: most likely there is too little memory")
+            is_done = True
+        finally:
+            if not is_done:
+                # What failed half-way keeps the shapes of that batch, in all requests of the compiled model.
+                self._request = None
+        return logits
+
+    def _mark_output(self) -> float:
+        """Fill the output with a number that no logit is, so that a result can be told from what stood there before."""
+        stale = self._request.get_output_tensor(0).data
+        unwritten = float(np.finfo(stale.dtype).max)
+        stale[...] = unwritten
+        return unwritten
 
     def close(self) -> None:
         """Give back memory and threads. Not to be used after."""
-        self._request = None
+        self._request = self._compile_again = None
 
 
 def compile_for_cpu(model: Any, options: OpenVinoOptions) -> Any:  # noqa: ANN401  # the library is not typed for us

@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from worker.engines.artifact import ModelFolder
 from worker.engines.encoders.families import is_known_family, read_encoder
 from worker.engines.encoders.feeding import Fed, packed, padded
 from worker.engines.layout import checked_logits, pad, warm_up_batches
-from worker.engines.memory import memory_errors_told
+from worker.engines.memory import with_memory_errors_told
 from worker.engines.telemetry import silence_telemetry
-from worker.errors import ConfigError, EngineError
+from worker.errors import ConfigError, EngineError, EngineOutOfMemoryError
 from worker.types import Batch, EngineInfo, ModelStamp, PairScores
 
 INSTALL_HINT: Final = 'pip install "nli-stream-worker[gpu]"'
@@ -107,8 +108,8 @@ class PyTorchEngine:
         """Logits of every pair of `batch`, float32 [pairs, classes], rows in the batch's order. Blocks.
 
         Raises:
+            EngineOutOfMemoryError: there is no memory for this batch.
             EngineError: the engine is closed.
-            EngineOutOfMemoryError: the GPU has no memory for this batch.
             ValueError: the model's logits are not finite.
         """
         if self._module is None:
@@ -117,8 +118,12 @@ class PyTorchEngine:
         pairs = len(batch.lengths)
         if pairs == 0:
             return PairScores(np.empty((0, self._info.head.classes), dtype=np.float32))
-        with self._torch.inference_mode(), memory_errors_told():
-            logits = self._logits(batch).float().cpu().numpy()
+        try:
+            logits = with_memory_errors_told(lambda: self._fetched(batch))
+        except EngineOutOfMemoryError:
+            # What the failed attempt had reserved would stand in the way of a smaller one.
+            self._empty_cache()
+            raise
         return PairScores(checked_logits(logits, pairs, self._info.head))
 
     def close(self) -> None:
@@ -126,6 +131,14 @@ class PyTorchEngine:
         self._module = None
         # What scored holds the weights too.
         self._logits = self._run_module
+        self._empty_cache()
+
+    def _fetched(self, batch: Batch) -> npt.NDArray[np.floating]:
+        with self._torch.inference_mode():
+            logits: npt.NDArray[np.floating] = self._logits(batch).float().cpu().numpy()
+        return logits
+
+    def _empty_cache(self) -> None:
         if self._device == "cuda":
             self._torch.cuda.empty_cache()
 

@@ -145,14 +145,17 @@ class RecordConsumer:
         except KafkaException as error:
             log.warning("consumer.commit_failed", reason=error.args[0].name())
 
-    def unread(self) -> dict[TopicPartition, int]:
-        """Records between our position and the last stable offset, per owned partition, as the client last heard."""
+    def unread(self, ends: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
+        """Offsets between our position and the last stable one, per owned partition.
+
+        The latter as the client last heard, or as in `ends` where that is more: of a paused partition it hears nothing.
+        """
         unread = {}
         for partition in self._assignment.partitions():
-            position = self._positions.get(partition)
-            # With read_committed the cached high watermark is the last stable offset.
-            _, high = self._consumer.get_watermark_offsets(KafkaPartition(*partition), cached=True)
-            unread[partition] = max(0, high - position) if position is not None else 0
+            # With read_committed the cached high watermark is the last stable offset; what is not known is negative.
+            low, high = self._consumer.get_watermark_offsets(KafkaPartition(*partition), cached=True)
+            position = self._positions.get(partition, max(0, low))
+            unread[partition] = max(0, high - position, ends.get(partition, 0) - position)
         return unread
 
     def end_offsets(self, topics: Iterable[str]) -> dict[TopicPartition, int]:

@@ -130,9 +130,17 @@ class Metrics:
             "worker_batch_tokens_allowed",
             "Padded tokens a batch may have since memory ran out; 0: no limit. Above zero for long: memory is short.",
         )
+        self.pairs_cached = self._counter(
+            "worker_pairs_cached_total",
+            "Pairs whose scores were known from before. Falling against pairs scored: texts repeat less, or later.",
+        )
+        self.score_cache_bytes = self._gauge(
+            "worker_score_cache_bytes",
+            "What the kept scores take. At batching.cache_bytes with many pairs cached: more of them may pay.",
+        )
         self.shortlist_audits = self._counter(
             "worker_shortlist_audits_total",
-            "Messages scored whole to audit their shortlist. Many `missed`: raise top_k, or describe the labels better.",
+            "Messages scored whole to audit their shortlist. Many `missed`: raise top_k, or describe labels better.",
             ("outcome",),
         )
 

@@ -57,6 +57,7 @@ class _OpenStage:
     is_scored: npt.NDArray[np.bool_]  # [pairs]
     missing: int
     premise: Premise | None
+    cached: list[int] = field(default_factory=list)
 
     @classmethod
     def of(cls, plan: PairPlan, pairs: TokenizedPairs, classes: int) -> "_OpenStage":
@@ -69,16 +70,20 @@ class _OpenStage:
             pairs.premise,
         )
 
-    def note(self, ref: PairRef, row: Float32Array) -> None:
+    def note(self, ref: PairRef, row: Float32Array, *, is_cached: bool) -> None:
         if self.is_scored[ref.pair]:
             message = f"This is a bug. Pair {ref.pair} of message {ref.message} was scored twice."
             raise RuntimeError(message)
         self.logits[ref.pair] = row
         self.is_scored[ref.pair] = True
+        if is_cached:
+            self.cached.append(ref.pair)
         self.missing -= 1
 
     def scored(self) -> ScoredStage:
-        return ScoredStage(self.plan, self.logits.reshape(-1, len(self.plan.hypotheses), self.logits.shape[1]))
+        return ScoredStage(
+            self.plan, self.logits.reshape(-1, len(self.plan.hypotheses), self.logits.shape[1]), frozenset(self.cached)
+        )
 
 
 @dataclass(slots=True)
@@ -128,8 +133,10 @@ class Assembly:
         slot = _Slot(record, number, refusal=refusal)
         self._lanes.setdefault(record.source, deque()).append(slot)
 
-    def gather(self, batch: Batch, scores: PairScores) -> list[tuple[int, TokenizedPairs]]:
+    def gather(self, batch: Batch, scores: PairScores, *, is_cached: bool = False) -> list[tuple[int, TokenizedPairs]]:
         """Note the scores of `batch`; gives the pairs that have to be scored next, by the number of their message.
+
+        With `is_cached` they were known from before.
 
         Scores of messages that were dropped are ignored. That all are finite is `scoring`'s promise.
         """
@@ -138,7 +145,7 @@ class Assembly:
             slot = self._slots.get(ref.message)
             if slot is None or slot.open_stage is None:
                 continue
-            slot.open_stage.note(ref, scores.logits[row])
+            slot.open_stage.note(ref, scores.logits[row], is_cached=is_cached)
             if slot.open_stage.missing == 0 and slot.refusal is None:
                 following += [(slot.number, pairs) for pairs in self._advance(slot, slot.open_stage)]
         return following

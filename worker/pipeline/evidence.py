@@ -34,6 +34,8 @@ class ScoredStage:
     plan: PairPlan
     logits: Float32Array
     """float32 [windows, hypotheses, classes], hypotheses in the order of the plan."""
+    cached: frozenset[int] = frozenset()
+    """Which of the pairs, windows by hypotheses, were known from before."""
 
     @property
     def pairs(self) -> int:
@@ -62,7 +64,11 @@ def published(stage: ScoredStage) -> ScoredStage:
         return stage
     plan = without_audit(stage.plan)
     places = {hypothesis: place for place, hypothesis in enumerate(stage.plan.hypotheses)}
-    return ScoredStage(plan, stage.logits[:, [places[hypothesis] for hypothesis in plan.hypotheses]])
+    kept = [places[hypothesis] for hypothesis in plan.hypotheses]
+    whole = stage.logits.shape[1]
+    pairs = (window * whole + place for window in range(stage.logits.shape[0]) for place in kept)
+    cached = frozenset(number for number, pair in enumerate(pairs) if pair in stage.cached)
+    return ScoredStage(plan, stage.logits[:, kept], cached)
 
 
 def stage_scores(stage: ScoredStage, model: ModelView) -> StageScores:

@@ -11,6 +11,7 @@ from tokenizers import Encoding, Tokenizer
 from worker.errors import EngineError, ErrorCode, MessageError, SchemaError, Stage
 from worker.labels.schema import LabelSchema
 from worker.pipeline.planning import PairPlan, check_cost, shortlisted
+from worker.pipeline.prompts import DEFAULT_QUESTION, ONE_LABEL, SEVERAL_LABELS, after_text, prompting
 from worker.pipeline.shortlist import Shortlister
 from worker.types import Int32Array, Premise, Shortlist, TokenizedPairs, TokenSpan, TokenVectors
 
@@ -18,6 +19,8 @@ HYPOTHESES_KEPT = 16_384
 """Tokenised hypotheses kept; at `limits.label_bytes` of 1 KiB each about 70 MB at the very most."""
 ROOMS_KEPT = 4096
 """Label schemas of which it is kept how much room for text their hypotheses leave."""
+PROMPTS_KEPT = 256
+"""Lists of options that are kept as tokens."""
 
 
 NO_VECTORS = (
@@ -85,10 +88,12 @@ class PairTokenizer:
         vectors: TokenVectors | None = None,
         *,
         audit_every: int = 0,
+        has_options: bool = False,
     ) -> None:
         """Load `tokenizer.json`; pairs are cut to `max_pair_tokens`, special tokens included.
 
-        With `vectors` schemas may ask for a shortlist; one text in `audit_every` is scored beside it (0: none).
+        With `vectors` schemas may ask for a shortlist; one text in `audit_every` is scored beside it (0: none). With
+        `has_options` the text is followed by a question and all hypotheses of the stage.
 
         Raises:
             EngineError: the file is missing or no tokenizer for pairs.
@@ -102,6 +107,8 @@ class PairTokenizer:
         self._tokenizer.no_padding()
         self._max_pair_tokens = max_pair_tokens
         self._template = PairTemplate.learn(self._tokenizer)
+        self._has_options = has_options
+        self._prompts = lru_cache(maxsize=PROMPTS_KEPT)(self._encode_prompt)
         # What raises is not kept: a hypothesis that never fits takes no memory.
         self._hypothesis = lru_cache(maxsize=HYPOTHESES_KEPT)(self._encode_hypothesis)
         self._least_rooms: dict[str, int] = {}
@@ -145,6 +152,10 @@ class PairTokenizer:
             SchemaError: it asks for a shortlist, and this model has no token vectors.
         """
         self.check(schema.tree.hypotheses())
+        if self._has_options:
+            self._least_room(schema)
+            if any(len(node.children) == 1 for node in schema.tree.nodes):
+                raise SchemaError(ONE_LABEL)
         if schema.shortlist is not None:
             if self._shortlister is None:
                 raise SchemaError(NO_VECTORS)
@@ -158,10 +169,10 @@ class PairTokenizer:
             return error
 
     def _join(self, plan: PairPlan, premise: Premise) -> TokenizedPairs:
-        template = self._template
         windows = self._windows(plan, premise)
         shortlist = self._shortlist(plan, windows)
         plan = shortlisted(plan, shortlist)
+        template = self._template_for(plan.schema, plan.hypotheses)
         ids: list[Int32Array] = []
         types: list[Int32Array] = []
         lengths: list[int] = []
@@ -169,7 +180,7 @@ class PairTokenizer:
         for window in windows:
             for text in plan.hypotheses:
                 hypothesis = self._hypothesis(text)
-                kept = min(len(window), self._room(hypothesis))
+                kept = min(len(window), self._room(hypothesis, template))
                 least_seen = min(least_seen, kept)
                 ids += (template.prefix, window[:kept], template.middle, hypothesis, template.suffix)
                 types += (
@@ -221,21 +232,40 @@ class PairTokenizer:
         """Tokens that the longest hypothesis of `schema` leaves for text."""
         room = self._least_rooms.get(schema.digest)
         if room is None:
-            room = min(self._room(self._hypothesis(text)) for text in schema.tree.hypotheses())
+            hypotheses = tuple(dict.fromkeys(schema.tree.hypotheses()))
+            template = self._template_for(schema, hypotheses)
+            room = min(self._room(self._hypothesis(text), template) for text in hypotheses)
             if len(self._least_rooms) >= ROOMS_KEPT:
                 self._least_rooms.clear()
             self._least_rooms[schema.digest] = room
         return room
 
-    def _room(self, hypothesis: Int32Array) -> int:
-        return self._max_pair_tokens - self._template.special_tokens - len(hypothesis)
+    def _room(self, hypothesis: Int32Array, template: PairTemplate) -> int:
+        return self._max_pair_tokens - template.special_tokens - len(hypothesis)
+
+    def _template_for(self, schema: LabelSchema, hypotheses: tuple[str, ...]) -> PairTemplate:
+        """What stands around text and hypothesis where the decision is between `hypotheses`."""
+        if not self._has_options:
+            return self._template
+        if schema.multi_label or len(hypotheses) == 1:
+            reason = SEVERAL_LABELS if schema.multi_label else ONE_LABEL
+            raise MessageError(ErrorCode.LABELS_INVALID, Stage.TOKENIZE, reason)
+        return self._prompts(schema.instruction or DEFAULT_QUESTION, hypotheses)
+
+    def _encode_prompt(self, question: str, options: tuple[str, ...]) -> PairTemplate:
+        template = prompting(self._template, self._encode_words(after_text(question, options)))
+        longest = max((self._hypothesis(option) for option in options), key=len)
+        if self._room(longest, template) < 1:
+            reason = f"a prompt with {len(options)} options leaves no room for text in {self._max_pair_tokens}"
+            raise MessageError(ErrorCode.HYPOTHESIS_TOO_LONG, Stage.TOKENIZE, reason)
+        return template
 
     def _encode_words(self, text: str) -> Int32Array:
         return np.array(self._tokenizer.encode(text, add_special_tokens=False).ids, np.int32)
 
     def _encode_hypothesis(self, text: str) -> Int32Array:
         ids = self._encode_words(text)
-        if self._room(ids) < 1:
+        if self._room(ids, self._template) < 1:
             reason = f"a hypothesis of {len(ids)} tokens leaves no room for text in {self._max_pair_tokens}"
             raise MessageError(ErrorCode.HYPOTHESIS_TOO_LONG, Stage.TOKENIZE, reason)
         ids.flags.writeable = False

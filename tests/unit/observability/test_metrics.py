@@ -29,6 +29,9 @@ EXPECTED = {
     "worker_label_schema_info": {"name", "version"},
     "worker_label_schema_refusals_total": {"name"},
     "worker_consumer_lag_records": {"topic", "partition"},
+    "worker_pairs_cached_total": set(),
+    "worker_score_cache_bytes": set(),
+    "worker_shortlist_audits_total": {"outcome"},
     "worker_engine_info": {"engine", "precision", "model", "model_digest"},
 }
 
