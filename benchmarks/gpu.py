@@ -48,6 +48,8 @@ def main() -> int:
     elif options.stage != "table":
         for model in options.model or MODELS:
             {"build": _build, "parity": _parity, "bench": _bench}[options.stage](options, journal, model)
+    if options.dry:
+        print("A dry run: tiny models, no GPU, a stand-in for TensorRT. Nothing below is a measurement.")
     print(table(journal.rows))
     return 0
 

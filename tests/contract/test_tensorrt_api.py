@@ -98,6 +98,12 @@ def test_our_own_logger_and_monitor_can_be_made_without_a_gpu(real: Any) -> None
     assert _creation_flags(real) == 0
 
 
+def test_shapes_and_orders_of_axes_are_made_of_tuples(real: Any) -> None:  # noqa: ANN401  # as above
+    assert list(real.Permutation((0, 2, 1, 3)))[:4] == [0, 2, 1, 3]
+    assert tuple(real.Dims((0, 0, -1))) == (0, 0, -1)
+    assert tuple(real.Dims(())) == ()
+
+
 def test_memory_of_numpy_becomes_weights_of_any_type(real: Any) -> None:  # noqa: ANN401  # as above
     import numpy as np  # noqa: PLC0415  # only here
 

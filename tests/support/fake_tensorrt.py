@@ -77,6 +77,12 @@ ActivationType = _enumerate("ActivationType", "RELU", "SIGMOID", "TANH", "GELU_E
 NetworkDefinitionCreationFlag = enum.IntEnum("NetworkDefinitionCreationFlag", {"STRONGLY_TYPED": 1})
 
 
+class Permutation(tuple[int, ...]):
+    """An order of axes."""
+
+    __slots__ = ()
+
+
 class ILogger:
     """As the library's; must be initialised by hand."""
 
@@ -140,6 +146,7 @@ class Layer:
 
     def __setattr__(self, name: str, value: Any) -> None:
         assert name in self._ALLOWED.get(self.kind, set()), f"{self.kind} has no {name}"
+        assert not name.endswith("_transpose") or isinstance(value, Permutation)
         self.options[name] = value
         if name == "reshape_dims":
             before = self.inputs[0].shape

@@ -133,13 +133,13 @@ class BertWriter:
         # 0 copies a dimension.
         shuffle.reshape_dims = (*(0,) * self._leading, self._source.shape.heads, size)
         if not self._is_packed:
-            shuffle.second_transpose = (0, 2, 1, 3)
+            shuffle.second_transpose = self._api.Permutation((0, 2, 1, 3))
         return shuffle.get_output(0)
 
     def _heads_together(self, values: Tensor, width: int) -> Tensor:
         shuffle = checked(self._network.add_shuffle(values), "a reshape")
         if not self._is_packed:
-            shuffle.first_transpose = (0, 2, 1, 3)
+            shuffle.first_transpose = self._api.Permutation((0, 2, 1, 3))
         shuffle.reshape_dims = (*(0,) * self._leading, width)
         return shuffle.get_output(0)
 
