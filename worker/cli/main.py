@@ -15,6 +15,7 @@ from worker.cli import (
     completion,
     dead_letters,
     demo,
+    engine,
     evaluate,
     finetune,
     init,
@@ -37,7 +38,7 @@ def build_app() -> typer.Typer:
     )
     app.callback()(_options)
     serving = (demo, init, run, check, classify, schemas, dead_letters)
-    measuring = (bench, train, finetune, evaluate, calibrate, clean)
+    measuring = (bench, train, finetune, evaluate, calibrate, engine, clean)
     for command in (*serving, *measuring, broker, completion):
         command.register(app)
     return app

@@ -13,7 +13,7 @@ from worker.types import Batch, Float32Array
 
 LOGIT_BOUNDS: Final = {"float32": 1e-3, "float16": 2e-2, "bfloat16": 5e-2}
 """Largest difference of a logit from the float32 model's, by precision."""
-BATCH_BOUNDS: Final = {"float32": 1e-4, "float16": 2e-2, "bfloat16": 5e-2}
+BATCH_BOUNDS: Final = {"float32": 1e-4, "float16": 2e-2, "bfloat16": 5e-2, "float8": 5e-2}
 """Largest difference of a logit between a pair alone and the same pair in any batch."""
 SURE_MARGIN: Final = 0.02
 """Float32 probability margin above which 8-bit weights must not change the label."""
