@@ -8,32 +8,40 @@ from functools import partial
 
 import structlog
 
+from worker.backlog import Backlog
 from worker.clock import Clock, SystemClock
 from worker.config import Config
 from worker.delivery import Cadence, Delivery, DeliveryParts, Encoder
+from worker.engine_retry import RetryingScorer, ScorerParts
+from worker.engines.base import Engine
 from worker.engines.load import EngineChoice, LoadedModel, load_engine
 from worker.flow import Bounds, Inbox, InFlight, OfferedPositions, PairQueue
 from worker.intake import Intake, IntakeParts
 from worker.kafka.at_least_once import AtLeastOncePublisher
 from worker.kafka.clients import connection, consumer_settings, instance_name, producer_settings
 from worker.kafka.consumer import RecordConsumer
+from worker.kafka.ends import StableEnds
 from worker.kafka.label_topic import LabelTopicFollower
 from worker.kafka.offsets import Assignment, GroupOffsets
 from worker.kafka.producer import TransactionalPublisher
 from worker.kafka.publishing import Publisher, PublisherParts
+from worker.kafka.refusals import RefusedTopics
 from worker.kafka.topics import TopicDirectory
-from worker.label_sets import LabelSets, directory_source, topic_follower
+from worker.label_sets import LabelSets, directory_source, pair_tokenizer, topic_follower
 from worker.labels.registry import LabelRegistry
 from worker.labels.schema import LabelSchema
 from worker.lifecycle import Lifecycle
 from worker.messages.codec import decode
 from worker.observability.health import Heartbeats, Probes, Readiness
 from worker.observability.health_server import HealthServer
+from worker.observability.liveness import LivenessWatch
 from worker.observability.metrics import Metrics
 from worker.outgoing import Outgoing
 from worker.output_watch import OutputWatch, Wiring
 from worker.pipeline.batching import Batcher
 from worker.pipeline.evidence import ModelView
+from worker.pipeline.pacing import Pace
+from worker.pipeline.score_cache import ScoreCache
 from worker.pipeline.stages import follow_up
 from worker.pipeline.tokenization import PairTokenizer
 from worker.processor import ProcessorParts, StreamProcessor
@@ -60,9 +68,11 @@ class Worker:
 
     processor: StreamProcessor
     lifecycle: Lifecycle
-    topics: tuple[str, ...]
+    topics: Callable[[], tuple[str, ...]]
+    """What is to be read now."""
     http: HealthServer
     labels: LabelRegistry
+    metrics: Metrics
     follower: LabelTopicFollower | None = None
     """Who reads the label topic, where there is one."""
 
@@ -74,7 +84,7 @@ class Worker:
         """
         # Not before: the records of the first partition are resolved under what the topic says.
         if self.follower is None or self.follower.wait_until_read(lambda: self.lifecycle.is_stopping):
-            self.processor.run(list(self.topics), until_end=until_end)
+            self.processor.run(self.topics, until_end=until_end)
         elif self.lifecycle.failure is not None:
             raise self.lifecycle.failure
 
@@ -93,16 +103,20 @@ class Assembler:
         self.metrics = Metrics()
         self.heartbeats = Heartbeats(clock)
         self.readiness = Readiness()
-        self.bindings = {binding.input: binding for binding in config.topics}
+        self.bindings = config.bindings()
+        self._most_bytes = config.max_record_bytes
         self.instance = instance_name(config.kafka)
         self.client = connection(config.kafka, self.instance)
         self.directory = TopicDirectory(self.client)
         self.assignment = Assignment()
+        self.ends = StableEnds(self.client, self.assignment)
+        self.refused = RefusedTopics(clock, lambda topic, reason: self._note(f"refused:{topic}", reason))
         self.labels = LabelSets(config, self.metrics, self.readiness)
 
     def probes(self) -> Probes:
         """What the HTTP port answers from."""
-        return Probes(self.heartbeats.ages, self.readiness.reasons, self.metrics.render, self._describe_labels)
+        beats = self.heartbeats
+        return Probes(beats.ages, self.readiness.reasons, self.metrics.render, self._describe_labels, beats.stages)
 
     def engine_choice(self) -> EngineChoice:
         """What the configuration says of model and engine."""
@@ -120,7 +134,7 @@ class Assembler:
         """Warm `model` up, and judge label schemas by it from now on; its tokenizer, which has their hypotheses."""
         model.engine.warm_up()
         stamp = model.engine.info.stamp
-        tokenizer = PairTokenizer(model.tokenizer_file, model.engine.info.max_pair_tokens)
+        tokenizer = pair_tokenizer(model, self.config.batching.shortlist_audit_every)
         self.labels.use_model(model, tokenizer)
         self.metrics.engine_in_use(stamp)
         self.readiness.clear("engine")
@@ -131,6 +145,24 @@ class Assembler:
         """Who reads the label topic, where there is one."""
         surroundings = (self.directory, self.readiness, self.heartbeats, self.clock)
         return topic_follower(self.config, self.instance, self.labels.registry, self.assignment, surroundings)
+
+    def scorer(self, engine: Engine, inbox: Inbox, pairs: PairQueue) -> RetryingScorer:
+        """Who has the engine score, and waits for it where it fails."""
+        cache = ScoreCache(self.config.batching.cache_bytes)
+        return RetryingScorer(
+            ScorerParts(
+                engine,
+                inbox.put,
+                self.lifecycle.wait_for_stop,
+                self.metrics,
+                self.heartbeats,
+                self.readiness,
+                self.clock,
+                self.config.engine_retry_seconds,
+                None if cache.is_off else cache,
+                pairs.note_scored,
+            )
+        )
 
     def in_flight(self, token_budget: int) -> InFlight:
         """The bound on what is admitted."""
@@ -153,13 +185,14 @@ class Assembler:
         outgoing = Outgoing(self.bindings, model.engine.info.stamp, self.clock, self._max_bytes)
         return Encoder(outgoing.predictions, outgoing.dead_letter)
 
-    def publisher(self, group: GroupOffsets, offered: OfferedPositions) -> Publisher:
+    def publisher(self, group: GroupOffsets, offered: OfferedPositions, encoder: Encoder) -> Publisher:
         """Exactly-once or at-least-once, as configured."""
         is_exactly_once = self.config.delivery == "exactly_once"
         settings = producer_settings(self.config.kafka, self.instance, transactional=is_exactly_once)
         # A topic's limit holds for a whole batch of records, and the client knows nothing of it.
-        outputs = {t for binding in self.config.topics for t in (binding.output_topic, binding.dead_letter_topic)}
-        settings["batch.size"] = min(int(settings.get("batch.size", BATCH_BYTES)), *map(self._max_bytes, outputs))
+        outputs = {t for topics in self.bindings.outputs(self.directory.names).values() for t in topics}
+        limits = [self._max_bytes(topic) for topic in outputs]
+        settings["batch.size"] = min([int(settings.get("batch.size", BATCH_BYTES)), *limits])
         parts = PublisherParts(
             settings,
             group,
@@ -167,16 +200,20 @@ class Assembler:
             self.directory,
             self.clock,
             lambda outcome: self.metrics.transactions.labels(outcome=outcome).inc(),
+            encoder.dead_letter,
+            self.refused,
         )
+        trouble = partial(self._note, "publish")
         if is_exactly_once:
-            return TransactionalPublisher(parts, self._wait, self._note_trouble)
-        return AtLeastOncePublisher(parts, self._wait, self._note_trouble, offered.offer)
+            return TransactionalPublisher(parts, self._wait, trouble)
+        return AtLeastOncePublisher(parts, self._wait, trouble, offered.offer)
 
     def watch(self) -> OutputWatch:
         """Who keeps inputs closed whose outputs are missing."""
-        outputs = {binding.input: frozenset(binding.topics_written) for binding in self.config.topics}
-        wiring = Wiring(outputs, self.config.kafka.create_topics)
-        return OutputWatch(self.directory, wiring, self.readiness, lambda: self.heartbeats.beat("topics"))
+        bindings = self.bindings
+        wiring = Wiring(bindings.outputs, self.config.kafka.create_topics, bindings.patterns, bindings.rivals)
+        beat = partial(self.heartbeats.beat, "topics")
+        return OutputWatch(self.directory, wiring, self.readiness, beat, self.refused.is_closed)
 
     def has_labels(self, topic: str) -> bool:
         """Whether the schema that the topic's binding names is there."""
@@ -186,17 +223,17 @@ class Assembler:
         return self.labels.describe()
 
     def _max_bytes(self, topic: str) -> int:
-        return min(self.config.max_record_bytes, self.directory.max_message_bytes(topic))
+        return min(self._most_bytes, self.directory.max_message_bytes(topic))
 
     def _wait(self, seconds: float) -> bool:
         self.heartbeats.beat("delivery")
         return self.lifecycle.wait_for_abandon(seconds)
 
-    def _note_trouble(self, reason: str | None) -> None:
+    def _note(self, name: str, reason: str | None) -> None:
         if reason is None:
-            self.readiness.clear("publish")
+            self.readiness.clear(name)
         else:
-            self.readiness.block("publish", reason)
+            self.readiness.block(name, reason)
 
 
 @contextmanager
@@ -227,12 +264,14 @@ def open_worker(config: Config, clock: Clock | None = None, lifecycle: Lifecycle
             processor = _processor(make, model, tokenizer, _is_open(make, watch, follower))
             make.heartbeats.register("topics", TOPICS_LIVENESS_SECONDS)
             make.lifecycle.thread(lambda: watch.run(make.lifecycle.wait_for_stop), "topics").start()
+            for name, work in (("liveness", LivenessWatch(make.heartbeats).run), ("ends", make.ends.run)):
+                make.lifecycle.thread(partial(work, make.lifecycle.wait_for_stop), name).start()
             if source is not None:
                 make.lifecycle.thread(partial(source.watch, labels, make.lifecycle.stop_event), "files").start()
             if follower is not None:
                 threads.append(make.lifecycle.thread(partial(follower.run, make.lifecycle.stop_event), "labels"))
                 threads[-1].start()
-            yield Worker(processor, make.lifecycle, tuple(make.bindings), http, labels, follower)
+            yield Worker(processor, make.lifecycle, watch.inputs, http, labels, make.metrics, follower)
         finally:
             make.lifecycle.stop()
             for thread in threads:
@@ -255,33 +294,47 @@ def _processor(
 ) -> StreamProcessor:
     config, info = make.config, model.engine.info
     token_budget = config.batching.max_tokens or info.token_budget
-    in_flight, inbox, offered = make.in_flight(token_budget), Inbox(), OfferedPositions()
-    pairs = PairQueue(Batcher(token_budget), in_flight.note_queued_tokens)
+    in_flight, inbox, offered, backlog = make.in_flight(token_budget), Inbox(), OfferedPositions(), Backlog(make.clock)
+    target_seconds = config.batching.latency_target_ms / 1000
+    pairs = PairQueue(Batcher(token_budget), in_flight.note_queued_tokens, Pace(token_budget, target_seconds))
     group = GroupOffsets(make.client, config.kafka.group_id)
     intake = Intake(
-        IntakeParts(make.decode, make.resolve, tokenizer, config.limits.pairs, in_flight, inbox, pairs, make.metrics)
+        IntakeParts(
+            make.decode,
+            make.resolve,
+            tokenizer,
+            config.limits.pairs,
+            in_flight,
+            inbox,
+            pairs,
+            make.metrics,
+            backlog.note_cost,
+        )
     )
-    view = ModelView(info.head, info.stamp.digest)
+    view, encoder = ModelView(info.head, info.stamp.digest), make.encoder(model)
     delivery = Delivery(
         DeliveryParts(
             inbox=inbox,
             pairs=pairs,
             in_flight=in_flight,
-            publisher=make.publisher(group, offered),
-            encoder=make.encoder(model),
+            publisher=make.publisher(group, offered, encoder),
+            encoder=encoder,
             model=view,
             follow_up=follow_up(tokenizer, view),
             metrics=make.metrics,
             clock=make.clock,
             beat=lambda: make.heartbeats.beat("delivery"),
+            busy=lambda: make.heartbeats.busy("publish"),
         ),
-        Cadence(config.batching.latency_target_ms / 2000, TRANSACTION_RECORDS),
+        Cadence(target_seconds / 2, TRANSACTION_RECORDS),
     )
     settings = consumer_settings(config.kafka, make.instance)
     parts = ProcessorParts(
         consumer=RecordConsumer(settings, group, config.kafka.start, make.assignment),
         intake=intake,
-        engine=model.engine,
+        backlog=backlog,
+        ends=make.ends.ends,
+        scorer=make.scorer(model.engine, inbox, pairs),
         delivery=delivery,
         inbox=inbox,
         pairs=pairs,

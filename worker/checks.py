@@ -4,10 +4,12 @@ from collections.abc import Iterator
 
 from worker.app import Assembler
 from worker.cluster_checks import Finding, of_cluster
+from worker.engines.choice import EngineChoice, tensorrt_absence
 from worker.engines.load import LoadedModel, load_engine
+from worker.engines.source import BUNDLED
 from worker.errors import ConfigError, MessageError, SchemaError, WorkerError
 from worker.kafka.label_writer import LabelDesk
-from worker.label_sets import directory_source
+from worker.label_sets import directory_source, pair_tokenizer
 from worker.labels.notices import route_notices, schema_notices
 from worker.labels.registry import LabelRegistry
 from worker.labels.schema import LabelSchema
@@ -21,9 +23,11 @@ _UNSEEN = "the topic does not exist, or may not be seen: create it, or grant Des
 def findings(make: Assembler) -> Iterator[Finding]:
     """Everything there is to say about a configuration that could be read, as it is found. Blocks."""
     model = None
+    choice = make.engine_choice()
     try:
-        model = load_engine(make.engine_choice())
+        model = load_engine(choice)
         yield _of_model(model)
+        yield from _of_gpu(choice)
     except WorkerError as error:
         yield Finding("failed", "model", str(error))
     labels = LabelRegistry(make.config.limits, None if model is None else model.engine.info.stamp.digest)
@@ -38,6 +42,13 @@ def findings(make: Assembler) -> Iterator[Finding]:
 def _of_model(model: LoadedModel) -> Finding:
     stamp = model.engine.info.stamp
     return Finding("ok", "model", f"{stamp.name} ({stamp.digest[:19]}…) on {model.why}")
+
+
+def _of_gpu(choice: EngineChoice) -> Iterator[Finding]:
+    """Why the fastest engine is not considered, where it might have been."""
+    absence = tensorrt_absence() if choice.engine == "auto" and choice.model != BUNDLED else None
+    if absence is not None:
+        yield Finding("ok", "tensorrt", f"not used: {absence}")
 
 
 def _of_source(make: Assembler, labels: LabelRegistry) -> Iterator[Finding]:
@@ -75,7 +86,7 @@ def _of_label_topic(make: Assembler, labels: LabelRegistry) -> Iterator[Finding]
 
 
 def _of_schemas(make: Assembler, labels: LabelRegistry, model: LoadedModel | None) -> Iterator[Finding]:
-    tokenizer = None if model is None else PairTokenizer(model.tokenizer_file, model.engine.info.max_pair_tokens)
+    tokenizer = None if model is None else pair_tokenizer(model)
     for name in labels.names():
         schema = labels.current(name)
         if schema is not None:
@@ -96,9 +107,11 @@ def _of_schema(
     try:
         check_cost(schema, 1, make.config.limits.pairs)
         if tokenizer is not None:
-            tokenizer.check(schema.tree.hypotheses())
+            tokenizer.prepare(schema)
     except MessageError as error:
         return Finding("failed", subject, error.reason)
+    except SchemaError as error:
+        return Finding("failed", subject, str(error))
     tree = schema.tree
     cost = f"{len(tree.nodes)} labels, {'at most ' if tree.is_staged else ''}{tree.most_pairs} pairs per message"
     for notice in schema_notices(schema, None if model is None else model.engine.info.stamp.digest):
@@ -107,16 +120,30 @@ def _of_schema(
 
 
 def _of_topics(make: Assembler) -> Iterator[Finding]:
-    bindings = make.config.topics
     try:
+        make.directory.refresh(())
+        bindings = make.bindings.present(make.directory.names)
         make.directory.refresh({name for b in bindings for name in (b.input, *b.topics_written)})
     except WorkerError as error:
         yield Finding("failed", "broker", str(error))
         return
     yield Finding("ok", "broker", f"{make.config.kafka.bootstrap_servers} answers, cluster {make.directory.cluster_id}")
+    for pattern in make.bindings.patterns:
+        yield from _of_pattern(make, pattern)
     for binding in bindings:
         yield from _of_binding(make, binding)
-    yield from of_cluster(make.config)
+    yield from of_cluster(make.config, bindings)
+
+
+def _of_pattern(make: Assembler, pattern: str) -> Iterator[Finding]:
+    matched = make.bindings.matches(pattern, make.directory.names)
+    if not matched:
+        yield Finding("warning", pattern, "no topic matches yet; those that come are read from their beginning")
+        return
+    yield Finding("ok", pattern, f"{len(matched)} topics match: {', '.join(matched)}")
+    for topic in matched:
+        if rivals := make.bindings.rivals(topic):
+            yield Finding("warning", topic, f"{' and '.join(rivals)} match it; the first has it")
 
 
 def _of_binding(make: Assembler, binding: Binding) -> Iterator[Finding]:

@@ -1,6 +1,6 @@
 """What `worker check` finds about the cluster: rights, transactions, replicas, limits."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -8,6 +8,7 @@ from worker.config import Config
 from worker.kafka.clients import connection, producer_settings
 from worker.kafka.inspection import ClusterInspection, Operations, TopicInspection, try_transaction
 from worker.kafka.topics import DEFAULT_MAX_MESSAGE_BYTES
+from worker.messages.binding import Binding
 
 Verdict = Literal["ok", "warning", "failed"]
 
@@ -26,18 +27,18 @@ class Finding:
     message: str
 
 
-def of_cluster(config: Config) -> Iterator[Finding]:
+def of_cluster(config: Config, bindings: Sequence[Binding]) -> Iterator[Finding]:
     """Everything to say about a cluster that answers, as it is found. Changes nothing. Blocks."""
     client = connection(config.kafka, CHECK)
     inspection = ClusterInspection(client)
-    inputs = {binding.input for binding in config.topics}
-    outputs = {topic for binding in config.topics for topic in binding.topics_written}
+    inputs = {binding.input for binding in bindings}
+    outputs = {topic for binding in bindings for topic in binding.topics_written}
     topics = inspection.topics(inputs | outputs)
     for topic, seen in sorted(topics.items()):
         yield from of_rights(topic, seen, "READ" if topic in inputs else "WRITE")
     yield from of_group(config.kafka.group_id, inspection.group_operations(config.kafka.group_id))
     yield from of_replicas({topic: topics[topic] for topic in sorted(outputs) if topic in topics})
-    yield from of_sizes(config, topics)
+    yield from of_sizes(config, {name: topics[name] for name in sorted(inputs) if name in topics})
     if config.delivery == "exactly_once":
         settings = producer_settings(config.kafka, CHECK, transactional=True)
         timeout_ms = int(settings["transaction.timeout.ms"])
@@ -80,16 +81,15 @@ def of_replicas(outputs: Mapping[str, TopicInspection]) -> Iterator[Finding]:
             yield Finding("ok", topic, told)
 
 
-def of_sizes(config: Config, topics: Mapping[str, TopicInspection]) -> Iterator[Finding]:
+def of_sizes(config: Config, inputs: Mapping[str, TopicInspection]) -> Iterator[Finding]:
     """Whether the largest event can be handed on whole."""
-    for binding in config.topics:
-        seen = topics.get(binding.input)
-        largest = None if seen is None else seen.max_message_bytes
+    for topic, seen in inputs.items():
+        largest = seen.max_message_bytes
         # Kafka's default is 5 % above the client's: a warning that everybody gets would tell nobody anything.
         if largest is not None and largest > max(config.max_record_bytes, DEFAULT_MAX_MESSAGE_BYTES):
             told = f"takes records of {largest} bytes, the worker sends at most {config.max_record_bytes}"
             fix = "large events go out without their event; raise kafka.librdkafka message.max.bytes"
-            yield Finding("warning", binding.input, f"{told}: {fix}")
+            yield Finding("warning", topic, f"{told}: {fix}")
 
 
 def of_transaction(refusal: str | None) -> Finding:

@@ -18,6 +18,7 @@ from pydantic_settings import (
 from worker.documents import DocumentError, MisfitError, first_problem, key_path, read_document
 from worker.errors import ConfigError
 from worker.messages.binding import Binding
+from worker.messages.bindings import Bindings
 from worker.messages.outbound import MAX_RECORD_BYTES
 from worker.settings import MAX_BYTES, OWNED_BY_THE_WORKER, Batching, Http, Kafka, Limits, Schemas
 from worker.types import JsonValue
@@ -70,8 +71,16 @@ class Config(BaseSettings):
     drain_seconds: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = Field(
         default=30.0, description="How long to finish what was read when told to stop."
     )
+    engine_retry_seconds: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = Field(
+        default=60.0, description="How long an engine that fails for everything is tried again before the worker ends."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least that is logged.")
     topics: Annotated[tuple[Binding, ...], Field(min_length=1)] = Field(description="What to read, and how.")
+
+    def bindings(self) -> Bindings:
+        """The bindings by topic."""
+        label_topics = (self.schemas.topic, self.schemas.answers_topic)
+        return Bindings(self.topics, frozenset(topic for topic in label_topics if topic is not None))
 
     @property
     def max_record_bytes(self) -> int:
@@ -210,6 +219,11 @@ def _contradictions(config: Config) -> Iterator[tuple[tuple[str | int, ...], str
         for key, topic in (("output", binding.output_topic), ("dead_letter", binding.dead_letter_topic), *routes):
             if topic in inputs:
                 yield ("topics", index, key), f"expected a topic that is not read; topics.{inputs[topic]} reads it"
+    bindings = config.bindings()
+    for topic, index in inputs.items():
+        for writer in bindings.writers(topic):
+            told = f"expected a topic that is not written; topics.{inputs[writer.input]} would write it"
+            yield ("topics", index, "input"), told
     yield from _taken_label_topics(config, inputs)
 
 
@@ -217,5 +231,5 @@ def _taken_label_topics(config: Config, inputs: Mapping[str, int]) -> Iterator[t
     written = {topic for binding in config.topics for topic in (binding.output_topic, binding.dead_letter_topic)}
     label_topics = (("topic", config.schemas.topic), ("status_topic", config.schemas.answers_topic))
     for key, topic in label_topics:
-        if topic in inputs or topic in written:
+        if topic in inputs or topic in written or (topic and any(config.bindings().writers(topic))):
             yield ("schemas", key), "expected a topic of its own; a binding reads or writes it"

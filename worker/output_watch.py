@@ -1,7 +1,7 @@
 """Keeps inputs closed while a topic they write to is missing, and says so."""
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 import structlog
@@ -22,31 +22,47 @@ log = structlog.get_logger(__name__)
 class Wiring:
     """Which topics are written for which input."""
 
-    outputs: Mapping[str, frozenset[str]]
-    """Input topic -> the topics its records may go to."""
+    outputs: Callable[[Collection[str]], Mapping[str, frozenset[str]]]
+    """Input topic -> the topics its records may go to; of the topics that are there, where inputs are patterns."""
     create: bool
     """Whether missing ones are created with the input's partition count."""
+    patterns: tuple[str, ...] = ()
+    """Inputs that are patterns: what they match is looked up each time."""
+    rivals: Callable[[str], tuple[str, ...]] = lambda _topic: ()
+    """All patterns that match a topic, where several do."""
 
 
 class OutputWatch:
     """Asks the broker now and then; `is_open` answers at once. `run` is a thread."""
 
     def __init__(
-        self, directory: TopicDirectory, wiring: Wiring, readiness: Readiness, beat: Callable[[], None]
+        self,
+        directory: TopicDirectory,
+        wiring: Wiring,
+        readiness: Readiness,
+        beat: Callable[[], None],
+        is_closed: Callable[[str], bool] = lambda _topic: False,
     ) -> None:
-        """All inputs are closed until the first answer."""
+        """All inputs are closed until the first answer; `is_closed(topic)` says whether an output takes nothing."""
         self._directory = directory
         self._wiring = wiring
         self._readiness = readiness
         self._beat = beat
+        self._is_closed = is_closed
         self._open: frozenset[str] = frozenset()
         self._missing: dict[str, list[str]] = {}
-        for topic in wiring.outputs:
+        self._outputs = dict(wiring.outputs(()))
+        self._gone: frozenset[str] = frozenset()
+        for topic in (*self._outputs, *wiring.patterns):
             readiness.block(f"topic:{topic}", f"{topic}: its topics have not been looked up yet")
 
+    def inputs(self) -> tuple[str, ...]:
+        """The topics to read, as of the last look: all that are configured by name, and what the patterns match."""
+        return tuple(self._outputs)
+
     def is_open(self, topic: str) -> bool:
-        """Whether every topic that records of `topic` may go to exists."""
-        return topic in self._open
+        """Whether every topic that records of `topic` may go to exists and takes them."""
+        return topic in self._open and not any(self._is_closed(output) for output in self._outputs.get(topic, ()))
 
     def run(self, wait_for_stop: Callable[[float], bool]) -> None:
         """Look until `wait_for_stop(seconds)` says so."""
@@ -58,8 +74,11 @@ class OutputWatch:
 
     def look(self) -> bool:
         """Ask the broker once; true when every input is open. Blocks."""
-        wanted = {topic for outputs in self._wiring.outputs.values() for topic in outputs} | set(self._wiring.outputs)
         try:
+            if self._wiring.patterns:
+                self._directory.refresh(())
+                self._match(self._directory.names)
+            wanted = {topic for outputs in self._outputs.values() for topic in outputs} | set(self._outputs)
             self._directory.refresh(wanted)
         except RetryableError as error:
             self._readiness.block("broker", str(error))
@@ -68,17 +87,40 @@ class OutputWatch:
         if self._wiring.create:
             self._create_missing(wanted)
         self._readiness.clear("broker")
-        self._open = frozenset(topic for topic in self._wiring.outputs if self._judge(topic))
-        return len(self._open) == len(self._wiring.outputs)
+        self._open = frozenset(topic for topic in self._outputs if self._judge(topic))
+        return len(self._open) == len(self._outputs)
+
+    def _match(self, existing: frozenset[str]) -> None:
+        """Renew the inputs. One that is gone stays for one more look: a broker that just started knows few topics."""
+        found = dict(self._wiring.outputs(existing))
+        going = self._outputs.keys() - found.keys()
+        found |= {topic: self._outputs[topic] for topic in going - self._gone}
+        for topic in sorted(found.keys() - self._outputs.keys()):
+            log.info("topic.matched", topic=topic)
+            if rivals := self._wiring.rivals(topic):
+                log.warning("topic.matched_twice", topic=topic, patterns=rivals)
+        for topic in sorted(going & self._gone):
+            log.info("topic.unmatched", topic=topic)
+            self._missing.pop(topic, None)
+            self._readiness.clear(f"topic:{topic}")
+            self._readiness.clear(f"schema:{topic}")
+        self._gone = frozenset(going - self._gone)
+        self._outputs = found
+        for pattern in self._wiring.patterns:
+            if found:
+                self._readiness.clear(f"topic:{pattern}")
+            else:
+                self._readiness.block(f"topic:{pattern}", f"{pattern}: no topic matches yet")
 
     def _create_missing(self, wanted: set[str]) -> None:
         missing: dict[str, int] = {}
-        for topic, outputs in self._wiring.outputs.items():
+        for topic, outputs in self._outputs.items():
             facts = self._directory.facts(topic)
             for output in outputs:
                 if facts is not None and self._directory.facts(output) is None:
                     missing[output] = max(facts.partitions, missing.get(output, 0))
         for name, partitions in missing.items():
+            self._beat()  # each may wait for the broker as long as a whole round
             try:
                 self._directory.create({name: partitions})
             except RetryableError as error:  # one that cannot be made holds up its own inputs only
@@ -88,10 +130,11 @@ class OutputWatch:
                 self._directory.refresh(wanted)
 
     def _judge(self, topic: str) -> bool:
-        needed = sorted({topic, *self._wiring.outputs[topic]})
+        needed = sorted({topic, *self._outputs[topic]})
         missing = [name for name in needed if self._directory.facts(name) is None]
         if missing:
-            reason = f"{topic}: waiting for {', '.join(missing)}: create it, or set kafka.create_topics"
+            fix = "create it or grant Describe on it, or set kafka.create_topics"
+            reason = f"{topic}: waiting for {', '.join(missing)}: {fix}"
             self._readiness.block(f"topic:{topic}", reason)
             if self._missing.get(topic) != missing:
                 log.warning("topic.missing", topic=topic, missing=missing)

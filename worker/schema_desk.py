@@ -14,6 +14,7 @@ from worker.errors import ConfigError, SchemaError
 from worker.kafka.clients import reader_settings
 from worker.kafka.label_status import Answer
 from worker.kafka.label_writer import ROLLBACK_HEADER, Change, LabelDesk, LabelTopicText
+from worker.kafka.present import present_bindings
 from worker.kafka.sample import latest_records
 from worker.labels.changes import NewVersion, digest_at, document_at, is_there, proposed, rolled_back, verdict_of
 from worker.labels.diff import Difference, differences
@@ -214,7 +215,7 @@ class SchemaDesk:
         """
         bindings = {
             binding.input: binding
-            for binding in self.config.topics
+            for binding in present_bindings(self.config.kafka, self.config.bindings(), "schemas")
             if (parsed := parse_reference(binding.label_schema or "")) is not None and parsed.name == name
         }
         if not bindings:

@@ -139,8 +139,26 @@ REFUSED: list[tuple[object, str]] = [
     (with_kafka(sasl_password=SECRET), "kafka.sasl_password: expected in the environment (WORKER_KAFKA__SASL_PASSWORD"),
     (with_kafka(sasl_password_file="none"), "kafka.sasl_password_file: expected a file that can be read"),  # noqa: S106 - a path
     (
-        with_topic(input="^in.*"),
-        "topics.0.input: expected a topic's name; this version of the worker does not have reg",
+        with_topic(input="^in(.*"),
+        "topics.0.input: expected a regular expression after ^, in the syntax of Python",
+    ),
+    (with_topic(output="^out"), "topics.0.output: expected a topic's name; only `input` may be a regular expression"),
+    (
+        with_topic(input="^in", output="out"),
+        "topics.0.output: expected {topic} in it, since `input` is a regular expression",
+    ),
+    (with_topic(input="^in", output="{topic}"), "topics.0.output: expected another topic than the input"),
+    (
+        {**MINIMAL, "topics": [{"input": "^in"}, {"input": "in.dlq"}]},
+        "topics.1.input: expected a topic that is not written; topics.0 would write it",
+    ),
+    (
+        {**MINIMAL, "topics": [{"input": "^in"}, {"input": "^in"}]},
+        "topics.1.input: expected a topic of its own; it is that of topics.0",
+    ),
+    (
+        {**with_topic(input="^in"), "schemas": {"topic": "in.predictions"}},
+        "schemas.topic: expected a topic of its own; a binding reads or writes it",
     ),
     (with_topic(input="a b"), "topics.0.input: expected a topic's name"),
     (with_topic(input=".."), "topics.0.input: expected a topic's name"),

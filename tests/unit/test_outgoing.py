@@ -10,6 +10,7 @@ from worker.clock import ManualClock
 from worker.errors import ErrorCode, MessageError
 from worker.labels.schema import parse_schema
 from worker.messages.binding import Binding
+from worker.messages.bindings import Bindings
 from worker.messages.codec import record_bytes
 from worker.outgoing import Outgoing
 from worker.pipeline.assembly import Scored
@@ -38,7 +39,7 @@ def published(
     stage = ScoredStage(plan, np.array([[[logit, 0.0] for logit in logits]], np.float32))
     given = {"value": b'{"text":"x"}', "headers": (), **(record_changes or {})}
     record = Record("in", 3, 7, 1, b"k", timestamp_ms=int((NOW_SECONDS - age_seconds) * 1000), **given)  # type: ignore[arg-type]
-    bindings = {"in": Binding.model_validate({"input": "in", **binding})}
+    bindings = Bindings((Binding.model_validate({"input": "in", **binding}),))
     outgoing = Outgoing(bindings, MODEL, ManualClock(NOW_SECONDS), lambda _: max_bytes)
     return outgoing.predictions(decide([stage], TokenSpan(1, 0), VIEW), Scored(record, (stage,), TokenSpan(1, 0)))
 

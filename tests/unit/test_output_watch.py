@@ -8,6 +8,8 @@ import pytest
 from tests.support.scripted_kafka import KnownTopics
 from worker.errors import RetryableError
 from worker.kafka.topics import TopicDirectory
+from worker.messages.binding import Binding
+from worker.messages.bindings import Bindings
 from worker.observability.health import Readiness
 from worker.output_watch import CLOSED_SECONDS, OPEN_SECONDS, OutputWatch, Wiring
 
@@ -37,7 +39,7 @@ class Scene:
         self.readiness = Readiness()
         self.beats = 0
         directory = cast("TopicDirectory", self.directory)
-        self.watch = OutputWatch(directory, Wiring(OUTPUTS, create), self.readiness, self.beat)
+        self.watch = OutputWatch(directory, Wiring(lambda _existing: OUTPUTS, create), self.readiness, self.beat)
 
     def beat(self) -> None:
         self.beats += 1
@@ -62,7 +64,7 @@ def test_a_missing_topic_closes_only_the_input_that_writes_to_it(missing: str) -
     assert not scene.watch.look()
     assert not scene.watch.is_open("a")
     assert scene.watch.is_open("b")
-    expected = f"topic:a: a: waiting for {missing}: create it, or set kafka.create_topics"
+    expected = f"topic:a: a: waiting for {missing}: create it or grant Describe on it, or set kafka.create_topics"
     assert (expected,) == scene.readiness.reasons()
 
 
@@ -101,6 +103,57 @@ def test_a_topic_that_cannot_be_created_holds_up_its_own_input_only() -> None:
     scene.watch.look()
     assert not scene.watch.is_open("a")
     assert scene.watch.is_open("b")
+
+
+class PatternScene:
+    """A worker that reads what begins with `in.`, and writes `{topic}.predictions` and `{topic}.dlq`."""
+
+    def __init__(self, *names: str, create: bool = True) -> None:
+        bindings = Bindings((Binding(input=r"^in\."),))
+        self.directory = Directory(names)
+        self.readiness = Readiness()
+        wiring = Wiring(bindings.outputs, create, bindings.patterns, bindings.rivals)
+        self.watch = OutputWatch(cast("TopicDirectory", self.directory), wiring, self.readiness, lambda: None)
+
+
+def test_what_a_pattern_matches_is_read_once_its_outputs_are_there() -> None:
+    scene = PatternScene("in.a", "other")
+    assert scene.watch.look()
+    assert ("in.a",) == scene.watch.inputs()
+    assert scene.watch.is_open("in.a")
+    scene.directory.names.add("in.b")
+    assert scene.watch.look()
+    assert ("in.a", "in.b") == scene.watch.inputs()
+    assert {"in.b.predictions", "in.b.dlq"} <= scene.directory.names
+
+
+def test_what_was_written_for_a_match_is_not_matched_in_its_turn() -> None:
+    scene = PatternScene("in.a")
+    for _ in range(3):
+        scene.watch.look()
+    assert {"in.a", "in.a.predictions", "in.a.dlq"} == scene.directory.names
+    assert ("in.a",) == scene.watch.inputs()
+
+
+def test_a_pattern_without_a_match_keeps_a_worker_that_reads_nothing_else_from_being_ready() -> None:
+    scene = PatternScene("other")
+    scene.watch.look()
+    assert (r"topic:^in\.: ^in\.: no topic matches yet",) == scene.readiness.reasons()
+    scene.directory.names.add("in.a")
+    scene.watch.look()
+    assert () == scene.readiness.reasons()
+
+
+def test_a_topic_that_is_gone_for_two_looks_is_no_longer_read() -> None:
+    scene = PatternScene("in.a", "in.b")
+    scene.watch.look()
+    scene.directory.names.remove("in.a")
+    scene.watch.look()
+    assert ("in.b", "in.a") == scene.watch.inputs()
+    assert not scene.watch.is_open("in.a")
+    scene.watch.look()
+    assert ("in.b",) == scene.watch.inputs()
+    assert () == scene.readiness.reasons()
 
 
 def test_it_looks_often_while_something_is_missing_and_shows_that_it_lives() -> None:

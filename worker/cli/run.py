@@ -29,7 +29,7 @@ def run(
     until_parent_ends: bool = typer.Option(False, hidden=True),
 ) -> None:
     """Read events, predict, publish, until SIGTERM or Ctrl-C; a second one leaves at once."""
-    from worker.lifecycle import Lifecycle, stop_on_signals
+    from worker.lifecycle import Lifecycle, spare_the_collector, stop_on_signals
 
     # Before anything that takes time. Leaving in the midst is safe: what was not committed is read again.
     lifecycle = Lifecycle()
@@ -50,6 +50,7 @@ def run(
         _run_fleet(config, workers, [*options, *(["--until-end"] if until_end else [])], (config_file, lifecycle))
         return
     with open_worker(config, lifecycle=lifecycle) as worker:
+        spare_the_collector()
         worker.run(until_end=until_end)
 
 

@@ -10,7 +10,9 @@ from worker.dead_letters.selection import Position, ReplayRules, Skip, Tally, Wa
 from worker.errors import ConfigError, FatalError
 from worker.kafka.clients import connection, producer_settings
 from worker.kafka.letters import LetterReader
+from worker.kafka.present import present_bindings
 from worker.kafka.replay import Note, Replayer, ReplayNotes
+from worker.messages.binding import Binding
 from worker.messages.codec import record_bytes
 from worker.messages.dead_letter import DeadLetter, read_dead_letter, replayed
 from worker.types import Record, TopicPartition
@@ -79,16 +81,18 @@ class LetterDesk:
         self._clock = clock
         self._client = connection(config.kafka, INSTANCE)
         self.group_id = f"{config.kafka.group_id}.{INSTANCE}"
+        self._present: tuple[Binding, ...] | None = None
 
     def topics(self, topic: str | None) -> tuple[str, ...]:
         """The dead letter topics that `topic` (an input, or one of themselves) stands for; without it all.
 
         Raises:
             ConfigError: the configuration has no such topic.
+            RetryableError: the broker, asked what a pattern matches, does not answer.
         """
         found = {
             binding.dead_letter_topic: None
-            for binding in self._config.topics
+            for binding in self._bindings()
             if topic in {None, binding.input, binding.dead_letter_topic}
         }
         if not found:
@@ -97,7 +101,7 @@ class LetterDesk:
 
     def originals(self, topic: str | None) -> frozenset[str]:
         """The input topics to which `topic` narrows; empty where it does not."""
-        return frozenset(binding.input for binding in self._config.topics if binding.input == topic)
+        return frozenset(binding.input for binding in self._bindings() if binding.input == topic)
 
     def letters(self, topics: tuple[str, ...], wanted: Wanted, tally: Tally) -> Iterator[DeadLetter]:
         """The dead letters that are meant, each partition in order, and a count of all in `tally`.
@@ -134,7 +138,7 @@ class LetterDesk:
 
     def rules(self, wanted: Wanted, max_attempts: int) -> ReplayRules:
         """What may be replayed, with the input topics as they are now."""
-        bindings = self._config.topics
+        bindings = self._bindings()
         with LetterReader(self._client, self._clock) as reader:
             inputs = reader.partitions({binding.input for binding in bindings})
         places: dict[str, frozenset[TopicPartition]] = {}
@@ -177,6 +181,11 @@ class LetterDesk:
             # With the last ones the notes of every partition, changed or not: so the broker keeps them for longer.
             notes = {p: ledger.note(ledger.end) for p, ledger in ledgers.items()}
             yield from _send(replayer, batch, notes, tally)
+
+    def _bindings(self) -> tuple[Binding, ...]:
+        if self._present is None:
+            self._present = present_bindings(self._config.kafka, self._config.bindings(), INSTANCE)
+        return self._present
 
     def _ledgers(self, reader: LetterReader, topics: tuple[str, ...]) -> dict[TopicPartition, _Ledger]:
         partitions = [p for found in reader.partitions(topics).values() for p in found]

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from worker.engines.artifact import ModelFolder
 from worker.engines.graph import simplify
 from worker.engines.layout import PaddedBatch, checked_logits, pad, warm_up_batches
+from worker.engines.ov_requests import Feed, InferRequests
 from worker.engines.telemetry import silence_telemetry
 from worker.errors import ConfigError, EngineError
 from worker.types import Batch, EngineInfo, ModelStamp, PairScores
@@ -66,7 +67,8 @@ class OpenVinoEngine:
             model = core.read_model(_graph(folder))
             self.has_8bit_weights = _has_8bit_weights(model)
             rewrites = simplify(model)
-            compiled = core.compile_model(model, "CPU", _properties(precision, threads, streams))
+            properties = _properties(precision, threads, streams)
+            compiled = core.compile_model(model, "CPU", properties)
         except RuntimeError as error:
             message = f"{folder.path}: OpenVINO cannot load this model"
             raise EngineError(message) from error
@@ -75,7 +77,9 @@ class OpenVinoEngine:
             message = f"{folder.path}: expected one output, the logits, but the graph has {len(compiled.outputs)}"
             raise EngineError(message)
         self._types = {name: _integer_type(compiled.input(name)) for name, _ in self._inputs}
-        self._requests: list[Any] = [compiled.create_infer_request() for _ in range(streams)]
+        self._requests: InferRequests | None = InferRequests(
+            compiled, streams, lambda: core.compile_model(_simplified(core, folder), "CPU", properties)
+        )
         self._info = EngineInfo(
             stamp=ModelStamp(folder.name, folder.digest(folder.openvino_weights()), "openvino", precision),
             head=folder.head,
@@ -104,10 +108,12 @@ class OpenVinoEngine:
         """Logits of every pair of `batch`, float32 [pairs, classes], rows in the batch's order. Blocks.
 
         Raises:
+            EngineOutOfMemoryError: there is no memory for this batch.
             EngineError: the engine is closed.
+            EngineOutOfMemoryError: the memory ran out; a smaller batch may fit.
             ValueError: the model's logits are not finite.
         """
-        if not self._requests:
+        if self._requests is None:
             message = "the openvino engine is closed"
             raise EngineError(message)
         pairs = len(batch.lengths)
@@ -115,21 +121,16 @@ class OpenVinoEngine:
             return PairScores(np.empty((0, self._head.classes), dtype=np.float32))
         padded, parts = pad(batch, self._pad_id), shares(batch.lengths, len(self._requests))
         feeds = [self._feed(padded, rows, int(batch.lengths[rows].max())) for rows in parts]
-        started = list(zip(self._requests, feeds, strict=False))
-        for request, feed in started:
-            request.start_async(feed, share_inputs=True)
-        _await([request for request, _ in started])
-        # A tensor is its request's own memory, overwritten by the next call.
-        found = np.concatenate([request.get_output_tensor(0).data for request, _ in started])
+        found = np.concatenate(self._requests.infer(feeds))
         logits = np.empty_like(found)
         logits[np.concatenate(parts)] = found
         return PairScores(checked_logits(logits, pairs, self._head))
 
     def close(self) -> None:
         """Give back memory and threads. Not to be used after."""
-        self._requests = []
+        self._requests = None
 
-    def _feed(self, padded: PaddedBatch, rows: npt.NDArray[np.intp], width: int) -> dict[str, object]:
+    def _feed(self, padded: PaddedBatch, rows: npt.NDArray[np.intp], width: int) -> Feed:
         """The inputs of the graph for some rows, as wide as the longest of them."""
         return {
             name: np.ascontiguousarray(getattr(padded, field)[rows, :width], dtype=self._types[name])
@@ -137,16 +138,10 @@ class OpenVinoEngine:
         }
 
 
-def _await(requests: list[Any]) -> None:
-    """Wait for all of them, also where one has failed: none is left running."""
-    failures = []
-    for request in requests:
-        try:
-            request.wait()
-        except RuntimeError as error:
-            failures.append(error)
-    if failures:
-        raise failures[0]
+def _simplified(core: Any, folder: ModelFolder) -> Any:  # noqa: ANN401  not typed for us
+    model = core.read_model(_graph(folder))
+    simplify(model)
+    return model
 
 
 def shares(lengths: npt.NDArray[np.int32], most: int) -> list[npt.NDArray[np.intp]]:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import structlog
 from confluent_kafka import (
-    OFFSET_BEGINNING,
     Consumer,
     KafkaError,
     KafkaException,
@@ -17,15 +16,19 @@ from confluent_kafka import (
 )
 from confluent_kafka import TopicPartition as KafkaPartition
 
+from worker.clock import Clock, SystemClock
 from worker.errors import FatalError, RetryableError
 from worker.kafka.clients import ClientSettings, checked_settings
+from worker.kafka.complaints import Complaints, StartOverError
 from worker.kafka.offsets import Assignment, GroupOffsets
+from worker.kafka.others import OthersProgress
 from worker.kafka.rebalance import RebalanceListener
 from worker.kafka.records import record_of
+from worker.kafka.starts import Starts, watermarks
 from worker.types import Record, TopicPartition
 
-REQUEST_SECONDS = 5.0
-"""How long one request to the broker may take before it is tried again."""
+REJOIN_SECONDS = 1.0
+"""How soon to ask again whether the group still has another member of our name."""
 
 log = structlog.get_logger(__name__)
 
@@ -39,12 +42,18 @@ class RecordConsumer:
         group: GroupOffsets,
         start: str,
         assignment: Assignment,
+        clock: Clock | None = None,
     ) -> None:
         """`start` is `earliest`, `latest` or `error`: where a partition without a committed offset begins."""
+        self._settings: ClientSettings = {**settings, "enable.partition.eof": True}
+        self._clock = clock or SystemClock()
         with checked_settings():
-            self._consumer = Consumer({**settings, "enable.partition.eof": True})
-        self._group = group
-        self._start = start
+            self._consumer = Consumer(self._settings)
+        instance = str(settings.get("group.instance.id", ""))
+        self._complaints = Complaints(instance, self._clock, self._complain)
+        self._others = OthersProgress(group, self._clock)
+        self._rejoin_at: float | None = None
+        self._starts = Starts(lambda: self._consumer, group, start)
         self._assignment = assignment
         self._listener: RebalanceListener | None = None
         self._paused: frozenset[TopicPartition] = frozenset()
@@ -52,8 +61,7 @@ class RecordConsumer:
         self._positions: dict[TopicPartition, int] = {}
         self._failure: Exception | None = None
         self._acknowledged: dict[TopicPartition, int] = {}
-        self._was_assigned = False
-        self._fresh: frozenset[TopicPartition] = frozenset()
+        self._topics: frozenset[str] = frozenset()
 
     def subscribe(self, topics: Sequence[str], listener: RebalanceListener) -> None:
         """Join the group; `listener` hears of every rebalance. With `start: latest` it asks the broker first: blocks.
@@ -62,8 +70,18 @@ class RecordConsumer:
             RetryableError: the broker does not answer.
         """
         self._listener = listener
-        if self._start == "latest":
-            self._fresh = self._partitions_without_history(topics)
+        self._starts.prepare(topics)
+        self.follow(topics)
+
+    def follow(self, topics: Sequence[str]) -> None:
+        """Read `topics` from now on; what is kept of the topics so far goes on undisturbed. Without any: as before.
+
+        Patterns are matched by us, not by the client: there they would be another dialect (of POSIX, or with
+        `group_protocol: consumer` of the broker), and could not leave out what we write.
+        """
+        if set(topics) == self._topics or not topics:
+            return
+        self._topics = frozenset(topics)
         self._consumer.subscribe(
             list(topics),
             on_assign=lambda _, partitions: self._guarded(self._on_assign, partitions),
@@ -79,16 +97,24 @@ class RecordConsumer:
                 client and not returned: nothing after them may be committed, the process has to end.
         """
         records = []
+        if self._rejoin_at is not None and self._clock.monotonic() >= self._rejoin_at:
+            self._rejoin_at = None
+            topics, self._topics = self._topics, frozenset()
+            self.follow(sorted(topics))
         messages = self._consumer.consume(max_records, timeout_seconds)
         if self._failure is not None:
             raise self._failure
         self._assignment.note_membership(self._consumer.consumer_group_metadata())
-        for message in messages:
-            error = message.error()
-            if error is not None:
-                self._note_error(error, message)
-            elif (record := self._record(message)) is not None:
-                records.append(record)
+        try:
+            for message in messages:
+                error = message.error()
+                if error is not None:
+                    self._note_error(error, message)
+                elif (record := self._record(message)) is not None:
+                    records.append(record)
+        except StartOverError as gone:
+            self._start_over(str(gone))
+        self._complaints.review()
         return records
 
     def apply_holds(self) -> int:
@@ -119,14 +145,17 @@ class RecordConsumer:
         except KafkaException as error:
             log.warning("consumer.commit_failed", reason=error.args[0].name())
 
-    def unread(self) -> dict[TopicPartition, int]:
-        """Records between our position and the last stable offset, per owned partition, as the client last heard."""
+    def unread(self, ends: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
+        """Offsets between our position and the last stable one, per owned partition.
+
+        The latter as the client last heard, or as in `ends` where that is more: of a paused partition it hears nothing.
+        """
         unread = {}
         for partition in self._assignment.partitions():
-            position = self._positions.get(partition)
-            # With read_committed the cached high watermark is the last stable offset.
-            _, high = self._consumer.get_watermark_offsets(KafkaPartition(*partition), cached=True)
-            unread[partition] = max(0, high - position) if position is not None else 0
+            # With read_committed the cached high watermark is the last stable offset; what is not known is negative.
+            low, high = self._consumer.get_watermark_offsets(KafkaPartition(*partition), cached=True)
+            position = self._positions.get(partition, max(0, low))
+            unread[partition] = max(0, high - position, ends.get(partition, 0) - position)
         return unread
 
     def end_offsets(self, topics: Iterable[str]) -> dict[TopicPartition, int]:
@@ -136,14 +165,16 @@ class RecordConsumer:
             RetryableError: the broker does not answer.
         """
         try:
-            return {partition: self._watermarks(partition)[1] for partition in self._all_partitions(topics)}
+            return self._starts.ends(topics)
         except KafkaException as error:
             raise RetryableError(f"the end of the topics could not be read ({error.args[0].name()})") from error
 
     def is_at(self, ends: Mapping[TopicPartition, int]) -> bool:
-        """Whether every owned partition has been read up to `ends`; false until the group has assigned any, or none."""
+        """Whether everything before `ends` was read by us or committed by others. Asks the broker now and then."""
         owned = self._assignment.partitions()
-        return self._was_assigned and all(self._ends.get(p, -1) >= ends.get(p, 0) for p in owned)
+        if not all(self._ends.get(p, -1) >= ends.get(p, 0) for p in owned):
+            return False
+        return self._others.has_passed({p: end for p, end in ends.items() if p not in owned})
 
     def close(self) -> None:
         """Leave the group. Blocks until the broker knows."""
@@ -155,15 +186,19 @@ class RecordConsumer:
             raise RuntimeError("This is a bug. Partitions came before `subscribe`.")
         return self._listener
 
+    def _complain(self, subject: str, reason: str | None) -> None:
+        self._told.complained(subject, reason)
+
     def _record(self, message: Message) -> Record | None:
         topic, number, offset = message.topic(), message.partition(), message.offset()
         if topic is None or number is None or offset is None:
             raise RuntimeError("This is a bug. A message without an error has no position.")
-        partition = TopicPartition(topic, number)
+        partition = TopicPartition._make((topic, number))
         epoch = self._assignment.epoch(partition)
         if epoch is None:  # fetched before the partition was taken from us
             return None
         self._positions[partition] = offset + 1
+        self._complaints.over(topic)
         return record_of(message, partition, offset, epoch)
 
     def _note_error(self, error: KafkaError, message: Message) -> None:
@@ -172,18 +207,25 @@ class RecordConsumer:
             partition = TopicPartition(topic, number)
             if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001  librdkafka's own codes are named so
                 self._ends[partition] = self._positions[partition] = offset or 0
+                self._complaints.over(topic)
                 return
             if error.code() == KafkaError._AUTO_OFFSET_RESET:  # noqa: SLF001
                 raise FatalError(self._out_of_range(partition))
-        # A fatal error comes as a message whose own error is not marked as fatal.
-        if error.fatal() or error.code() == KafkaError._FATAL:  # noqa: SLF001
-            raise FatalError(f"the Kafka consumer cannot go on ({error.str()}): is kafka.instance_id used twice?")
-        log.warning("consumer.error_reported", reason=error.name(), topic=topic, partition=number)
+        self._complaints.note(error, topic)
+
+    def _start_over(self, reason: str) -> None:
+        """A new client under the same name: the old one has given up for good, and with it what it was assigned."""
+        self._told.complained("membership", reason)
+        self._guarded(self._on_lost, _kafka_partitions(self._assignment.partitions()))
+        self._consumer.close()
+        self._failure = None  # such a client lets go of nothing without complaint
+        self._consumer = Consumer(self._settings)
+        self._rejoin_at = self._clock.monotonic() + REJOIN_SECONDS
 
     def _out_of_range(self, partition: TopicPartition) -> str:
         position = self._positions.get(partition, -1)
         try:
-            low, _ = self._watermarks(partition)
+            low, _ = watermarks(self._consumer, partition)
         except KafkaException as error:
             return f"the position of {partition.topic}/{partition.partition} is out of range ({error.args[0].name()})"
         gap = f"{low - position} records are gone" if 0 <= position < low else "records may be gone"
@@ -200,9 +242,9 @@ class RecordConsumer:
             self._failure = self._failure or error
 
     def _on_assign(self, new: frozenset[TopicPartition]) -> None:
-        self._was_assigned = True
+        self._told.complained("membership", None)
         self._assignment.note_membership(self._consumer.consumer_group_metadata())
-        starts = self._start_positions(new)
+        starts = self._starts.of(new, self._told.waiting)
         self._assignment.assign(new)
         for partition, offset in starts.items():
             self._ends.pop(partition, None)
@@ -232,51 +274,6 @@ class RecordConsumer:
         self._assignment.revoke(leaving)
         self._told.gone(leaving)
         self._consumer.incremental_unassign(_kafka_partitions(leaving))
-
-    def _start_positions(self, partitions: frozenset[TopicPartition]) -> dict[TopicPartition, int]:
-        """Committed offsets; the rest by `kafka.start`. Tries for as long as the listener waits."""
-        attempt = 0
-        while partitions:
-            try:
-                committed = self._group.committed(partitions)
-                return {**self._first_positions(partitions - committed.keys()), **committed}
-            except KafkaException as error:
-                if attempt == 0:
-                    log.warning("consumer.committed_offsets_awaited", reason=error.args[0].name())
-                attempt += 1
-                self._told.waiting(attempt)
-        return {}
-
-    def _first_positions(self, partitions: frozenset[TopicPartition]) -> dict[TopicPartition, int]:
-        if self._start == "error" and partitions:
-            first = min(partitions)
-            raise FatalError(f"{first.topic}/{first.partition} has no committed offset and kafka.start is `error`")
-        # `latest` skips only what was there when the worker started, in topics that the group had never read.
-        ends = {partition: self._watermarks(partition)[1] for partition in partitions & self._fresh}
-        if ends:
-            # Committed at once: should one move before its first record, the next owner must not skip further.
-            offsets = [KafkaPartition(*partition, end) for partition, end in sorted(ends.items())]
-            self._consumer.commit(offsets=offsets, asynchronous=False)
-        return {**dict.fromkeys(partitions, OFFSET_BEGINNING), **ends}
-
-    def _partitions_without_history(self, topics: Iterable[str]) -> frozenset[TopicPartition]:
-        try:
-            present = self._all_partitions(topics)
-            topics_read = {partition.topic for partition in self._group.committed(present)}
-        except KafkaException as error:
-            raise RetryableError(f"the group's offsets cannot be read ({error.args[0].name()})") from error
-        return frozenset(partition for partition in present if partition.topic not in topics_read)
-
-    def _all_partitions(self, topics: Iterable[str]) -> frozenset[TopicPartition]:
-        return frozenset(
-            TopicPartition(topic, number)
-            for topic in topics
-            for number in self._consumer.list_topics(topic, timeout=REQUEST_SECONDS).topics[topic].partitions
-        )
-
-    def _watermarks(self, partition: TopicPartition) -> tuple[int, int]:
-        low, high = self._consumer.get_watermark_offsets(KafkaPartition(*partition), timeout=REQUEST_SECONDS)
-        return low, high
 
     def _pause(self, partitions: Iterable[TopicPartition]) -> None:
         if listed := _kafka_partitions(partitions):

@@ -2,11 +2,11 @@
 
 import threading
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
-from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType  # type: ignore[attr-defined]  # re-exported without saying so
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
+from confluent_kafka.admin import AclOperation, AdminClient, ConfigResource, NewTopic, ResourceType  # type: ignore[attr-defined]  # re-exported without saying so
 
 from worker.errors import RetryableError
 from worker.kafka.clients import ClientSettings, checked_settings
@@ -56,6 +56,8 @@ class TopicDirectory:
         self._lock = threading.Lock()
         self._facts: dict[str, TopicFacts] = {}
         self.cluster_id: str | None = None
+        self.names: frozenset[str] = frozenset()
+        """Every topic that was there when last asked, as far as we may see."""
 
     def refresh(self, topics: Iterable[str]) -> None:
         """Ask the broker about `topics`. Blocks for at most the timeout, twice.
@@ -70,13 +72,13 @@ class TopicDirectory:
             message = f"no broker answers ({error.args[0].name()}): check kafka.bootstrap_servers and the network"
             raise RetryableError(message) from error
         self.cluster_id = metadata.cluster_id
+        self.names = frozenset(metadata.topics)
         found = {t: len(metadata.topics[t].partitions) for t in wanted if t in metadata.topics}
         described = self._describe(found)
         with self._lock:
-            for topic in wanted:
-                self._facts.pop(topic, None)
+            known = {topic: self._facts.pop(topic, None) for topic in wanted}
             for topic, partitions in found.items():
-                self._facts[topic] = _facts(partitions, described.get(topic, {}))
+                self._facts[topic] = _facts(partitions, described.get(topic), known[topic])
 
     def create(self, topics: Mapping[str, int], config: Mapping[str, str] | None = None) -> None:
         """Create `topics` (name -> partitions) with the broker's default replication and `config`. Blocks.
@@ -99,6 +101,23 @@ class TopicDirectory:
                     raise RetryableError(message) from error
             else:
                 log.info("topic.created", topic=name, partitions=topics[name])
+
+    def unwritable(self, topics: Iterable[str]) -> set[str]:
+        """Those of `topics` that we have no right to write, as far as the broker says. Blocks for some seconds."""
+        wanted = TopicCollection(sorted(set(topics)))
+        described = self._admin.describe_topics(
+            wanted, include_authorized_operations=True, request_timeout=DESCRIBE_SECONDS
+        )
+        found = set()
+        for topic, future in described.items():
+            try:
+                operations = future.result().authorized_operations
+            except KafkaException as error:
+                if error.args[0].code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+                    found.add(topic)
+            else:
+                found |= {topic} if AclOperation.WRITE not in (operations or [AclOperation.WRITE]) else set()
+        return found
 
     def facts(self, topic: str) -> TopicFacts | None:
         """What is known of `topic`; None when it does not exist (or was not asked about)."""
@@ -124,7 +143,9 @@ class TopicDirectory:
         return described
 
 
-def _facts(partitions: int, config: Mapping[str, str | None]) -> TopicFacts:
+def _facts(partitions: int, config: Mapping[str, str | None] | None, known: TopicFacts | None) -> TopicFacts:
+    if config is None:  # not told, this time or ever
+        return TopicFacts(partitions) if known is None else replace(known, partitions=partitions)
     before, after = (_number(config.get(f"message.timestamp.{side}.max.ms")) for side in ("before", "after"))
     size = _number(config.get("max.message.bytes")) or DEFAULT_MAX_MESSAGE_BYTES
     if config.get("message.timestamp.type") == "LogAppendTime":  # the broker sets its own and looks at none

@@ -139,6 +139,8 @@ def _effective(document: dict[str, JsonValue], request: Request) -> LabelSchema:
     if request.hypothesis_template is not None:
         document["hypothesis_templates"] = [request.hypothesis_template]
     if request.multi_label is not None:
+        if request.multi_label and not document.get("multi_label"):
+            document.pop("shortlist", None)  # not every set that has one may have it in the other mode
         document["multi_label"] = request.multi_label
     if document.get("multi_label"):
         document.pop("abstain", None)

@@ -1,7 +1,7 @@
 """The labels of a schema as they are scored: flat or as a tree, each with its hypotheses."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from worker.labels.parts import Label
 
@@ -15,6 +15,28 @@ class Node:
     children: tuple[int, ...]
     hypotheses: tuple[str, ...]
     """One per template; a single one where the label brings a whole hypothesis."""
+
+
+@dataclass(frozen=True, slots=True)
+class LabelPairs:
+    """The hypotheses of one label, as indices into those of its stage."""
+
+    positive: tuple[int, ...]
+    """One per template; a single one where the label brings a whole hypothesis."""
+    negative: int | None
+    """The contrasting hypothesis, where the label has one."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TreeStage:
+    """Labels that are scored together."""
+
+    nodes: tuple[int, ...]
+    """The labels, as indices into the tree."""
+    hypotheses: tuple[str, ...]
+    """Each different hypothesis once: labels that share one share its pair."""
+    labels: tuple[LabelPairs, ...]
+    """In the order of `nodes`."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,6 +56,18 @@ class LabelTree:
     """Pairs, per window, that scoring every label would cost."""
     most_pairs: int
     """Pairs, per window, that a message costs at most."""
+    _stages: dict[tuple[int, ...], TreeStage] = field(default_factory=dict, repr=False)
+
+    def stage(self, nodes: tuple[int, ...]) -> TreeStage:
+        """The stage that scores `nodes`, `first` or what is `after` a node: worked out once, for every message."""
+        stage = self._stages.get(nodes)
+        if stage is None:  # two threads may both make it: they make the same
+            stage = self._stages[nodes] = self.part(nodes)
+        return stage
+
+    def part(self, nodes: tuple[int, ...]) -> TreeStage:
+        """What scores some of the labels of a stage, as chosen for one message."""
+        return _stage(self.nodes, nodes)
 
     @property
     def is_staged(self) -> bool:
@@ -58,8 +92,13 @@ class LabelTree:
         yield from _hypotheses_of(self.nodes)
 
 
-def label_tree(labels: tuple[Label, ...], templates: tuple[str, ...], *, in_stages: bool) -> LabelTree:
-    """The tree of `labels`; with `in_stages` siblings are scored only where their parent was the best."""
+def label_tree(
+    labels: tuple[Label, ...], templates: tuple[str, ...], *, in_stages: bool, top_k: int | None = None
+) -> LabelTree:
+    """The tree of `labels`; with `in_stages` siblings are scored only where their parent was the best.
+
+    With `top_k` at most so many labels of a stage are scored.
+    """
     nodes: list[Node] = []
 
     def add(label: Label, parent: int | None) -> int:
@@ -73,13 +112,23 @@ def label_tree(labels: tuple[Label, ...], templates: tuple[str, ...], *, in_stag
     first = roots if in_stages else tuple(range(len(nodes)))
     stages = [first, *(node.children for node in nodes if in_stages and node.children)]
     pairs = sum(_pairs(nodes, stage) for stage in stages)
-    most = _most_pairs(nodes, first) if in_stages else pairs
+    most = _most_pairs(nodes, first, top_k) if in_stages else _most_of_stage(nodes, first, top_k)
     return LabelTree(tuple(nodes), first, len(roots) == len(nodes), pairs, most)
 
 
 def fill_template(template: str, words: str) -> str:
     """The hypothesis that `template` makes of a label's words, by replacement: braces in `words` stay as they are."""
     return template.replace("{}", words)
+
+
+def _stage(tree: tuple[Node, ...], nodes: tuple[int, ...]) -> TreeStage:
+    index: dict[str, int] = {}
+    labels = []
+    for node in (tree[place] for place in nodes):
+        positive = tuple(index.setdefault(hypothesis, len(index)) for hypothesis in node.hypotheses)
+        negative = node.label.negative
+        labels.append(LabelPairs(positive, None if negative is None else index.setdefault(negative, len(index))))
+    return TreeStage(nodes, tuple(index), tuple(labels))
 
 
 def _hypotheses(label: Label, templates: tuple[str, ...]) -> tuple[str, ...]:
@@ -99,6 +148,15 @@ def _pairs(nodes: list[Node], stage: tuple[int, ...]) -> int:
     return len(set(_hypotheses_of(nodes[place] for place in stage)))
 
 
-def _most_pairs(nodes: list[Node], stage: tuple[int, ...]) -> int:
-    below = max((_most_pairs(nodes, nodes[place].children) for place in stage), default=0)
-    return _pairs(nodes, stage) + below
+def _most_pairs(nodes: list[Node], stage: tuple[int, ...], top_k: int | None) -> int:
+    below = max((_most_pairs(nodes, nodes[place].children, top_k) for place in stage), default=0)
+    return _most_of_stage(nodes, stage, top_k) + below
+
+
+def _most_of_stage(nodes: list[Node], stage: tuple[int, ...], top_k: int | None) -> int:
+    """Pairs, per window, of the `top_k` labels of `stage` that cost most."""
+    pairs = _pairs(nodes, stage)
+    if top_k is None or top_k >= len(stage):
+        return pairs
+    costs = sorted((_pairs(nodes, (place,)) for place in stage), reverse=True)
+    return min(pairs, sum(costs[:top_k]))

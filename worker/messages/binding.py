@@ -12,6 +12,9 @@ from worker.messages.outbound import MAX_RECORD_BYTES, OutputShape
 from worker.messages.reference import parse_reference
 from worker.types import JsonValue
 
+TOPIC_FIELD = "{topic}"
+"""What stands in `output` and `dead_letter` for the name of the input topic."""
+
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
 _NOT_BUILT_FORMATS = ("json_schema", "avro", "protobuf", "cloudevents")
 _POINTERS = ("text", "id", "labels", "label_schema_from", "hypothesis_template_from", "multi_label_from")
@@ -39,16 +42,26 @@ def _is_pointer(pointer: str) -> str:
     return pointer
 
 
+def _is_input(topic: str) -> str:
+    if not topic.startswith("^"):
+        return _is_topic(topic)
+    try:
+        re.compile(topic)
+    except (re.error, RecursionError, OverflowError):
+        raise ValueError("expected a regular expression after ^, in the syntax of Python") from None
+    return topic
+
+
 def _is_topic(topic: str) -> str:
     if topic.startswith("^"):
-        raise ValueError("expected a topic's name; this version of the worker does not have regular expressions")
+        raise ValueError("expected a topic's name; only `input` may be a regular expression")
     if not _TOPIC.fullmatch(topic) or topic in {".", ".."}:
         raise ValueError("expected a topic's name: 1 to 249 of A-Z a-z 0-9 . _ -")
     return topic
 
 
 def _is_pattern(pattern: str) -> str:
-    _is_topic(pattern.replace("{topic}", "topic"))
+    _is_topic(pattern.replace(TOPIC_FIELD, "topic"))
     return pattern
 
 
@@ -76,6 +89,7 @@ def _none_is_empty(value: JsonValue) -> JsonValue:
 
 PointerText = Annotated[str, AfterValidator(_is_pointer)]
 TopicName = Annotated[str, AfterValidator(_is_topic)]
+InputTopic = Annotated[str, AfterValidator(_is_input)]
 TopicPattern = Annotated[str, AfterValidator(_is_pattern)]
 Reserved = Annotated[None, BeforeValidator(not_built_yet)]
 
@@ -92,13 +106,20 @@ class Overrides(BaseModel):
 
 
 class Binding(BaseModel):
-    """One input topic, and what becomes of its events."""
+    """One input topic, or all that a pattern matches, and what becomes of their events."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    input: TopicName = Field(description="Topic to read.")
-    output: TopicPattern = Field(default="{topic}.predictions", description="Topic for predictions.")
-    dead_letter: TopicPattern = Field(default="{topic}.dlq", description="Topic for what cannot be predicted.")
+    input: InputTopic = Field(
+        description="Topic to read, or `^` and a regular expression that names begin with: topics that match, later "
+        "ones too, are read, except those that this configuration writes and Kafka's own."
+    )
+    output: TopicPattern = Field(
+        default="{topic}.predictions", description="Topic for predictions; `{topic}` is the input's name."
+    )
+    dead_letter: TopicPattern = Field(
+        default="{topic}.dlq", description="Topic for what cannot be predicted; `{topic}` is the input's name."
+    )
     label_schema: Annotated[str, AfterValidator(_is_reference)] | None = Field(
         default=None, description="Label schema, `name` or `name@version`; null: every message brings its labels."
     )
@@ -139,14 +160,23 @@ class Binding(BaseModel):
     )
 
     @property
+    def is_pattern(self) -> bool:
+        """Whether `input` is a pattern; what is asked of a topic is then asked of what `of` gives."""
+        return self.input.startswith("^")
+
+    def of(self, topic: str) -> "Binding":
+        """This binding for one of the topics that its pattern matches."""
+        return self.model_copy(update={"input": topic})
+
+    @property
     def output_topic(self) -> str:
         """Where its predictions go."""
-        return self.output.replace("{topic}", self.input)
+        return self.output.replace(TOPIC_FIELD, self.input)
 
     @property
     def dead_letter_topic(self) -> str:
         """Where its dead letters go."""
-        return self.dead_letter.replace("{topic}", self.input)
+        return self.dead_letter.replace(TOPIC_FIELD, self.input)
 
     @property
     def topics_written(self) -> tuple[str, ...]:
@@ -194,8 +224,8 @@ class Binding(BaseModel):
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> Self:
-        _is_topic_after_filling(self.output_topic, "output")
-        _is_topic_after_filling(self.dead_letter_topic, "dead_letter")
+        for key in ("output", "dead_letter"):
+            _check_template(self, key)
         if self.output_topic == self.dead_letter_topic:
             raise MisfitError(("dead_letter",), "expected a topic other than `output`")
         if {self.output_topic, self.dead_letter_topic} & set(self.routes.values()):
@@ -211,9 +241,16 @@ class Binding(BaseModel):
         return self
 
 
-def _is_topic_after_filling(topic: str, key: str) -> None:
+def _check_template(binding: Binding, key: str) -> None:
+    template = getattr(binding, key)
+    if binding.is_pattern:  # a match may be too long for it: that input then waits for a topic that cannot be
+        if TOPIC_FIELD not in template:
+            raise MisfitError((key,), "expected {topic} in it, since `input` is a regular expression")
+        if template == TOPIC_FIELD:
+            raise MisfitError((key,), "expected another topic than the input")
+        return
     try:
-        _is_topic(topic)
+        _is_topic(template.replace(TOPIC_FIELD, binding.input))
     except ValueError as error:
         raise MisfitError((key,), str(error)) from None
 

@@ -5,6 +5,7 @@ Labels are bounded sets: topic, partition, stage, reason, outcome, schema, engin
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
+from worker.observability.bulk import BulkHistogram
 from worker.types import ModelStamp
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -88,10 +89,11 @@ class Metrics:
             "Records older than max_age_seconds when they were read. Rising: the worker lags, or its producers do.",
             ("topic",),
         )
-        self.end_to_end_latency_seconds = self._histogram(
+        self.end_to_end_latency_seconds = BulkHistogram(
             "worker_end_to_end_latency_seconds",
             "From a record's timestamp to its prediction's commit. Rising with the lag: add workers or partitions.",
             _SECONDS,
+            self.registry,
         )
         self.stage_duration_seconds = self._histogram(
             "worker_stage_duration_seconds",
@@ -118,6 +120,30 @@ class Metrics:
         self.tokens_scored = self._counter(
             "worker_tokens_scored_total",
             "Tokens the engine has scored. Rising faster than pairs: texts are getting longer, expect less throughput.",
+        )
+
+        self.engine_failures = self._counter(
+            "worker_engine_failures_total",
+            "Engine calls that failed. `failed`: a bad message; `out_of_memory`: lower batching.max_tokens, or give it "
+            "the device alone; `broken`: it fails for everything, look at the device and the log.",
+            ("kind",),
+        )
+        self.batch_tokens_allowed = self._gauge(
+            "worker_batch_tokens_allowed",
+            "Padded tokens a batch may have since memory ran out; 0: no limit. Above zero for long: memory is short.",
+        )
+        self.pairs_cached = self._counter(
+            "worker_pairs_cached_total",
+            "Pairs whose scores were known from before. Falling against pairs scored: texts repeat less, or later.",
+        )
+        self.score_cache_bytes = self._gauge(
+            "worker_score_cache_bytes",
+            "What the kept scores take. At batching.cache_bytes with many pairs cached: more of them may pay.",
+        )
+        self.shortlist_audits = self._counter(
+            "worker_shortlist_audits_total",
+            "Messages scored whole to audit their shortlist. Many `missed`: raise top_k, or describe labels better.",
+            ("outcome",),
         )
 
     def _declare_backpressure(self) -> None:

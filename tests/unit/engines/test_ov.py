@@ -1,6 +1,8 @@
 import itertools
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from tests.support.tiny_openvino import write_tiny_model
 from worker.engines import ov
 from worker.engines.artifact import open_folder
 from worker.engines.ov import OpenVinoEngine, OpenVinoOptions, shares, usable_cores
-from worker.errors import ConfigError, EngineError
+from worker.errors import ConfigError, EngineError, EngineOutOfMemoryError
 
 
 @pytest.mark.parametrize(("quota", "cores"), [("max 100000", 8), ("200000 100000", 2), ("50000 100000", 1), ("odd", 8)])
@@ -55,6 +57,42 @@ def test_results_of_an_earlier_call_are_not_overwritten_by_a_later_one(tmp_path:
     kept = first.tolist()
     engine.score(batch_of([9, 10], [11, 12]))
     assert first.tolist() == kept
+
+
+class FailingRequest:
+    """An infer request of OpenVINO's to which something happens instead."""
+
+    def __init__(self, request: Any, instead: Callable[[], None]) -> None:  # noqa: ANN401  not typed for us
+        self._request, self._instead = request, instead
+
+    def start_async(self, _feed: object, *, share_inputs: bool) -> None:
+        assert share_inputs
+
+    def wait(self) -> None:
+        self._instead()
+
+    def get_output_tensor(self, index: int) -> Any:  # noqa: ANN401
+        return self._request.get_output_tensor(index)
+
+
+def run_out() -> None:
+    raise RuntimeError("Exception from infer_request.cpp: std::bad_alloc")
+
+
+@pytest.mark.parametrize("instead", [run_out, lambda: None], ids=["told", "silent"])
+def test_missing_memory_is_told_also_where_openvino_keeps_silent_and_the_next_batch_is_scored(
+    tmp_path: Path, instead: Callable[[], None]
+) -> None:
+    """Seen under a limit on the address space: no error, and the output of the batch before."""
+    engine = OpenVinoEngine(open_folder(write_tiny_model(tmp_path / "model")), OpenVinoOptions(threads=1))
+    batch = batch_of([5, 6, 7], [8, 9])
+    before = engine.score(batch).logits
+    assert engine._requests is not None
+    [request] = engine._requests._requests
+    engine._requests._requests = [FailingRequest(request, instead)]
+    with pytest.raises(EngineOutOfMemoryError):
+        engine.score(batch)
+    np.testing.assert_array_equal(before, engine.score(batch).logits)
 
 
 @pytest.mark.parametrize("most", [1, 2, 3, 8])
