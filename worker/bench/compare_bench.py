@@ -46,7 +46,7 @@ class CompareBench:
     recipe: Recipe
     batches: tuple[int, ...] = (8, 16, 32, 64, 128)
     """Of which the transformers loop gets the best, for each precision."""
-    tuning_texts: int = 32
+    tuning_texts: int = 16
     seconds: float = 20.0
     """About how long the transformers loop in float32 takes for a run."""
     rounds: int = 3
