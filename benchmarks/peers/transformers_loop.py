@@ -38,19 +38,17 @@ def _run(model: ZeroShot, given: protocol.Settings, run: protocol.Settings) -> N
     while not assigned:
         consumer.consume(1, 0.1)
     protocol.say(event="started")
-    done, committed_at = 0, time.monotonic()
+    done, committed, committed_at = 0, 0, time.monotonic()
     # One message at a time where the batch holds the pairs of one; else as many as are there.
     texts_at_once = 1 if run["batch"] == 1 else MOST_TEXTS
     while done < run["messages"]:
         messages = consumer.consume(texts_at_once, 0.01)
         if messages:
             done += _answer(model, run, messages, producer)
-        if time.monotonic() - committed_at >= COMMIT_SECONDS and done:
+        if done > committed and (done >= run["messages"] or time.monotonic() - committed_at >= COMMIT_SECONDS):
             producer.flush()
             consumer.commit(asynchronous=False)
-            committed_at = time.monotonic()
-    producer.flush()
-    consumer.commit(asynchronous=False)
+            committed, committed_at = done, time.monotonic()
     consumer.close()
     protocol.say(event="done")
 
