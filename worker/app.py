@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import structlog
@@ -21,6 +21,7 @@ from worker.kafka.label_topic import LabelTopicFollower
 from worker.kafka.offsets import Assignment, GroupOffsets
 from worker.kafka.producer import TransactionalPublisher
 from worker.kafka.publishing import Publisher, PublisherParts
+from worker.kafka.registry_parts import registry_parts
 from worker.kafka.topics import TopicDirectory
 from worker.label_sets import LabelSets, directory_source, topic_follower
 from worker.labels.registry import LabelRegistry
@@ -100,6 +101,7 @@ class Assembler:
         self.directory = TopicDirectory(self.client)
         self.assignment = Assignment()
         self.labels = LabelSets(config, self.metrics, self.readiness)
+        self.registry = registry_parts(config.registry, self.bindings, self.readiness, clock)
 
     def probes(self) -> Probes:
         """What the HTTP port answers from."""
@@ -138,7 +140,8 @@ class Assembler:
         binding, now_seconds = self.bindings[record.topic], self.clock.wall()
         if binding.late_by(record.timestamp_ms, now_seconds) is not None:
             self.metrics.records_late.labels(topic=record.topic).inc()
-        return decode(record, binding.input_fields, self.config.limits, now_seconds)
+        read = None if self.registry is None else self.registry.read
+        return decode(record, binding.input_fields, self.config.limits, now_seconds, read)
 
     def resolve(self, request: Request, topic: str) -> LabelSchema:
         """Step 3 under the binding of the topic."""
@@ -147,6 +150,8 @@ class Assembler:
     def encoder(self, model: LoadedModel) -> Encoder:
         """Step 10 for every binding."""
         outgoing = Outgoing(self.bindings, model.engine.info.stamp, self.clock, self._max_bytes)
+        if self.registry is not None:
+            outgoing = replace(outgoing, framed=self.registry.framed)
         return Encoder(outgoing.predictions, outgoing.dead_letter)
 
     def publisher(self, group: GroupOffsets, offered: OfferedPositions) -> Publisher:
@@ -173,6 +178,8 @@ class Assembler:
         """Who keeps inputs closed whose outputs are missing."""
         bindings = self.bindings
         wiring = Wiring(bindings.outputs, self.config.kafka.create_topics, bindings.patterns, bindings.rivals)
+        if self.registry is not None:
+            wiring = replace(wiring, obstacle=self.registry.obstacle)
         return OutputWatch(self.directory, wiring, self.readiness, lambda: self.heartbeats.beat("topics"))
 
     def has_labels(self, topic: str) -> bool:
@@ -209,7 +216,7 @@ def open_worker(config: Config, clock: Clock | None = None, lifecycle: Lifecycle
     make = Assembler(config, clock or SystemClock(), lifecycle)
     make.readiness.block("engine", "the model is being loaded")
     make.readiness.block("assignment", "no partition has been assigned yet")
-    with HealthServer(make.probes(), config.http.host, config.http.port) as http:
+    with HealthServer(make.probes(), config.http.host, config.http.port, config.http.expected_token()) as http:
         source = directory_source(config)
         model = load_engine(make.engine_choice())
         threads: list[threading.Thread] = []
@@ -276,7 +283,9 @@ def _processor(
     )
     settings = consumer_settings(config.kafka, make.instance)
     parts = ProcessorParts(
-        consumer=RecordConsumer(settings, group, config.kafka.start, make.assignment),
+        consumer=RecordConsumer(
+            settings, group, config.kafka.start, make.assignment, None if make.registry is None else make.registry.sieve
+        ),
         intake=intake,
         engine=model.engine,
         delivery=delivery,

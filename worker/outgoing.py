@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from worker.clock import Clock
+from worker.messages.binding import Binding
 from worker.messages.bindings import Bindings
 from worker.messages.codec import encode, utc_timestamp
 from worker.messages.dead_letter import dead_letter
@@ -21,6 +22,8 @@ class Outgoing:
     clock: Clock
     max_bytes: Callable[[str], int]
     """The largest record that a topic takes."""
+    framed: Callable[[OutboundRecord, Binding], OutboundRecord] = lambda record, _binding: record
+    """A prediction in the output format of its binding; raises MessageError."""
 
     def predictions(self, prediction: Prediction, scored: Scored) -> tuple[OutboundRecord, ...]:
         """The prediction, and a copy for each selected label that has a route.
@@ -40,7 +43,7 @@ class Outgoing:
         )
 
         def to(shape: OutputShape) -> OutboundRecord:
-            return encode(prediction, scored.plan.request, record, stamps, shape)
+            return self.framed(encode(prediction, scored.plan.request, record, stamps, shape), binding)
 
         main = binding.output_shape(self.max_bytes(binding.output_topic))
         labels = prediction.selected or (() if prediction.label is None else (prediction.label,))

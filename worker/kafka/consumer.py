@@ -20,6 +20,7 @@ from confluent_kafka import TopicPartition as KafkaPartition
 from worker.errors import FatalError, RetryableError
 from worker.kafka.clients import ClientSettings, checked_settings
 from worker.kafka.offsets import Assignment, GroupOffsets
+from worker.kafka.readable import Sieve
 from worker.kafka.rebalance import RebalanceListener
 from worker.kafka.records import record_of
 from worker.types import Record, TopicPartition
@@ -39,6 +40,7 @@ class RecordConsumer:
         group: GroupOffsets,
         start: str,
         assignment: Assignment,
+        sieve: Sieve | None = None,
     ) -> None:
         """`start` is `earliest`, `latest` or `error`: where a partition without a committed offset begins."""
         with checked_settings():
@@ -55,6 +57,7 @@ class RecordConsumer:
         self._was_assigned = False
         self._fresh: frozenset[TopicPartition] = frozenset()
         self._topics: frozenset[str] = frozenset()
+        self._sieve = sieve
 
     def subscribe(self, topics: Sequence[str], listener: RebalanceListener) -> None:
         """Join the group; `listener` hears of every rebalance. With `start: latest` it asks the broker first: blocks.
@@ -101,12 +104,12 @@ class RecordConsumer:
                 self._note_error(error, message)
             elif (record := self._record(message)) is not None:
                 records.append(record)
-        return records
+        return records if self._sieve is None else self._sieve.sift(records)
 
     def apply_holds(self) -> int:
         """Pause what is held, resume what is not; returns how many partitions are paused."""
         owned = self._assignment.partitions()
-        wanted = frozenset(partition for partition in owned if self._told.is_held(partition))
+        wanted = frozenset(partition for partition in owned if self._is_held(partition))
         self._pause(wanted - self._paused)
         self._resume((self._paused - wanted) & owned)
         self._paused = wanted
@@ -139,6 +142,8 @@ class RecordConsumer:
             # With read_committed the cached high watermark is the last stable offset.
             _, high = self._consumer.get_watermark_offsets(KafkaPartition(*partition), cached=True)
             unread[partition] = max(0, high - position) if position is not None else 0
+        for partition, count in self._waiting().items():
+            unread[partition] = unread.get(partition, 0) + count
         return unread
 
     def end_offsets(self, topics: Iterable[str]) -> dict[TopicPartition, int]:
@@ -155,7 +160,9 @@ class RecordConsumer:
     def is_at(self, ends: Mapping[TopicPartition, int]) -> bool:
         """Whether every owned partition has been read up to `ends`; false until the group has assigned any, or none."""
         owned = self._assignment.partitions()
-        return self._was_assigned and all(self._ends.get(p, -1) >= ends.get(p, 0) for p in owned)
+        return (
+            self._was_assigned and not self._waiting() and all(self._ends.get(p, -1) >= ends.get(p, 0) for p in owned)
+        )
 
     def close(self) -> None:
         """Leave the group. Blocks until the broker knows."""
@@ -166,6 +173,12 @@ class RecordConsumer:
         if self._listener is None:
             raise RuntimeError("This is a bug. Partitions came before `subscribe`.")
         return self._listener
+
+    def _is_held(self, partition: TopicPartition) -> bool:
+        return self._told.is_held(partition) or (self._sieve is not None and self._sieve.holds(partition))
+
+    def _waiting(self) -> Mapping[TopicPartition, int]:
+        return {} if self._sieve is None else self._sieve.waiting()
 
     def _record(self, message: Message) -> Record | None:
         topic, number, offset = message.topic(), message.partition(), message.offset()
@@ -223,7 +236,7 @@ class RecordConsumer:
                 self._positions[partition] = offset
         self._consumer.incremental_assign([KafkaPartition(*p, offset) for p, offset in sorted(starts.items())])
         # A pause outlives revocation and reassignment, so both states are said explicitly.
-        held = frozenset(partition for partition in new if self._told.is_held(partition))
+        held = frozenset(partition for partition in new if self._is_held(partition))
         self._pause(held)
         self._resume(new - held)
         self._paused = (self._paused - new) | held
@@ -242,6 +255,8 @@ class RecordConsumer:
     def _let_go(self, leaving: frozenset[TopicPartition]) -> None:
         # Ownership ends before the broker is told: whatever is published from here on leaves these out.
         self._assignment.revoke(leaving)
+        if self._sieve is not None:
+            self._sieve.drop(leaving)
         self._told.gone(leaving)
         self._consumer.incremental_unassign(_kafka_partitions(leaving))
 

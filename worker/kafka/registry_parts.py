@@ -1,0 +1,70 @@
+"""What a configuration needs of a schema registry, put together; nothing where no binding names one."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from worker.clock import Clock
+from worker.kafka.output_schemas import OutputSchemas
+from worker.kafka.readable import SchemaShelf, Sieve
+from worker.kafka.schema_registry import RegistryClient
+from worker.messages.binding import REGISTRY_FORMATS, Binding
+from worker.messages.bindings import Bindings
+from worker.observability.health import Readiness
+from worker.settings import Registry
+from worker.types import JsonValue, OutboundRecord, Record
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryParts:
+    """Reading and writing by schemas of the registry."""
+
+    shelf: SchemaShelf
+    sieve: Sieve
+    outputs: OutputSchemas
+    bindings: Bindings
+
+    def read(self, record: Record) -> JsonValue:
+        """The plain value of `record`. Raises MessageError."""
+        return self.shelf.read(record)
+
+    def framed(self, record: OutboundRecord, binding: Binding) -> OutboundRecord:
+        """A prediction in the form that its binding wants. Raises MessageError."""
+        if binding.output_format == "json":
+            return record
+        return self.outputs.framed(record, binding.output_format)
+
+    def obstacle(self, topic: str) -> str | None:
+        """Why predictions for the input `topic` cannot be written for now; None where they can. Blocks."""
+        binding = self.bindings[topic]
+        if binding.output_format == "json":
+            return None
+        for output in (binding.output_topic, *binding.routes.values()):
+            reason = self.outputs.register(output, binding.output_format)
+            if reason is not None:
+                return reason
+        return None
+
+
+def registry_parts(
+    settings: Registry | None, bindings: Bindings, readiness: Readiness, clock: Clock
+) -> RegistryParts | None:
+    """The parts, where a binding has a format of the registry.
+
+    Raises:
+        ConfigError: the extra `registry` is not installed, or a setting cannot be used.
+    """
+    formats = {name for each in bindings.configured for name in (each.format, each.output_format)}
+    if settings is None or not formats & set(REGISTRY_FORMATS):
+        return None
+    client = RegistryClient(settings)
+    shelf = SchemaShelf(client, _format_of(bindings), readiness, clock)
+    outputs = OutputSchemas(client, create=settings.register_schemas)
+    return RegistryParts(shelf, Sieve(shelf), outputs, bindings)
+
+
+def _format_of(bindings: Bindings) -> Callable[[str], str | None]:
+    def format_of(topic: str) -> str | None:
+        binding = bindings.find(topic)
+        return None if binding is None else binding.format
+
+    return format_of
