@@ -19,7 +19,7 @@ _MOST_INDEXES = 64
 _VARINT_BITS = 35
 
 
-def protobuf_reader(text: str, references: Mapping[str, str]) -> Callable[[bytes], dict[str, JsonValue]]:
+def protobuf_reader(text: str, references: Mapping[str, str]) -> Callable[[bytes], JsonValue]:
     """What decodes message indexes and message into a plain object, with the field names of the schema.
 
     Blocks while the schema is compiled.
@@ -39,16 +39,14 @@ def protobuf_reader(text: str, references: Mapping[str, str]) -> Callable[[bytes
         raise ValueError(type(error).__name__) from None
     top = [root.message_types_by_name[message.name] for message in files[-1].message_type]
 
-    def read(body: bytes) -> dict[str, JsonValue]:
+    def read(body: bytes) -> JsonValue:
         indexes, start = _message_indexes(body)
         descriptor = top[indexes[0]]
         for index in indexes[1:]:
             descriptor = descriptor.nested_types[index]
         message = message_factory.GetMessageClass(descriptor)()
         message.ParseFromString(body[start:])
-        found: dict[str, JsonValue] = json_format.MessageToDict(
-            message, preserving_proto_field_name=True, descriptor_pool=pool
-        )
+        found: JsonValue = json_format.MessageToDict(message, preserving_proto_field_name=True, descriptor_pool=pool)
         return found
 
     return read
