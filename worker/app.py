@@ -8,9 +8,12 @@ from functools import partial
 
 import structlog
 
+from worker.backlog import Backlog
 from worker.clock import Clock, SystemClock
 from worker.config import Config
 from worker.delivery import Cadence, Delivery, DeliveryParts, Encoder
+from worker.engine_retry import RetryingScorer, ScorerParts
+from worker.engines.base import Engine
 from worker.engines.load import EngineChoice, LoadedModel, load_engine
 from worker.flow import Bounds, Inbox, InFlight, OfferedPositions, PairQueue
 from worker.intake import Intake, IntakeParts
@@ -21,15 +24,17 @@ from worker.kafka.label_topic import LabelTopicFollower
 from worker.kafka.offsets import Assignment, GroupOffsets
 from worker.kafka.producer import TransactionalPublisher
 from worker.kafka.publishing import Publisher, PublisherParts
+from worker.kafka.refusals import RefusedTopics
 from worker.kafka.registry_parts import registry_parts
 from worker.kafka.topics import TopicDirectory
-from worker.label_sets import LabelSets, directory_source, topic_follower
+from worker.label_sets import LabelSets, directory_source, pair_tokenizer, topic_follower
 from worker.labels.registry import LabelRegistry
 from worker.labels.schema import LabelSchema
 from worker.lifecycle import Lifecycle
 from worker.messages.codec import decode
 from worker.observability.health import Heartbeats, Probes, Readiness
 from worker.observability.health_server import HealthServer
+from worker.observability.liveness import LivenessWatch
 from worker.observability.metrics import Metrics
 from worker.outgoing import Outgoing
 from worker.output_watch import OutputWatch, Wiring
@@ -100,12 +105,14 @@ class Assembler:
         self.client = connection(config.kafka, self.instance)
         self.directory = TopicDirectory(self.client)
         self.assignment = Assignment()
+        self.refused = RefusedTopics(clock, lambda topic, reason: self._note(f"refused:{topic}", reason))
         self.labels = LabelSets(config, self.metrics, self.readiness)
         self.registry = registry_parts(config.registry, self.bindings, self.readiness, clock)
 
     def probes(self) -> Probes:
         """What the HTTP port answers from."""
-        return Probes(self.heartbeats.ages, self.readiness.reasons, self.metrics.render, self._describe_labels)
+        beats = self.heartbeats
+        return Probes(beats.ages, self.readiness.reasons, self.metrics.render, self._describe_labels, beats.stages)
 
     def engine_choice(self) -> EngineChoice:
         """What the configuration says of model and engine."""
@@ -118,7 +125,7 @@ class Assembler:
         """Warm `model` up, and judge label schemas by it from now on; its tokenizer, which has their hypotheses."""
         model.engine.warm_up()
         stamp = model.engine.info.stamp
-        tokenizer = PairTokenizer(model.tokenizer_file, model.engine.info.max_pair_tokens)
+        tokenizer = pair_tokenizer(model, self.config.batching.shortlist_audit_every)
         self.labels.use_model(model, tokenizer)
         self.metrics.engine_in_use(stamp)
         self.readiness.clear("engine")
@@ -129,6 +136,21 @@ class Assembler:
         """Who reads the label topic, where there is one."""
         surroundings = (self.directory, self.readiness, self.heartbeats, self.clock)
         return topic_follower(self.config, self.instance, self.labels.registry, self.assignment, surroundings)
+
+    def scorer(self, engine: Engine, inbox: Inbox) -> RetryingScorer:
+        """Who has the engine score, and waits for it where it fails."""
+        return RetryingScorer(
+            ScorerParts(
+                engine,
+                inbox.put,
+                self.lifecycle.wait_for_stop,
+                self.metrics,
+                self.heartbeats,
+                self.readiness,
+                self.clock,
+                self.config.engine_retry_seconds,
+            )
+        )
 
     def in_flight(self, token_budget: int) -> InFlight:
         """The bound on what is admitted."""
@@ -154,7 +176,7 @@ class Assembler:
             outgoing = replace(outgoing, framed=self.registry.framed)
         return Encoder(outgoing.predictions, outgoing.dead_letter)
 
-    def publisher(self, group: GroupOffsets, offered: OfferedPositions) -> Publisher:
+    def publisher(self, group: GroupOffsets, offered: OfferedPositions, encoder: Encoder) -> Publisher:
         """Exactly-once or at-least-once, as configured."""
         is_exactly_once = self.config.delivery == "exactly_once"
         settings = producer_settings(self.config.kafka, self.instance, transactional=is_exactly_once)
@@ -169,10 +191,13 @@ class Assembler:
             self.directory,
             self.clock,
             lambda outcome: self.metrics.transactions.labels(outcome=outcome).inc(),
+            encoder.dead_letter,
+            self.refused,
         )
+        trouble = partial(self._note, "publish")
         if is_exactly_once:
-            return TransactionalPublisher(parts, self._wait, self._note_trouble)
-        return AtLeastOncePublisher(parts, self._wait, self._note_trouble, offered.offer)
+            return TransactionalPublisher(parts, self._wait, trouble)
+        return AtLeastOncePublisher(parts, self._wait, trouble, offered.offer)
 
     def watch(self) -> OutputWatch:
         """Who keeps inputs closed whose outputs are missing."""
@@ -180,7 +205,8 @@ class Assembler:
         wiring = Wiring(bindings.outputs, self.config.kafka.create_topics, bindings.patterns, bindings.rivals)
         if self.registry is not None:
             wiring = replace(wiring, obstacle=self.registry.obstacle)
-        return OutputWatch(self.directory, wiring, self.readiness, lambda: self.heartbeats.beat("topics"))
+        beat = partial(self.heartbeats.beat, "topics")
+        return OutputWatch(self.directory, wiring, self.readiness, beat, self.refused.is_closed)
 
     def has_labels(self, topic: str) -> bool:
         """Whether the schema that the topic's binding names is there."""
@@ -196,11 +222,11 @@ class Assembler:
         self.heartbeats.beat("delivery")
         return self.lifecycle.wait_for_abandon(seconds)
 
-    def _note_trouble(self, reason: str | None) -> None:
+    def _note(self, name: str, reason: str | None) -> None:
         if reason is None:
-            self.readiness.clear("publish")
+            self.readiness.clear(name)
         else:
-            self.readiness.block("publish", reason)
+            self.readiness.block(name, reason)
 
 
 @contextmanager
@@ -231,6 +257,8 @@ def open_worker(config: Config, clock: Clock | None = None, lifecycle: Lifecycle
             processor = _processor(make, model, tokenizer, _is_open(make, watch, follower))
             make.heartbeats.register("topics", TOPICS_LIVENESS_SECONDS)
             make.lifecycle.thread(lambda: watch.run(make.lifecycle.wait_for_stop), "topics").start()
+            liveness = LivenessWatch(make.heartbeats)
+            make.lifecycle.thread(lambda: liveness.run(make.lifecycle.wait_for_stop), "liveness").start()
             if source is not None:
                 make.lifecycle.thread(partial(source.watch, labels, make.lifecycle.stop_event), "files").start()
             if follower is not None:
@@ -259,35 +287,48 @@ def _processor(
 ) -> StreamProcessor:
     config, info = make.config, model.engine.info
     token_budget = config.batching.max_tokens or info.token_budget
-    in_flight, inbox, offered = make.in_flight(token_budget), Inbox(), OfferedPositions()
+    in_flight, inbox, offered, backlog = make.in_flight(token_budget), Inbox(), OfferedPositions(), Backlog(make.clock)
     pairs = PairQueue(Batcher(token_budget), in_flight.note_queued_tokens)
     group = GroupOffsets(make.client, config.kafka.group_id)
     intake = Intake(
-        IntakeParts(make.decode, make.resolve, tokenizer, config.limits.pairs, in_flight, inbox, pairs, make.metrics)
+        IntakeParts(
+            make.decode,
+            make.resolve,
+            tokenizer,
+            config.limits.pairs,
+            in_flight,
+            inbox,
+            pairs,
+            make.metrics,
+            backlog.note_cost,
+        )
     )
-    view = ModelView(info.head, info.stamp.digest)
+    view, encoder = ModelView(info.head, info.stamp.digest), make.encoder(model)
     delivery = Delivery(
         DeliveryParts(
             inbox=inbox,
             pairs=pairs,
             in_flight=in_flight,
-            publisher=make.publisher(group, offered),
-            encoder=make.encoder(model),
+            publisher=make.publisher(group, offered, encoder),
+            encoder=encoder,
             model=view,
             follow_up=follow_up(tokenizer, view),
             metrics=make.metrics,
             clock=make.clock,
             beat=lambda: make.heartbeats.beat("delivery"),
+            busy=lambda: make.heartbeats.busy("publish"),
         ),
         Cadence(config.batching.latency_target_ms / 2000, TRANSACTION_RECORDS),
     )
     settings = consumer_settings(config.kafka, make.instance)
+    consumer = RecordConsumer(settings, group, config.kafka.start, make.assignment)
+    if make.registry is not None:
+        consumer.sieve = make.registry.sieve
     parts = ProcessorParts(
-        consumer=RecordConsumer(
-            settings, group, config.kafka.start, make.assignment, None if make.registry is None else make.registry.sieve
-        ),
+        consumer=consumer,
         intake=intake,
-        engine=model.engine,
+        backlog=backlog,
+        scorer=make.scorer(model.engine, inbox),
         delivery=delivery,
         inbox=inbox,
         pairs=pairs,

@@ -7,7 +7,7 @@ from worker.cluster_checks import Finding, of_cluster
 from worker.engines.load import LoadedModel, load_engine
 from worker.errors import ConfigError, MessageError, SchemaError, WorkerError
 from worker.kafka.label_writer import LabelDesk
-from worker.label_sets import directory_source
+from worker.label_sets import directory_source, pair_tokenizer
 from worker.labels.notices import route_notices, schema_notices
 from worker.labels.registry import LabelRegistry
 from worker.labels.schema import LabelSchema
@@ -75,7 +75,7 @@ def _of_label_topic(make: Assembler, labels: LabelRegistry) -> Iterator[Finding]
 
 
 def _of_schemas(make: Assembler, labels: LabelRegistry, model: LoadedModel | None) -> Iterator[Finding]:
-    tokenizer = None if model is None else PairTokenizer(model.tokenizer_file, model.engine.info.max_pair_tokens)
+    tokenizer = None if model is None else pair_tokenizer(model)
     for name in labels.names():
         schema = labels.current(name)
         if schema is not None:
@@ -96,9 +96,11 @@ def _of_schema(
     try:
         check_cost(schema, 1, make.config.limits.pairs)
         if tokenizer is not None:
-            tokenizer.check(schema.tree.hypotheses())
+            tokenizer.prepare(schema)
     except MessageError as error:
         return Finding("failed", subject, error.reason)
+    except SchemaError as error:
+        return Finding("failed", subject, str(error))
     tree = schema.tree
     cost = f"{len(tree.nodes)} labels, {'at most ' if tree.is_staged else ''}{tree.most_pairs} pairs per message"
     for notice in schema_notices(schema, None if model is None else model.engine.info.stamp.digest):

@@ -9,6 +9,7 @@ from worker.engines.base import Engine
 from worker.engines.load import EngineChoice, load_engine
 from worker.errors import MessageError, SchemaError
 from worker.flow import BatchScored
+from worker.label_sets import pair_tokenizer
 from worker.labels.registry import LabelRegistry
 from worker.labels.schema import LabelSchema
 from worker.messages.codec import decode
@@ -118,6 +119,9 @@ def open_classifier(
     model = load_engine(choice)
     try:
         stamp = model.engine.info.stamp
+        tokenizer = pair_tokenizer(model)
+        if schema.shortlist is not None:
+            tokenizer.prepare(schema)
         labels = LabelRegistry(limits, stamp.digest)
         for refusal in labels.offer(schema, "the label schema").refused:
             raise SchemaError(str(refusal))
@@ -125,7 +129,7 @@ def open_classifier(
         parts = ClassifierParts(
             decode=lambda record: decode(record, InputFields(), limits),
             resolve=lambda request: labels.resolve(request, schema.reference, limits),
-            tokenizer=PairTokenizer(model.tokenizer_file, model.engine.info.max_pair_tokens),
+            tokenizer=tokenizer,
             engine=model.engine,
             max_pairs=limits.pairs,
         )

@@ -77,6 +77,9 @@ class Config(BaseSettings):
     drain_seconds: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = Field(
         default=30.0, description="How long to finish what was read when told to stop."
     )
+    engine_retry_seconds: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = Field(
+        default=60.0, description="How long an engine that fails for everything is tried again before the worker ends."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least that is logged.")
     topics: Annotated[tuple[Binding, ...], Field(min_length=1)] = Field(description="What to read, and how.")
 

@@ -1,6 +1,7 @@
 """The delivery thread, steps 8 to 12: scores to predictions, predictions to the broker, in order."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import structlog
@@ -23,7 +24,7 @@ from worker.flow import (
 from worker.kafka.publishing import Publisher, StoppedError
 from worker.observability.metrics import Metrics
 from worker.pipeline.assembly import Assembly, Refused, Scored
-from worker.pipeline.decision import decide
+from worker.pipeline.decision import audit, decide
 from worker.pipeline.evidence import ModelView, ScoredStage
 from worker.pipeline.stages import FollowUp, NextStage
 from worker.types import Finished, OutboundRecord, Prediction, Premise, Record, Refusal
@@ -71,6 +72,8 @@ class DeliveryParts:
     metrics: Metrics
     clock: Clock
     beat: Callable[[], None]
+    busy: Callable[[], AbstractContextManager[None]] = nullcontext
+    """Entered around every publication."""
 
 
 class Delivery:
@@ -184,6 +187,8 @@ class Delivery:
             return self._dead_letter(outcome.record, outcome.refusal)
         try:
             prediction = decide(outcome.stages, outcome.text, self._parts.model)
+            for is_found in audit(outcome.stages, self._parts.model):
+                self._parts.metrics.shortlist_audits.labels(outcome="found" if is_found else "missed").inc()
             return Finished(outcome.record, self._parts.encoder.prediction(prediction, outcome))
         except MessageError as error:
             return self._dead_letter(outcome.record, Refusal.of(error))
@@ -210,12 +215,13 @@ class Delivery:
             return
         batch, self._finished = self._finished, []
         started = self._parts.clock.monotonic()
-        published = self._parts.publisher.publish(batch)
+        with self._parts.busy():
+            published = self._parts.publisher.publish(batch)
         self._oldest_seconds = self._parts.clock.monotonic()
         self._finished = list(published.left)
         self._park(published.left)
-        kept = {id(each) for each in published.left}
-        self._parts.in_flight.settle([each.record for each in batch if id(each) not in kept])
+        kept = {id(each.record) for each in published.left}
+        self._parts.in_flight.settle([each.record for each in batch if id(each.record) not in kept])
         if published.committed:
             self._note(published.committed, self._oldest_seconds - started)
 

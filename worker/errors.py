@@ -5,6 +5,7 @@
     ├── ConfigError       the operator is at fault: exit 2, naming the file, the key and what was expected
     ├── SchemaError       a label schema is refused: exit 2 at start, the last good version stays while running
     ├── RetryableError    the world is at fault for now: wait, back off, try again
+    ├── EngineOutOfMemoryError   a batch is too large for the memory there is: smaller ones, then on
     └── FatalError        going on would lose or double something: exit 1 with nothing committed
         └── EngineError   the engine cannot be loaded, or failed for every message it was given
 
@@ -88,6 +89,10 @@ class SchemaError(WorkerError):
 
 class RetryableError(WorkerError):
     """Something outside is out of reach for now."""
+
+
+class EngineOutOfMemoryError(WorkerError):
+    """The engine has no memory for this batch; a smaller one may fit. Raised by engines only."""
 
 
 class FatalError(WorkerError):

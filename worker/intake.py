@@ -30,6 +30,8 @@ class IntakeParts:
     inbox: Inbox
     pairs: PairQueue
     metrics: Metrics
+    note_cost: Callable[[str, int], None]
+    """Told of each record's topic how many tokens the record asks the engine for."""
 
 
 class Intake:
@@ -74,9 +76,11 @@ class Intake:
         # First the place in line, then the pairs: a score can never arrive before its message.
         self._parts.inbox.put(Admitted(number, record, plan, pairs))
         self._parts.pairs.add(number, pairs)
+        self._parts.note_cost(record.topic, len(pairs.token_ids))
 
     def _refuse(self, record: Record, refusal: Refusal) -> None:
         self._parts.inbox.put(NotAdmitted(self._number(record), record, refusal))
+        self._parts.note_cost(record.topic, 0)
 
     def _number(self, record: Record) -> int:
         self._parts.in_flight.admit(record)

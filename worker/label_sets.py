@@ -7,6 +7,7 @@ import structlog
 from worker.clock import Clock
 from worker.config import Config
 from worker.engines.load import LoadedModel
+from worker.engines.token_vectors import load_token_vectors
 from worker.errors import ConfigError, MessageError, SchemaError
 from worker.kafka.clients import answer_settings, reader_settings
 from worker.kafka.label_topic import LabelTopicFollower, LabelTopicParts, LabelTopics
@@ -44,13 +45,23 @@ def directory_source(config: Config) -> DirectorySource | None:
     return None
 
 
+def pair_tokenizer(model: LoadedModel, audit_every: int = 0) -> PairTokenizer:
+    """The tokenizer of `model`; one text in `audit_every` is scored beside its shortlist (0: none).
+
+    Raises:
+        EngineError: a file of the model cannot be used.
+    """
+    vectors = load_token_vectors(model.tokenizer_file)
+    return PairTokenizer(model.tokenizer_file, model.engine.info.max_pair_tokens, vectors, audit_every=audit_every)
+
+
 def fitting(tokenizer: PairTokenizer, max_pairs: int) -> Callable[[LabelSchema], None]:
     """A check that a label schema can be scored at all; it tokenises the hypotheses before the schema holds."""
 
     def check(schema: LabelSchema) -> None:
         try:
             check_cost(schema, 1, max_pairs)
-            tokenizer.check(schema.tree.hypotheses())
+            tokenizer.prepare(schema)
         except MessageError as error:
             raise SchemaError(error.reason) from None
 

@@ -38,13 +38,19 @@ class OutputWatch:
     """Asks the broker now and then; `is_open` answers at once. `run` is a thread."""
 
     def __init__(
-        self, directory: TopicDirectory, wiring: Wiring, readiness: Readiness, beat: Callable[[], None]
+        self,
+        directory: TopicDirectory,
+        wiring: Wiring,
+        readiness: Readiness,
+        beat: Callable[[], None],
+        is_closed: Callable[[str], bool] = lambda _topic: False,
     ) -> None:
-        """All inputs are closed until the first answer."""
+        """All inputs are closed until the first answer; `is_closed(topic)` says whether an output takes nothing."""
         self._directory = directory
         self._wiring = wiring
         self._readiness = readiness
         self._beat = beat
+        self._is_closed = is_closed
         self._open: frozenset[str] = frozenset()
         self._missing: dict[str, list[str]] = {}
         self._outputs = dict(wiring.outputs(()))
@@ -57,8 +63,8 @@ class OutputWatch:
         return tuple(self._outputs)
 
     def is_open(self, topic: str) -> bool:
-        """Whether every topic that records of `topic` may go to exists."""
-        return topic in self._open
+        """Whether every topic that records of `topic` may go to exists and takes them."""
+        return topic in self._open and not any(self._is_closed(output) for output in self._outputs.get(topic, ()))
 
     def run(self, wait_for_stop: Callable[[float], bool]) -> None:
         """Look until `wait_for_stop(seconds)` says so."""
@@ -116,6 +122,7 @@ class OutputWatch:
                 if facts is not None and self._directory.facts(output) is None:
                     missing[output] = max(facts.partitions, missing.get(output, 0))
         for name, partitions in missing.items():
+            self._beat()  # each may wait for the broker as long as a whole round
             try:
                 self._directory.create({name: partitions})
             except RetryableError as error:  # one that cannot be made holds up its own inputs only
@@ -128,7 +135,8 @@ class OutputWatch:
         needed = sorted({topic, *self._outputs[topic]})
         missing = [name for name in needed if self._directory.facts(name) is None]
         if missing:
-            reason = f"{topic}: waiting for {', '.join(missing)}: create it, or set kafka.create_topics"
+            fix = "create it or grant Describe on it, or set kafka.create_topics"
+            reason = f"{topic}: waiting for {', '.join(missing)}: {fix}"
             self._readiness.block(f"topic:{topic}", reason)
             if self._missing.get(topic) != missing:
                 log.warning("topic.missing", topic=topic, missing=missing)

@@ -6,19 +6,17 @@ polling, so the group never loses a member to a slow engine. A thread that dies 
 """
 
 import threading
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import structlog
 
+from worker.backlog import Backlog
 from worker.clock import Clock
 from worker.delivery import Delivery
-from worker.engines.base import Engine
+from worker.engine_retry import RetryingScorer
 from worker.errors import FatalError, WorkerError
 from worker.flow import (
-    BatchFailed,
-    BatchScored,
     Finish,
     Flush,
     Inbox,
@@ -32,8 +30,7 @@ from worker.kafka.consumer import RecordConsumer
 from worker.lifecycle import Lifecycle
 from worker.observability.health import Heartbeats, Readiness
 from worker.observability.metrics import Metrics
-from worker.scoring import score_or_isolate
-from worker.types import Batch, Record, TopicPartition
+from worker.types import Record, TopicPartition
 from worker.watchdog import ProgressWatch
 
 POLL_SECONDS = 0.05
@@ -50,6 +47,8 @@ REVOKE_SECONDS = 10.0
 """The budget of a rebalance for committing what is finished; the rest is dropped and read again by the next owner."""
 ENGINE_IDLE_SECONDS = 0.5
 OBSERVE_SECONDS = 2.0
+LOOK_SECONDS = 0.2
+"""How often it is asked whether a topic starves: one call of the client per partition, without the broker."""
 LIVENESS_SECONDS = {"poll": 60.0, "delivery": 60.0, "engine": 120.0}
 """How long each thread may go without a sign of life: well above every wait of its own, a broker's silence included."""
 
@@ -62,7 +61,8 @@ class ProcessorParts:
 
     consumer: RecordConsumer
     intake: Intake
-    engine: Engine
+    backlog: Backlog
+    scorer: RetryingScorer
     delivery: Delivery
     inbox: Inbox
     pairs: PairQueue
@@ -87,9 +87,9 @@ class StreamProcessor:
         self._drain_seconds = drain_seconds
         self._is_full = False
         self._batches = 0
-        self._observed_at = 0.0
+        self._observed_at = self._looked_at = 0.0
         self._progress = ProgressWatch()
-        self._backlog: deque[Record] = deque()
+        self._backlog = parts.backlog
         self._drain_until: float | None = None
         self._delivery_thread = lifecycle.thread(parts.delivery.run, "delivery")
         self._engine_thread = lifecycle.thread(self._score_batches, "engine")
@@ -129,26 +129,35 @@ class StreamProcessor:
     # The poll thread.
 
     def _step(self) -> None:
-        parts = self._parts
+        parts, backlog = self._parts, self._backlog
         parts.heartbeats.beat("poll")
+        self._look()
         if self._is_full:
             self._is_full = not parts.in_flight.is_low()
-        elif self._backlog or parts.in_flight.room() == 0:
+        elif (backlog or parts.in_flight.room() == 0) and not backlog.favoured:
             self._is_full = not parts.in_flight.wait_for_room(FULL_SECONDS)
         parts.metrics.partitions_paused.set(parts.consumer.apply_holds())
-        if self._is_full or not self._backlog:
-            self._backlog += parts.consumer.poll(POLL_RECORDS, POLL_SECONDS)
+        if self._is_full or not backlog or backlog.favoured:
+            with parts.heartbeats.busy("poll"):
+                backlog.add(parts.consumer.poll(POLL_RECORDS, POLL_SECONDS))
             parts.consumer.commit(parts.offered.take(), wait=False)
         self._admit_backlog()
         if parts.clock.monotonic() - self._observed_at >= OBSERVE_SECONDS:
             self._observe()
 
+    def _look(self) -> None:
+        """Have the backlog judge, now and then, whether a topic starves."""
+        parts, now = self._parts, self._parts.clock.monotonic()
+        if now - self._looked_at >= LOOK_SECONDS:
+            self._looked_at = now
+            self._backlog.look({p: unread for p, unread in parts.consumer.unread().items() if parts.is_open(p)})
+
     def _admit_backlog(self) -> None:
         """Take in what was polled, a little at a time: how much a record asks for is known only once it is in."""
         parts = self._parts
         while self._backlog and (room := min(ADMIT_RECORDS, parts.in_flight.room())) > 0:
-            taken = [self._backlog.popleft() for _ in range(min(room, len(self._backlog)))]
-            with parts.metrics.stage_duration_seconds.labels(stage="intake").time():
+            taken = self._backlog.take(room)
+            with parts.metrics.stage_duration_seconds.labels(stage="intake").time(), parts.heartbeats.busy("intake"):
                 parts.intake.admit([record for record in taken if parts.is_ours(record)])
 
     def _observe(self) -> None:
@@ -157,7 +166,8 @@ class StreamProcessor:
         self._observed_at = parts.clock.monotonic()
         parts.metrics.records_in_flight.set(parts.in_flight.records)
         parts.metrics.queue_pairs.set(parts.pairs.pairs)
-        lags = {p: unread + parts.in_flight.of(p) for p, unread in parts.consumer.unread().items()}
+        unread = parts.consumer.unread()
+        lags = {p: records + self._backlog.of(p) + parts.in_flight.of(p) for p, records in unread.items()}
         parts.metrics.partitions_assigned.set(len(lags))
         for partition, lag in lags.items():
             parts.metrics.lag_seen(*partition, lag)
@@ -206,7 +216,8 @@ class StreamProcessor:
 
     def is_held(self, partition: TopicPartition) -> bool:
         """Whether `partition` is to stay paused for now."""
-        return self._is_full or self._lifecycle.is_stopping or not self._parts.is_open(partition)
+        is_turned_away = self._backlog.is_held(partition.topic, is_full=self._is_full)
+        return is_turned_away or self._lifecycle.is_stopping or not self._parts.is_open(partition)
 
     def waiting(self, attempt: int) -> None:
         """A rebalance waits for the broker."""
@@ -216,6 +227,13 @@ class StreamProcessor:
             self._lifecycle.is_stopping and not self._may_drain()
         ):
             raise FatalError("stopped while waiting for the broker's committed offsets")
+
+    def complained(self, subject: str, reason: str | None) -> None:
+        """What keeps records from coming, or no longer does."""
+        if reason is None:
+            self._parts.readiness.clear(f"consumer:{subject}")
+        else:
+            self._parts.readiness.block(f"consumer:{subject}", reason)
 
     def assigned(self, partitions: frozenset[TopicPartition]) -> None:
         """Partitions came."""
@@ -235,6 +253,7 @@ class StreamProcessor:
 
     def gone(self, partitions: frozenset[TopicPartition]) -> None:
         """Partitions are no longer ours: drop what is in flight."""
+        self._backlog.drop(partitions)
         for partition in partitions:
             self._parts.metrics.partition_released(*partition)
         self._parts.inbox.put(PartitionsGone(partitions))
@@ -246,21 +265,12 @@ class StreamProcessor:
         while not (self._lifecycle.is_abandoned or (parts.pairs.is_closed and not parts.pairs.pairs)):
             parts.heartbeats.beat("engine")
             batch = parts.pairs.pop(ENGINE_IDLE_SECONDS)
-            if batch is not None:
-                for event in self._score(batch):
-                    parts.inbox.put(event)
-
-    def _score(self, batch: Batch) -> list[BatchScored | BatchFailed]:
-        parts = self._parts
-        with parts.metrics.stage_duration_seconds.labels(stage="score").time():
-            events = score_or_isolate(parts.engine, batch)
-        self._batches += 1
-        tokens = int(batch.lengths.sum())
-        parts.metrics.batch_pairs.observe(len(batch.refs))
-        parts.metrics.batch_padding_ratio.observe(1 - tokens / (len(batch.refs) * int(batch.lengths.max())))
-        parts.metrics.pairs_scored.inc(len(batch.refs))
-        parts.metrics.tokens_scored.inc(tokens)
-        return events
+            if batch is None:
+                continue
+            if not parts.scorer.score(batch):
+                self._lifecycle.abandon()  # told to stop while the engine fails: nothing would be finished
+                return
+            self._batches += 1
 
 
 def _by_topic(partitions: frozenset[TopicPartition]) -> dict[str, list[int]]:

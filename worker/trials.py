@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from worker.classifier import Answer, Classifier, ClassifierParts
 from worker.engines.load import EngineChoice, load_engine
 from worker.errors import SchemaError
-from worker.label_sets import fitting
+from worker.label_sets import fitting, pair_tokenizer
 from worker.labels.registry import LabelRegistry
 from worker.labels.schema import LabelSchema
-from worker.pipeline.tokenization import PairTokenizer
 from worker.settings import Limits
 from worker.types import Prediction, Record, Refusal, Request
 
@@ -72,7 +71,7 @@ def open_trials(choice: EngineChoice, limits: Limits) -> Iterator[Try]:
     model = load_engine(choice)
     try:
         model.engine.warm_up()
-        tokenizer = PairTokenizer(model.tokenizer_file, model.engine.info.max_pair_tokens)
+        tokenizer = pair_tokenizer(model)
         digest = model.engine.info.stamp.digest
 
         def attempt(schema: LabelSchema, records: Sequence[Record], decode: Decode) -> list[Answer]:

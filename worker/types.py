@@ -14,6 +14,7 @@ from worker.errors import ErrorCode, MessageError, Stage
 
 Int32Array = npt.NDArray[np.int32]
 Float32Array = npt.NDArray[np.float32]
+Int8Array = npt.NDArray[np.int8]
 Headers = tuple[tuple[str, bytes | None], ...]
 JsonValue = None | bool | int | float | str | list["JsonValue"] | dict[str, "JsonValue"]
 
@@ -81,6 +82,26 @@ class Premise:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenVectors:
+    """A vector for every token of one vocabulary: what texts and labels are likened by before any pair is scored."""
+
+    values: Int8Array
+    """int8 [tokens, dimensions]."""
+    scales: Float32Array
+    """float32 [tokens]: a token's vector is its row of `values` times its scale."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shortlist:
+    """The labels of a stage that come into question for one text, out of more."""
+
+    nodes: tuple[int, ...]
+    """Indices into the schema's tree, rising."""
+    is_audited: bool = False
+    """Whether all labels of the stage are scored none the less, to see what the list misses."""
+
+
+@dataclass(frozen=True, slots=True)
 class TokenizedPairs:
     """One message's pairs as token ids (step 5), joined with their special tokens.
 
@@ -94,6 +115,8 @@ class TokenizedPairs:
     text: TokenSpan
     premise: Premise | None = None
     """Only where another stage of the message may follow."""
+    shortlist: Shortlist | None = None
+    """Which labels of the plan the pairs are of; None: all."""
 
 
 class PairRef(NamedTuple):

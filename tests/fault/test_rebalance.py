@@ -15,7 +15,7 @@ from confluent_kafka.admin import NewPartitions  # type: ignore[attr-defined]  #
 from tests.conftest import TopicsFactory
 from tests.fault.conftest import StreamFactory, Verdict
 from tests.support.broker import REQUEST_SECONDS, BrokerUnderTest
-from tests.support.chaos import HEALTHY, Stream
+from tests.support.chaos import HEALTHY, Stream, under
 from tests.support.chaos_worker import Faults
 from tests.support.scripted_kafka import finished
 from tests.support.wait import wait_until
@@ -23,7 +23,9 @@ from worker.clock import SystemClock
 from worker.kafka.offsets import Assignment, GroupOffsets
 from worker.kafka.producer import TransactionalPublisher
 from worker.kafka.publishing import PublisherParts
+from worker.kafka.refusals import RefusedTopics
 from worker.kafka.topics import TopicDirectory
+from worker.messages.dead_letter import dead_letter
 from worker.types import Record, TopicPartition
 
 pytestmark = pytest.mark.kafka
@@ -61,7 +63,7 @@ def storm(attacked: Stream, changes: int, *, kill_every: int) -> None:
 def test_workers_that_join_leave_and_die_lose_and_double_nothing(
     stream: StreamFactory, verdict: Verdict, protocol: str
 ) -> None:
-    attacked = stream(1200, _under(protocol))
+    attacked = stream(1200, under(protocol))
     storm(attacked, 2, kill_every=2)
     assert verdict(attacked, f"workers join, leave and die ({protocol})", attacked.run_to_end()).is_perfect
 
@@ -72,14 +74,9 @@ def test_workers_that_join_leave_and_die_lose_and_double_nothing(
 def test_a_storm_of_twenty_rebalances_loses_and_doubles_nothing(
     stream: StreamFactory, verdict: Verdict, protocol: str
 ) -> None:
-    attacked = stream(6000, _under(protocol))
+    attacked = stream(6000, under(protocol))
     storm(attacked, 20, kill_every=3)
     assert verdict(attacked, f"storm of 20 changes ({protocol})", attacked.run_to_end(300)).is_perfect
-
-
-def _under(protocol: str) -> dict[str, object]:
-    # Under KIP-848 the session belongs to the broker: the client may not set it.
-    return {"kafka": {"group_protocol": protocol} | ({"librdkafka": {}} if protocol == "consumer" else {})}
 
 
 def test_partitions_that_are_added_are_read(kafka: BrokerUnderTest, stream: StreamFactory) -> None:
@@ -143,7 +140,17 @@ def publisher_of(kafka: BrokerUnderTest, topics: list[str], assignment: Assignme
     directory.refresh(topics)
     settings = {**client, "transactional.id": f"group-{topics[0]}.former", "transaction.timeout.ms": 10_000}
     group = GroupOffsets(client, f"group-{topics[0]}")
-    parts = PublisherParts(settings, group, assignment, directory, SystemClock(), lambda _outcome: None)
+    clock = SystemClock()
+    parts = PublisherParts(
+        settings,
+        group,
+        assignment,
+        directory,
+        clock,
+        lambda _outcome: None,
+        lambda record, refusal: dead_letter(record, refusal, topics[1]),
+        RefusedTopics(clock, lambda _topic, _reason: None),
+    )
     publisher = TransactionalPublisher(parts, threading.Event().wait, lambda _reason: None)
     publisher.start()
     return publisher
@@ -172,7 +179,7 @@ def test_only_the_worker_itself_can_keep_a_lost_partition_from_being_committed_a
 @pytest.mark.soak
 def test_what_a_dead_member_holds_is_read_once_its_session_has_ended(stream: StreamFactory, verdict: Verdict) -> None:
     """Under KIP-848 a session is the broker's, 45 s by default: until then a worker gets only what the living held."""
-    attacked = stream(600, _under("consumer"))
+    attacked = stream(600, under("consumer"))
     with (
         attacked.worker(SLOW, environment=member(0)) as dying,
         attacked.worker(SLOW, environment=member(1)) as other,

@@ -1,24 +1,20 @@
 """Label schemas in a topic, changed while workers run: by the real commands, on a real broker."""
 
-import itertools
 import json
 import threading
 import urllib.request
-from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from confluent_kafka import Consumer
-from typer.testing import CliRunner, Result
+from typer.testing import CliRunner
 
 from tests.conftest import TopicsFactory
 from tests.support.broker import BrokerUnderTest
+from tests.support.labelled import Fleet, assert_whole_and_never_back, document, load
 from tests.support.wait import wait_until
-from tests.support.worker import Setup, get, running, set_up, wait_ready, worker_process
-from worker.app import Worker
+from tests.support.worker import get, running, set_up, wait_ready, worker_process
 from worker.cli.main import build_app
 from worker.clock import SystemClock
 from worker.config import load_config
@@ -31,59 +27,9 @@ from worker.labels.changes import NewVersion
 from worker.labels.registry import LabelRegistry
 from worker.labels.schema import canonical_json
 from worker.observability.health import Heartbeats, Readiness
-from worker.types import JsonValue, TopicPartition
+from worker.types import TopicPartition
 
 pytestmark = pytest.mark.kafka
-
-
-class Fleet:
-    """One configuration with a label topic, and what is done with it."""
-
-    def __init__(self, kafka: BrokerUnderTest, folder: Path, setup: Setup, label_topic: str) -> None:
-        self.kafka, self.folder, self.setup, self.label_topic = kafka, folder, setup, label_topic
-        self.topic = setup.inputs[0]
-        self.group = f"group-{self.topic}"
-
-    def file(self, version: int, **more: JsonValue) -> Path:
-        path = self.folder / f"kinds-{version}.json"
-        path.write_text(json.dumps(document(version, **more)))
-        return path
-
-    def schemas(self, *arguments: object) -> Result:
-        command = ["schemas", str(arguments[0]), "-c", str(self.setup.path), *map(str, arguments[1:])]
-        return CliRunner().invoke(build_app(), command)
-
-    def apply(self, version: int, *arguments: str, **more: JsonValue) -> dict[str, Any]:
-        result = self.schemas("apply", self.file(version, **more), "--yes", "--json", *arguments)
-        assert 0 == result.exit_code, result.exception or result.output
-        return json.loads(result.output)  # type: ignore[no-any-return]
-
-    def write(self, version: int, **more: JsonValue) -> None:
-        """Past every check of the tool."""
-        self.kafka.produce(
-            self.label_topic,
-            [
-                {"key": f"kinds@{version}", "value": canonical_json(document(version, **more))},
-                {"key": "kinds", "value": json.dumps({"version": version})},
-            ],
-        )
-
-    def predictions(self) -> list[tuple[int, int, set[str]]]:
-        """Partition, version and labels of each prediction, in order."""
-        found = []
-        for message in self.kafka.read_committed(f"{self.topic}.predictions"):
-            value = json.loads(message.value() or b"")
-            labels = {score["label"] for score in value["scores"]}
-            found.append((message.partition() or 0, value["schema"]["version"], labels))
-        return found
-
-    def in_force(self, worker: Worker) -> int | None:
-        found = worker.labels.current("kinds")
-        return None if found is None else found.version
-
-
-def document(version: int, **more: JsonValue) -> dict[str, JsonValue]:
-    return {"name": "kinds", "version": version, "labels": [{"name": "billing"}, {"name": f"v{version}"}], **more}
 
 
 @pytest.fixture(autouse=True)
@@ -102,28 +48,6 @@ def fleet(kafka: BrokerUnderTest, topics: TopicsFactory, tmp_path: Path) -> Flee
     return Fleet(kafka, tmp_path, setup, label_topic)
 
 
-@contextmanager
-def load(fleet: Fleet) -> Iterator[list[int]]:
-    """Records written without end over 4 partitions; how many so far."""
-    stop, written = threading.Event(), [0]
-
-    def produce() -> None:
-        for start in itertools.count(0, 40):
-            batch = [{"value": json.dumps({"text": f"t {start + i}"}), "partition": i % 4} for i in range(40)]
-            fleet.kafka.produce(fleet.topic, batch)
-            written[0] += 40
-            if stop.wait(0.02):
-                return
-
-    thread = threading.Thread(target=produce)
-    thread.start()
-    try:
-        yield written
-    finally:
-        stop.set()
-        thread.join()
-
-
 def test_versions_applied_under_load_never_go_back_in_a_partition_and_are_never_half_applied(fleet: Fleet) -> None:
     fleet.apply(1)
     with load(fleet) as written, worker_process(fleet.setup):
@@ -139,23 +63,16 @@ def test_versions_applied_under_load_never_go_back_in_a_partition_and_are_never_
                     fleet.write(6, labels=[])
                     continue
                 assert 2 == len(fleet.apply(version)["accepted"])
-            wait_until(lambda: 8 in {version for _, version, _ in fleet.predictions()}, 60)
+            wait_until(lambda: 8 in {each.version for each in fleet.predictions()}, 60)
         # Both are killed: whoever reads on knows what they knew.
         assert fleet.apply(9, "--no-wait")["written"]
         total = written
     with running(fleet.setup):
         wait_until(lambda: len(fleet.predictions()) >= total[0], 120)
     found = fleet.predictions()
-    assert total[0] == len(found)
-    assert {(version, frozenset({"billing", f"v{version}"})) for _, version, _ in found} == {
-        (version, frozenset(labels)) for _, version, labels in found
-    }
-    lanes = defaultdict(list)
-    for partition, version, _ in found:
-        lanes[partition].append(version)
-    for lane in lanes.values():
-        assert sorted(lane) == lane
-    assert {1, 8} <= {version for _, version, _ in found} <= set(range(1, 10)) - {6}
+    assert list(range(total[0])) == sorted(each.number for each in found)
+    assert_whole_and_never_back(found)
+    assert {1, 8} <= {each.version for each in found} <= set(range(1, 10)) - {6}
 
 
 def test_a_bad_version_never_takes_hold_and_a_worker_started_later_decides_alike(fleet: Fleet) -> None:
@@ -294,7 +211,7 @@ def test_a_worker_waits_for_its_label_topic_and_says_so(
         kafka.produce(inputs[0], [b'{"text": "later"}'])
         fleet.apply(2)
         wait_until(lambda: len(fleet.predictions()) == 2, 60)
-    assert [1, 2] == sorted(version for _, version, _ in fleet.predictions())
+    assert [1, 2] == sorted(each.version for each in fleet.predictions())
 
 
 def test_a_partition_waits_until_the_topic_is_read_to_the_end_seen_after_its_assignment(

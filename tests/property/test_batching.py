@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.strategies import messages, pairs_of
-from worker.pipeline.batching import OLDEST_WAITS_BATCHES, Batcher, split
+from worker.pipeline.batching import OLDEST_WAITS_BATCHES, Batcher
 from worker.types import Batch, PairRef
 
 
@@ -76,17 +76,3 @@ def test_a_pair_of_rare_length_is_not_overtaken_for_ever() -> None:
     while (batch := batcher.pop()) is not None and PairRef(0, 0) not in batch.refs:
         waited += 1
     assert waited <= OLDEST_WAITS_BATCHES
-
-
-@given(messages)
-def test_a_split_batch_is_its_messages_with_nothing_lost(lengths: list[list[int]]) -> None:
-    batcher = Batcher(100_000)
-    first = 0
-    for number, each in enumerate(lengths):
-        batcher.add(number, pairs_of(each, first))
-        first += sum(each)
-    for batch in drain(batcher):
-        parts = split(batch)
-        assert [1] * len(parts) == [len({ref.message for ref in part.refs}) for part in parts]
-        assert sorted(batch.refs) == sorted(ref for part in parts for ref in part.refs)
-        assert sorted(batch.token_ids.tolist()) == sorted(t for part in parts for t in part.token_ids.tolist())

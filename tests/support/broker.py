@@ -34,7 +34,7 @@ class BrokerUnderTest:
 
     def create_topics(self, topics: Mapping[str, int], config: Mapping[str, str] | None = None) -> None:
         """Create topics, name -> number of partitions."""
-        wanted = [NewTopic(name, partitions, 1, config=dict(config or {})) for name, partitions in topics.items()]
+        wanted = [NewTopic(name, partitions, config=dict(config or {})) for name, partitions in topics.items()]
         admin = self.admin()  # alive until its futures are done
         for future in admin.create_topics(wanted, operation_timeout=REQUEST_SECONDS).values():
             future.result(REQUEST_SECONDS)

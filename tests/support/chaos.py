@@ -29,6 +29,12 @@ SOON: Changes = {
 POISON_TEXT = "poison " * 70
 
 
+def under(protocol: str, **kafka: object) -> dict[str, object]:
+    """What to change for a group protocol; `kafka` has more of its keys."""
+    # Under KIP-848 the session belongs to the broker: the client may not set it.
+    return {"kafka": {"group_protocol": protocol, **kafka} | ({"librdkafka": {}} if protocol == "consumer" else {})}
+
+
 @dataclass(frozen=True, slots=True)
 class Tally:
     """What became of the stream. All but `results` have to be 0."""

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from confluent_kafka import TopicPartition as KafkaPartition
 
 from tests.support.strategies import record as record_at
@@ -13,7 +13,9 @@ from worker.clock import Clock, ManualClock
 from worker.kafka.clients import ClientSettings
 from worker.kafka.offsets import Assignment, GroupOffsets
 from worker.kafka.publishing import PublisherParts
+from worker.kafka.refusals import RefusedTopics
 from worker.kafka.topics import TopicDirectory, TopicFacts
+from worker.messages.dead_letter import dead_letter
 from worker.types import Finished, OutboundRecord, Record, TopicPartition
 
 MEMBERSHIP = b"CGMDv2:\x01\0\0\0group\0member\0\0"
@@ -54,6 +56,8 @@ class ScriptedBroker:
     producers: list["ScriptedProducer"] = field(default_factory=list)
     open_outputs: list[tuple[str, int, bytes | None]] = field(default_factory=list)
     open_offsets: dict[TopicPartition, int] = field(default_factory=dict)
+    refuses: Callable[[str, bytes | None], KafkaError | None] = lambda _topic, _value: None
+    """Why an output is refused for good, if it is."""
 
     def plan(self, call: str, *steps: Step) -> None:
         """Have the next calls of `call` do `steps`; what is not planned succeeds."""
@@ -98,35 +102,51 @@ class ScriptedProducer:
         self.settings = settings
         self.arguments: list[Mapping[str, object]] = []
         self._broker = broker
-        self._deliveries: list[Callable[[KafkaError | None, object], None]] = []
+        self._is_transactional = False
+        self._deliveries: list[Callable[[KafkaError | None], None]] = []
         self._failed: KafkaError | None = None
+        self._refused: list[KafkaError] = []
 
     def init_transactions(self, _timeout: float) -> None:
         self._broker.run("init", self._broker.drop_open)
 
     def begin_transaction(self) -> None:
+        self._is_transactional = True
         self._broker.run("begin", lambda: None)
 
     def produce(self, topic: str, value: bytes | None, key: bytes | None, **arguments: Any) -> None:  # noqa: ANN401
         self.arguments.append({"topic": topic, "key": key, **arguments})
         entry = (topic, int(arguments["partition"]), value)
         self._broker.run("produce", lambda: self._broker.open_outputs.append(entry))
+        error = self._broker.refuses(topic, value)
+        if error is not None:
+            self._refused.append(error)
         if (on_delivery := arguments.get("on_delivery")) is not None:
-            self._deliveries.append(on_delivery)
+            message = cast("Message", Delivered(topic, int(arguments["partition"])))
+            self._deliveries.append(lambda failure: on_delivery(failure or error, message))
 
     def send_offsets_to_transaction(self, offsets: Sequence[KafkaPartition], _member: bytes, _timeout: float) -> None:
         positions = {TopicPartition(o.topic, o.partition): o.offset for o in offsets}
         self._broker.run("send_offsets", lambda: self._broker.open_offsets.update(positions))
 
     def commit_transaction(self, _timeout: float) -> None:
+        if self._refused:
+            self._broker.calls.append("commit")
+            raise KafkaException(kafka_error(self._refused[0].code(), "abort"))
         self._broker.run("commit", self._broker.commit_open)
 
     def abort_transaction(self, _timeout: float) -> None:
+        self._refused.clear()
+        self._deliveries.clear()
         self._broker.run("abort", self._broker.drop_open)
 
     def flush(self, _timeout: float) -> int:
+        if self._is_transactional:
+            self._broker.calls.append("flush")
+            self._tell(None)
+            return 0
         try:
-            self._broker.run("flush", self._broker.commit_open)
+            self._broker.run("flush", self._drop_or_commit)
         except KafkaException as exception:
             error = exception.args[0]
             if error.retriable():
@@ -137,6 +157,11 @@ class ScriptedProducer:
         self._tell(None)
         return 0
 
+    def _drop_or_commit(self) -> None:
+        kept = [each for each in self._broker.open_outputs if self._broker.refuses(each[0], each[2]) is None]
+        self._broker.open_outputs[:] = kept
+        self._broker.commit_open()
+
     def poll(self, _timeout: float) -> int:
         self._broker.calls.append("poll")
         return 0
@@ -146,8 +171,22 @@ class ScriptedProducer:
 
     def _tell(self, error: KafkaError | None) -> None:
         for on_delivery in self._deliveries:
-            on_delivery(error, None)
+            on_delivery(error)
         self._deliveries.clear()
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """What a delivery report says of where a record went."""
+
+    to_topic: str
+    to_partition: int
+
+    def topic(self) -> str:
+        return self.to_topic
+
+    def partition(self) -> int:
+        return self.to_partition
 
 
 class KnownTopics:
@@ -156,10 +195,15 @@ class KnownTopics:
     def __init__(self, names: Iterable[str], partitions: int = 4) -> None:
         self.names = set(names)
         self.partitions = partitions
+        self.unwritables: set[str] = set()
 
     def facts(self, topic: str) -> TopicFacts | None:
         """As `TopicDirectory` answers."""
         return TopicFacts(self.partitions, 1_000_000) if topic in self.names else None
+
+    def unwritable(self, topics: Iterable[str]) -> set[str]:
+        """As `TopicDirectory` answers: those that `unwritables` has."""
+        return set(topics) & self.unwritables
 
 
 class Waits:
@@ -184,7 +228,18 @@ def publisher_parts(
 ) -> PublisherParts:
     """Parts whose producers and group offsets are those of `broker`."""
     group, directory = cast("GroupOffsets", broker), cast("TopicDirectory", topics)
-    return PublisherParts(SETTINGS, group, assignment, directory, clock, lambda _outcome: None, broker.make_producer)
+    refused = RefusedTopics(clock, lambda _topic, _reason: None)
+    return PublisherParts(
+        SETTINGS,
+        group,
+        assignment,
+        directory,
+        clock,
+        lambda _outcome: None,
+        lambda record, refusal: dead_letter(record, refusal, "dlq"),
+        refused,
+        broker.make_producer,
+    )
 
 
 def finished(source: Record, topic: str = "out") -> Finished:

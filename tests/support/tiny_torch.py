@@ -12,7 +12,6 @@ from tokenizers.processors import TemplateProcessing
 
 from worker.engines.artifact import TOKENIZER_FILE
 
-FAMILIES = ("bert", "roberta", "deberta-v2", "modernbert")
 LABELS = ("entailment", "neutral", "contradiction")
 _SHAPE: dict[str, Any] = {
     "vocab_size": 400,
@@ -63,8 +62,9 @@ def tokenizer(pad_id: int) -> tokenizers.Tokenizer:
 def _config(family: str) -> Any:  # noqa: ANN401  # transformers is optional, so untyped to mypy
     if family == "bert":
         return transformers.BertConfig(**_SHAPE, max_position_embeddings=160)
-    if family == "roberta":
-        return transformers.RobertaConfig(**_SHAPE, max_position_embeddings=162, type_vocab_size=1, pad_token_id=1)
+    if family in {"roberta", "xlm-roberta"}:
+        kind = transformers.RobertaConfig if family == "roberta" else transformers.XLMRobertaConfig
+        return kind(**_SHAPE, max_position_embeddings=162, type_vocab_size=1, pad_token_id=1)
     if family == "deberta-v2":
         return transformers.DebertaV2Config(
             **_SHAPE,

@@ -64,7 +64,7 @@ def test_a_missing_topic_closes_only_the_input_that_writes_to_it(missing: str) -
     assert not scene.watch.look()
     assert not scene.watch.is_open("a")
     assert scene.watch.is_open("b")
-    expected = f"topic:a: a: waiting for {missing}: create it, or set kafka.create_topics"
+    expected = f"topic:a: a: waiting for {missing}: create it or grant Describe on it, or set kafka.create_topics"
     assert (expected,) == scene.readiness.reasons()
 
 

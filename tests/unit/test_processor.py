@@ -9,8 +9,10 @@ import pytest
 
 from tests.support.small_tokenizers import bert_style, save
 from tests.support.strategies import record as record_at
+from worker.backlog import Backlog
 from worker.clock import SystemClock
 from worker.delivery import Cadence, Delivery, DeliveryParts, Encoder
+from worker.engine_retry import RetryingScorer, ScorerParts
 from worker.engines.fake import FakeEngine
 from worker.errors import EngineError, FatalError
 from worker.flow import Bounds, Inbox, InFlight, OfferedPositions, PairQueue
@@ -110,7 +112,8 @@ class Scene:
         self.lifecycle, self.inbox, self.offered = Lifecycle(), Inbox(), OfferedPositions()
         self.in_flight = InFlight(Bounds(20, 10**6, 10**6))
         self.readiness, self.is_open = Readiness(), True
-        clock, metrics = SystemClock(), Metrics()
+        clock, metrics, heartbeats = SystemClock(), Metrics(), Heartbeats(SystemClock())
+        self.backlog = Backlog(clock)
         pairs = PairQueue(Batcher(100), self.in_flight.note_queued_tokens)
         tokenizer = PairTokenizer(save(bert_style(), folder), 64)
         intake = IntakeParts(
@@ -122,6 +125,7 @@ class Scene:
             self.inbox,
             pairs,
             metrics,
+            self.backlog.note_cost,
         )
         delivery = DeliveryParts(
             inbox=self.inbox,
@@ -138,7 +142,19 @@ class Scene:
         parts = ProcessorParts(
             consumer=cast("RecordConsumer", self.consumer),
             intake=Intake(intake),
-            engine=self.engine,
+            backlog=self.backlog,
+            scorer=RetryingScorer(
+                ScorerParts(
+                    self.engine,
+                    self.inbox.put,
+                    self.lifecycle.wait_for_stop,
+                    metrics,
+                    heartbeats,
+                    self.readiness,
+                    clock,
+                    retry_seconds=0.0,
+                )
+            ),
             delivery=Delivery(delivery, Cadence(0.01, 100)),
             inbox=self.inbox,
             pairs=pairs,
@@ -147,7 +163,7 @@ class Scene:
             is_open=lambda _topic: self.is_open,
             is_ours=lambda record: record.epoch == 1,
             metrics=metrics,
-            heartbeats=Heartbeats(clock),
+            heartbeats=heartbeats,
             readiness=self.readiness,
             clock=clock,
         )

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from worker.engines.fake import FakeEngine
-from worker.errors import EngineError
+from worker.errors import EngineError, EngineOutOfMemoryError
 from worker.flow import BatchFailed, BatchScored
-from worker.scoring import score_or_isolate
+from worker.scoring import BatchWork, score_or_isolate
+from worker.token_allowance import TokenAllowance
 from worker.types import Batch, EngineInfo, PairRef, PairScores
 
 POISON = 666
@@ -131,3 +132,89 @@ def test_a_message_for_which_the_shape_is_wrong_is_refused_alone() -> None:
 
     events = score_or_isolate(ScriptedEngine(after=cut), batch_of(good_1=1, good_2=1))
     assert {1: "scored", 2: "engine_failed"} == outcomes(events)
+
+
+def many(count: int, *poisonous: int) -> Batch:
+    return batch_of(**{f"{'poison' if number in poisonous else 'good'}_{number}": 1 for number in range(count)})
+
+
+@pytest.mark.parametrize("bad", [0, 1, 30, 62, 63])
+def test_one_bad_message_is_found_by_bisection(bad: int) -> None:
+    """64 messages: the batch, two halves on each of six levels, and the suspect once more after the engine's proof."""
+    engine = ScriptedEngine(before=refuse_poison)
+    events = score_or_isolate(engine, many(64, bad))
+    assert {number: "engine_failed" if number == bad else "scored" for number in range(64)} == outcomes(events)
+    assert len(engine.scored) <= 1 + 2 * 6 + 1
+
+
+def test_an_engine_that_is_broken_is_found_out_by_one_message_not_by_all() -> None:
+    def fail(_batch: Batch) -> None:
+        raise RuntimeError("out of order")
+
+    engine = ScriptedEngine(before=fail)
+    engine.warm_up_error = RuntimeError("out of order")
+    with pytest.raises(EngineError):
+        score_or_isolate(engine, many(64))
+    assert 7 == len(engine.scored)
+
+
+def test_a_message_that_failed_while_the_engine_was_down_for_a_moment_is_scored_after_all() -> None:
+    fails = iter([True, True, False])
+
+    def stumble(_batch: Batch) -> None:
+        if next(fails, False):
+            raise RuntimeError("for a moment")
+
+    events = score_or_isolate(ScriptedEngine(before=stumble), many(2))
+    assert {0: "scored", 1: "scored"} == outcomes(events)
+
+
+def short_of_memory(most_pairs: int) -> Callable[[Batch], None]:
+    def run_out(batch: Batch) -> None:
+        if len(batch.refs) > most_pairs:
+            raise EngineOutOfMemoryError("the device has no memory left")
+
+    return run_out
+
+
+def test_a_batch_too_large_for_the_memory_is_scored_in_parts_and_the_next_one_is_cut_at_once() -> None:
+    engine, allowance, failures = ScriptedEngine(before=short_of_memory(4)), TokenAllowance(), list[str]()
+    first = list(BatchWork(engine, many(8), allowance, failures.append).events())
+    assert set(outcomes(first).values()) == {"scored"}
+    assert ["out_of_memory"] * 2 == failures  # 16 pairs, then 8; from then on nothing larger than 4 is tried
+    assert 12 == allowance.tokens
+    second = list(BatchWork(engine, many(8), allowance, failures.append).events())
+    assert set(outcomes(second).values()) == {"scored"}
+    assert ["out_of_memory"] * 2 == failures
+
+
+def test_a_pair_for_which_alone_there_is_no_memory_is_refused_and_its_neighbours_are_scored() -> None:
+    def run_out(batch: Batch) -> None:
+        if POISON in batch.token_ids:
+            raise MemoryError
+
+    events = score_or_isolate(ScriptedEngine(before=run_out), batch_of(good_1=1, poison_2=1, good_3=1))
+    assert {1: "scored", 2: "engine_failed", 3: "scored"} == outcomes(events)
+
+
+def test_an_engine_without_memory_for_the_smallest_pair_is_broken_and_no_message_is_at_fault() -> None:
+    with pytest.raises(EngineError, match="smallest pair"):
+        score_or_isolate(ScriptedEngine(before=short_of_memory(0)), many(3))
+
+
+def test_a_bad_message_is_found_also_where_the_memory_does_not_suffice_for_the_warm_up() -> None:
+    engine = ScriptedEngine(before=refuse_poison)
+    engine.warm_up_error = EngineOutOfMemoryError("the device has no memory left")
+    assert {0: "scored", 1: "engine_failed"} == outcomes(score_or_isolate(engine, many(2, 1)))
+
+
+def test_what_was_scored_before_the_engine_broke_is_not_scored_again() -> None:
+    engine = ScriptedEngine(before=refuse_poison)
+    work = BatchWork(engine, many(4, 3), TokenAllowance())
+    engine.warm_up_error = RuntimeError("out of order")
+    before: list[BatchScored | BatchFailed] = []
+    with pytest.raises(EngineError):
+        before.extend(work.events())
+    engine.warm_up_error = None
+    after = list(work.events())
+    assert {3: "engine_failed"} == outcomes(after)

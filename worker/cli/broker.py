@@ -24,21 +24,23 @@ def broker(
     data: Path | None = typer.Option(
         None, file_okay=False, help="Folder that keeps the records; without it they go when the broker stops."
     ),
+    nodes: int = typer.Option(1, min=1, max=5, help="Nodes; the first has the port, the others the next ones."),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object once it is ready."),
 ) -> None:
-    """Run a real Apache Kafka on this machine until Ctrl-C: one node, nothing to install."""
-    from worker.kafka.embedded import EmbeddedKafka
+    """Run a real Apache Kafka on this machine until Ctrl-C: nothing to install."""
+    from worker.kafka.embedded_cluster import EmbeddedCluster
     from worker.kafka.embedded_storage import EmbeddedSettings
 
     stop = _stop_on_signals()
     # Topics come to be when they are first written to, which is how other clients expect a broker to be tried.
     settings = EmbeddedSettings(port=port or None, data_dir=data, properties={"auto.create.topics.enable": "true"})
-    with EmbeddedKafka(settings, progress=_say) as kafka:
+    with EmbeddedCluster(settings, nodes=nodes, progress=_say) as kafka:
         ready = {"bootstrap_servers": kafka.bootstrap_servers, "cluster_id": kafka.cluster_id}
         print(json.dumps(ready) if as_json else _how_to_use(kafka.bootstrap_servers), flush=True)
-        while not stop.is_set():
-            if kafka.wait(_LOOK_SECONDS):
-                raise FatalError(f"the broker ended by itself: {' / '.join(kafka.log_tail())}")
+        while not stop.wait(_LOOK_SECONDS):
+            # One of several may go: that is what the others are for.
+            if not any(node.is_running for node in kafka.nodes.values()):
+                raise FatalError(f"the broker ended by itself: {' / '.join(kafka.nodes[1].log_tail())}")
     _say("stopped")
 
 

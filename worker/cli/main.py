@@ -5,7 +5,20 @@ import sys
 import typer
 
 from worker import __version__
-from worker.cli import broker, check, classify, completion, dead_letters, demo, init, run, schemas
+from worker.cli import (
+    bench,
+    broker,
+    check,
+    classify,
+    completion,
+    dead_letters,
+    demo,
+    evaluate,
+    init,
+    run,
+    schemas,
+    train,
+)
 from worker.cli.options import EXIT_INTERRUPTED, exit_code
 from worker.errors import WorkerError
 
@@ -20,7 +33,20 @@ def build_app() -> typer.Typer:
         pretty_exceptions_enable=False,  # its tracebacks show local variables, and with them texts
     )
     app.callback()(_options)
-    for command in (demo, init, run, check, classify, schemas, dead_letters, broker, completion):
+    for command in (
+        demo,
+        init,
+        run,
+        check,
+        classify,
+        schemas,
+        dead_letters,
+        bench,
+        train,
+        evaluate,
+        broker,
+        completion,
+    ):
         command.register(app)
     return app
 

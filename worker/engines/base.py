@@ -21,6 +21,7 @@ class Engine(Protocol):
         """Logits of every pair of `batch`, float32 [pairs, classes], rows in the batch's order. Blocks.
 
         Raises:
+            EngineOutOfMemoryError: there is no memory for this batch; a smaller one may fit.
             EngineError: the engine cannot score at all. Any other exception means that this batch failed.
         """
         ...

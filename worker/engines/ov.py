@@ -116,6 +116,17 @@ class OpenVinoEngine:
         self._request = None
 
 
+def compile_for_cpu(model: Any, options: OpenVinoOptions) -> Any:  # noqa: ANN401  # the library is not typed for us
+    """An OpenVINO model, compiled as the engine compiles its own: what a bench compares the engine with.
+
+    Raises:
+        ConfigError: this CPU does not compute in the precision asked for.
+    """
+    core = _core()
+    precision = _choose_precision(options.precision, core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+    return core.compile_model(model, "CPU", _properties(precision, options.threads or usable_cores()))
+
+
 def usable_cores() -> int:
     """How many cores this process may use: its affinity, and the quota of its container where that is less."""
     # Only Linux knows the affinity of a process.

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import structlog
 from confluent_kafka import (
-    OFFSET_BEGINNING,
     Consumer,
     KafkaError,
     KafkaException,
@@ -17,16 +16,20 @@ from confluent_kafka import (
 )
 from confluent_kafka import TopicPartition as KafkaPartition
 
+from worker.clock import Clock, SystemClock
 from worker.errors import FatalError, RetryableError
 from worker.kafka.clients import ClientSettings, checked_settings
+from worker.kafka.complaints import Complaints, InstanceTakenError
 from worker.kafka.offsets import Assignment, GroupOffsets
+from worker.kafka.others import OthersProgress
 from worker.kafka.readable import Sieve
 from worker.kafka.rebalance import RebalanceListener
 from worker.kafka.records import record_of
+from worker.kafka.starts import Starts, watermarks
 from worker.types import Record, TopicPartition
 
-REQUEST_SECONDS = 5.0
-"""How long one request to the broker may take before it is tried again."""
+REJOIN_SECONDS = 1.0
+"""How soon to ask again whether the group still has another member of our name."""
 
 log = structlog.get_logger(__name__)
 
@@ -40,13 +43,18 @@ class RecordConsumer:
         group: GroupOffsets,
         start: str,
         assignment: Assignment,
-        sieve: Sieve | None = None,
+        clock: Clock | None = None,
     ) -> None:
         """`start` is `earliest`, `latest` or `error`: where a partition without a committed offset begins."""
+        self._settings: ClientSettings = {**settings, "enable.partition.eof": True}
+        self._clock = clock or SystemClock()
         with checked_settings():
-            self._consumer = Consumer({**settings, "enable.partition.eof": True})
-        self._group = group
-        self._start = start
+            self._consumer = Consumer(self._settings)
+        instance = str(settings.get("group.instance.id", ""))
+        self._complaints = Complaints(instance, self._clock, self._complain)
+        self._others = OthersProgress(group, self._clock)
+        self._rejoin_at: float | None = None
+        self._starts = Starts(lambda: self._consumer, group, start)
         self._assignment = assignment
         self._listener: RebalanceListener | None = None
         self._paused: frozenset[TopicPartition] = frozenset()
@@ -54,10 +62,9 @@ class RecordConsumer:
         self._positions: dict[TopicPartition, int] = {}
         self._failure: Exception | None = None
         self._acknowledged: dict[TopicPartition, int] = {}
-        self._was_assigned = False
-        self._fresh: frozenset[TopicPartition] = frozenset()
         self._topics: frozenset[str] = frozenset()
-        self._sieve = sieve
+        self.sieve: Sieve | None = None
+        """What holds records back that cannot be read yet, where a format needs it; set before `subscribe`."""
 
     def subscribe(self, topics: Sequence[str], listener: RebalanceListener) -> None:
         """Join the group; `listener` hears of every rebalance. With `start: latest` it asks the broker first: blocks.
@@ -66,8 +73,7 @@ class RecordConsumer:
             RetryableError: the broker does not answer.
         """
         self._listener = listener
-        if self._start == "latest":
-            self._fresh = self._partitions_without_history(topics)
+        self._starts.prepare(topics)
         self.follow(topics)
 
     def follow(self, topics: Sequence[str]) -> None:
@@ -94,17 +100,25 @@ class RecordConsumer:
                 client and not returned: nothing after them may be committed, the process has to end.
         """
         records = []
+        if self._rejoin_at is not None and self._clock.monotonic() >= self._rejoin_at:
+            self._rejoin_at = None
+            topics, self._topics = self._topics, frozenset()
+            self.follow(sorted(topics))
         messages = self._consumer.consume(max_records, timeout_seconds)
         if self._failure is not None:
             raise self._failure
         self._assignment.note_membership(self._consumer.consumer_group_metadata())
-        for message in messages:
-            error = message.error()
-            if error is not None:
-                self._note_error(error, message)
-            elif (record := self._record(message)) is not None:
-                records.append(record)
-        return records if self._sieve is None else self._sieve.sift(records)
+        try:
+            for message in messages:
+                error = message.error()
+                if error is not None:
+                    self._note_error(error, message)
+                elif (record := self._record(message)) is not None:
+                    records.append(record)
+        except InstanceTakenError:
+            self._start_over()
+        self._complaints.review()
+        return records if self.sieve is None else self.sieve.sift(records)
 
     def apply_holds(self) -> int:
         """Pause what is held, resume what is not; returns how many partitions are paused."""
@@ -153,16 +167,16 @@ class RecordConsumer:
             RetryableError: the broker does not answer.
         """
         try:
-            return {partition: self._watermarks(partition)[1] for partition in self._all_partitions(topics)}
+            return self._starts.ends(topics)
         except KafkaException as error:
             raise RetryableError(f"the end of the topics could not be read ({error.args[0].name()})") from error
 
     def is_at(self, ends: Mapping[TopicPartition, int]) -> bool:
-        """Whether every owned partition has been read up to `ends`; false until the group has assigned any, or none."""
+        """Whether everything before `ends` was read by us or committed by others. Asks the broker now and then."""
         owned = self._assignment.partitions()
-        return (
-            self._was_assigned and not self._waiting() and all(self._ends.get(p, -1) >= ends.get(p, 0) for p in owned)
-        )
+        if self._waiting() or not all(self._ends.get(p, -1) >= ends.get(p, 0) for p in owned):
+            return False
+        return self._others.has_passed({p: end for p, end in ends.items() if p not in owned})
 
     def close(self) -> None:
         """Leave the group. Blocks until the broker knows."""
@@ -175,10 +189,13 @@ class RecordConsumer:
         return self._listener
 
     def _is_held(self, partition: TopicPartition) -> bool:
-        return self._told.is_held(partition) or (self._sieve is not None and self._sieve.holds(partition))
+        return self._told.is_held(partition) or (self.sieve is not None and self.sieve.holds(partition))
 
     def _waiting(self) -> Mapping[TopicPartition, int]:
-        return {} if self._sieve is None else self._sieve.waiting()
+        return {} if self.sieve is None else self.sieve.waiting()
+
+    def _complain(self, subject: str, reason: str | None) -> None:
+        self._told.complained(subject, reason)
 
     def _record(self, message: Message) -> Record | None:
         topic, number, offset = message.topic(), message.partition(), message.offset()
@@ -189,6 +206,7 @@ class RecordConsumer:
         if epoch is None:  # fetched before the partition was taken from us
             return None
         self._positions[partition] = offset + 1
+        self._complaints.over(topic)
         return record_of(message, partition, offset, epoch)
 
     def _note_error(self, error: KafkaError, message: Message) -> None:
@@ -197,18 +215,23 @@ class RecordConsumer:
             partition = TopicPartition(topic, number)
             if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001  librdkafka's own codes are named so
                 self._ends[partition] = self._positions[partition] = offset or 0
+                self._complaints.over(topic)
                 return
             if error.code() == KafkaError._AUTO_OFFSET_RESET:  # noqa: SLF001
                 raise FatalError(self._out_of_range(partition))
-        # A fatal error comes as a message whose own error is not marked as fatal.
-        if error.fatal() or error.code() == KafkaError._FATAL:  # noqa: SLF001
-            raise FatalError(f"the Kafka consumer cannot go on ({error.str()}): is kafka.instance_id used twice?")
-        log.warning("consumer.error_reported", reason=error.name(), topic=topic, partition=number)
+        self._complaints.note(error, topic)
+
+    def _start_over(self) -> None:
+        """A new client under the same name: the old one has given up for good. Nothing was assigned to it."""
+        self._told.complained("membership", self._complaints.waiting_for_instance())
+        self._consumer.close()
+        self._consumer = Consumer(self._settings)
+        self._rejoin_at = self._clock.monotonic() + REJOIN_SECONDS
 
     def _out_of_range(self, partition: TopicPartition) -> str:
         position = self._positions.get(partition, -1)
         try:
-            low, _ = self._watermarks(partition)
+            low, _ = watermarks(self._consumer, partition)
         except KafkaException as error:
             return f"the position of {partition.topic}/{partition.partition} is out of range ({error.args[0].name()})"
         gap = f"{low - position} records are gone" if 0 <= position < low else "records may be gone"
@@ -225,9 +248,9 @@ class RecordConsumer:
             self._failure = self._failure or error
 
     def _on_assign(self, new: frozenset[TopicPartition]) -> None:
-        self._was_assigned = True
+        self._told.complained("membership", None)
         self._assignment.note_membership(self._consumer.consumer_group_metadata())
-        starts = self._start_positions(new)
+        starts = self._starts.of(new, self._told.waiting)
         self._assignment.assign(new)
         for partition, offset in starts.items():
             self._ends.pop(partition, None)
@@ -255,55 +278,10 @@ class RecordConsumer:
     def _let_go(self, leaving: frozenset[TopicPartition]) -> None:
         # Ownership ends before the broker is told: whatever is published from here on leaves these out.
         self._assignment.revoke(leaving)
-        if self._sieve is not None:
-            self._sieve.drop(leaving)
+        if self.sieve is not None:
+            self.sieve.drop(leaving)
         self._told.gone(leaving)
         self._consumer.incremental_unassign(_kafka_partitions(leaving))
-
-    def _start_positions(self, partitions: frozenset[TopicPartition]) -> dict[TopicPartition, int]:
-        """Committed offsets; the rest by `kafka.start`. Tries for as long as the listener waits."""
-        attempt = 0
-        while partitions:
-            try:
-                committed = self._group.committed(partitions)
-                return {**self._first_positions(partitions - committed.keys()), **committed}
-            except KafkaException as error:
-                if attempt == 0:
-                    log.warning("consumer.committed_offsets_awaited", reason=error.args[0].name())
-                attempt += 1
-                self._told.waiting(attempt)
-        return {}
-
-    def _first_positions(self, partitions: frozenset[TopicPartition]) -> dict[TopicPartition, int]:
-        if self._start == "error" and partitions:
-            first = min(partitions)
-            raise FatalError(f"{first.topic}/{first.partition} has no committed offset and kafka.start is `error`")
-        # `latest` skips only what was there when the worker started, in topics that the group had never read.
-        ends = {partition: self._watermarks(partition)[1] for partition in partitions & self._fresh}
-        if ends:
-            # Committed at once: should one move before its first record, the next owner must not skip further.
-            offsets = [KafkaPartition(*partition, end) for partition, end in sorted(ends.items())]
-            self._consumer.commit(offsets=offsets, asynchronous=False)
-        return {**dict.fromkeys(partitions, OFFSET_BEGINNING), **ends}
-
-    def _partitions_without_history(self, topics: Iterable[str]) -> frozenset[TopicPartition]:
-        try:
-            present = self._all_partitions(topics)
-            topics_read = {partition.topic for partition in self._group.committed(present)}
-        except KafkaException as error:
-            raise RetryableError(f"the group's offsets cannot be read ({error.args[0].name()})") from error
-        return frozenset(partition for partition in present if partition.topic not in topics_read)
-
-    def _all_partitions(self, topics: Iterable[str]) -> frozenset[TopicPartition]:
-        return frozenset(
-            TopicPartition(topic, number)
-            for topic in topics
-            for number in self._consumer.list_topics(topic, timeout=REQUEST_SECONDS).topics[topic].partitions
-        )
-
-    def _watermarks(self, partition: TopicPartition) -> tuple[int, int]:
-        low, high = self._consumer.get_watermark_offsets(KafkaPartition(*partition), timeout=REQUEST_SECONDS)
-        return low, high
 
     def _pause(self, partitions: Iterable[TopicPartition]) -> None:
         if listed := _kafka_partitions(partitions):

@@ -103,24 +103,47 @@ class EmbeddedKafka:
         """
         if self.is_running:
             return
-        if self._java is None:
-            self._java = kafka_java(self._progress)
-        home = self._prepare_home()
         first = not self._ports
         for attempt in range(_PORT_ATTEMPTS):
-            if first:
-                self._ports = choose_ports(self._settings)
-                write_properties(home / "server.properties", self._data_dir(), self._ports, self._settings)
-            self._format_once(self._java, home)
-            self._launch(self._java, home)
+            self.launch()
             try:
-                self._await_ready()
+                self.await_ready()
             except BrokerUnavailableError:
                 self.kill()
                 if not first or attempt + 1 == _PORT_ATTEMPTS or not self._lost_its_port():
                     raise
+                self._ports = {}
             else:
                 return
+
+    def launch(self) -> None:
+        """Start its process, on the ports it had if it had some. Blocks while Java or jars are fetched.
+
+        Raises:
+            BrokerUnavailableError: there is no Java or no jars.
+        """
+        if self._java is None:
+            self._java = kafka_java(self._progress)
+        home, settings = self._prepare_home(), self._settings
+        if not self._ports:
+            self._ports = dict(settings.place.ports) or choose_ports(settings)
+            write_properties(home / "server.properties", self._data_dir(), self._ports, settings)
+        stored = stored_cluster_id(self._data_dir())
+        self._cluster_id = stored or format_storage(self._java, home / "server.properties", self._data_dir(), settings)
+        self._launch(self._java, home)
+
+    def await_ready(self) -> None:
+        """Block until it answers as a member of its cluster.
+
+        Raises:
+            BrokerUnavailableError: it ended, or does not answer in time.
+        """
+        deadline = self._clock.monotonic() + _START_SECONDS
+        while not self._answers():
+            if self.wait(_POLL_SECONDS):
+                raise BrokerUnavailableError(f"the embedded Kafka ended while starting: {' / '.join(self.log_tail())}")
+            if self._clock.monotonic() > deadline:
+                raise BrokerUnavailableError(f"the embedded Kafka did not answer within {_START_SECONDS:.0f} s")
 
     def create_topics(self, topics: Mapping[str, int], config: Mapping[str, str] | None = None) -> None:
         """Create topics, name -> number of partitions, and wait until every partition has a leader. Blocks.
@@ -129,7 +152,7 @@ class EmbeddedKafka:
             BrokerUnavailableError: the broker refused or did not answer.
         """
         admin = self._admin()
-        wanted = [NewTopic(name, partitions, 1, config=dict(config or {})) for name, partitions in topics.items()]
+        wanted = [NewTopic(name, partitions, config=dict(config or {})) for name, partitions in topics.items()]
         try:
             for future in admin.create_topics(wanted, request_timeout=_REQUEST_SECONDS).values():
                 future.result()
@@ -196,12 +219,6 @@ class EmbeddedKafka:
     def _data_dir(self) -> Path:
         return self._prepare_home() / "records"
 
-    def _format_once(self, java: KafkaJava, home: Path) -> None:
-        stored = stored_cluster_id(self._data_dir())
-        self._cluster_id = stored or format_storage(
-            java, home / "server.properties", self._data_dir(), self._settings.format_arguments
-        )
-
     def _launch(self, java: KafkaJava, home: Path) -> None:
         if not java.archive.exists():
             self._recording = java.archive.with_suffix(f".{home.name}-{os.getpid()}")
@@ -226,14 +243,6 @@ class EmbeddedKafka:
             start_new_session=True,
         )
 
-    def _await_ready(self) -> None:
-        deadline = self._clock.monotonic() + _START_SECONDS
-        while not self._answers():
-            if self.wait(_POLL_SECONDS):
-                raise BrokerUnavailableError(f"the embedded Kafka ended while starting: {' / '.join(self.log_tail())}")
-            if self._clock.monotonic() > deadline:
-                raise BrokerUnavailableError(f"the embedded Kafka did not answer within {_START_SECONDS:.0f} s")
-
     def _answers(self) -> bool:
         try:
             socket.create_connection((HOST, self._ports["PLAINTEXT"]), timeout=1).close()
@@ -245,7 +254,7 @@ class EmbeddedKafka:
             return False
         if found.cluster_id != self._cluster_id:
             raise BrokerUnavailableError(f"another Kafka answers on {self.bootstrap_servers}: choose another port")
-        return bool(found.brokers)
+        return self._settings.place.node_id in found.brokers
 
     def _admin(self) -> AdminClient:
         # Log level 0: while it starts or is killed, refused connections are no news.

@@ -1,4 +1,4 @@
-"""What a one-node Kafka finds on its disk when it starts: its properties and its formatted storage."""
+"""What a node of Kafka finds on its disk when it starts: its properties and its formatted storage."""
 
 import base64
 import os
@@ -17,14 +17,12 @@ from worker.kafka.embedded_java import KafkaJava
 HOST = "127.0.0.1"
 # Below the ports that operating systems lend to outgoing connections, so that a killed broker finds its own again.
 _PORT_RANGE = range(20_000, 32_000)
-_NODE_ID = "1"
 _CHECKPOINT = "bootstrap.checkpoint"
 _META = "meta.properties"
 
 # For one machine and soon: no replicas, few partitions of its own topics, small pools and buffers.
 _DEFAULTS = {
     "process.roles": "broker,controller",
-    "node.id": _NODE_ID,
     "controller.listener.names": "CONTROLLER",
     "inter.broker.listener.name": "PLAINTEXT",
     "auto.create.topics.enable": "false",
@@ -53,6 +51,32 @@ _DEFAULTS = {
 }
 
 
+# What three or more nodes do differently: everything outlives the loss of one.
+_REPLICATED = {
+    "default.replication.factor": "3",
+    "min.insync.replicas": "2",
+    "offsets.topic.replication.factor": "3",
+    "transaction.state.log.replication.factor": "3",
+    "transaction.state.log.min.isr": "2",
+    "share.coordinator.state.topic.replication.factor": "3",
+    "share.coordinator.state.topic.min.isr": "2",
+}
+_SAFE_NODES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Which node of which cluster one is."""
+
+    node_id: int = 1
+    cluster_id: str | None = None
+    """What a cluster of several agreed on; None draws one."""
+    ports: Mapping[str, int] = field(default_factory=dict)
+    """Listener name -> port, where they had to be known before the start; empty takes free ones."""
+    controllers: Mapping[int, int] = field(default_factory=dict)
+    """Node id -> port of its controller, of every node; empty is this node alone."""
+
+
 @dataclass(frozen=True, slots=True)
 class EmbeddedSettings:
     """How an embedded Kafka differs from the default one."""
@@ -65,8 +89,11 @@ class EmbeddedSettings:
     """Server properties, over the defaults."""
     extra_listeners: Mapping[str, str] = field(default_factory=dict)
     """Name -> security protocol of listeners beside PLAINTEXT, each on a free port."""
+    advertised_ports: Mapping[str, int] = field(default_factory=dict)
+    """Listener name -> the port that clients are told, where it is another's that stands in between."""
     format_arguments: Sequence[str] = ()
     """Further arguments of `StorageTool format`, such as `--add-scram`."""
+    place: Place = field(default_factory=Place)
 
 
 def free_port() -> int:
@@ -108,18 +135,26 @@ def choose_ports(settings: EmbeddedSettings) -> dict[str, int]:
 
 def write_properties(path: Path, data_dir: Path, ports: Mapping[str, int], settings: EmbeddedSettings) -> None:
     """Write the server properties of a node that listens on `ports` and keeps its records in `data_dir`."""
-    addresses = {name: f"{name}://{HOST}:{port}" for name, port in ports.items()}
+    place = settings.place
+    advertised = {name: port for name, port in {**ports, **settings.advertised_ports}.items() if name != "CONTROLLER"}
     protocols = {"PLAINTEXT": "PLAINTEXT", "CONTROLLER": "PLAINTEXT", **settings.extra_listeners}
+    controllers = place.controllers or {place.node_id: ports["CONTROLLER"]}
     properties = {
         **_DEFAULTS,
+        **(_REPLICATED if len(controllers) >= _SAFE_NODES else {}),
+        "node.id": str(place.node_id),
         "log.dirs": str(data_dir),
-        "controller.quorum.voters": f"{_NODE_ID}@{HOST}:{ports['CONTROLLER']}",
-        "listeners": ",".join(addresses.values()),
-        "advertised.listeners": ",".join(address for name, address in addresses.items() if name != "CONTROLLER"),
+        "controller.quorum.voters": ",".join(f"{node}@{HOST}:{port}" for node, port in controllers.items()),
+        "listeners": _addresses(ports),
+        "advertised.listeners": _addresses(advertised),
         "listener.security.protocol.map": ",".join(f"{name}:{protocol}" for name, protocol in protocols.items()),
         **settings.properties,
     }
     path.write_text("".join(f"{key}={value}\n" for key, value in properties.items()), encoding="utf-8")
+
+
+def _addresses(ports: Mapping[str, int]) -> str:
+    return ",".join(f"{name}://{HOST}:{port}" for name, port in ports.items())
 
 
 def stored_cluster_id(data_dir: Path) -> str | None:
@@ -131,8 +166,8 @@ def stored_cluster_id(data_dir: Path) -> str | None:
     return next((line.removeprefix("cluster.id=") for line in lines if line.startswith("cluster.id=")), None)
 
 
-def format_storage(java: KafkaJava, properties: Path, data_dir: Path, format_arguments: Sequence[str] = ()) -> str:
-    """Format `data_dir` under a new cluster id, which is returned. Blocks.
+def format_storage(java: KafkaJava, properties: Path, data_dir: Path, settings: EmbeddedSettings) -> str:
+    """Format `data_dir` under the cluster's id or a new one, which is returned. Blocks.
 
     All that Kafka's own tool writes beside the ids is the same for every node of a version; it is kept from the
     first time on, which saves one start of Java.
@@ -140,12 +175,13 @@ def format_storage(java: KafkaJava, properties: Path, data_dir: Path, format_arg
     Raises:
         BrokerUnavailableError: Kafka's tool refused.
     """
-    cluster_id = _random_uuid()
+    place, format_arguments = settings.place, settings.format_arguments
+    cluster_id = place.cluster_id or random_uuid()
     kept = java.cache_dir / f"{KAFKA_VERSION}-{_CHECKPOINT}"
     if kept.exists() and not format_arguments:
         data_dir.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(kept, data_dir / _CHECKPOINT)
-        meta = {"version": "1", "node.id": _NODE_ID, "cluster.id": cluster_id, "directory.id": _random_uuid()}
+        meta = {"version": "1", "node.id": place.node_id, "cluster.id": cluster_id, "directory.id": random_uuid()}
         text = "".join(f"{key}={value}\n" for key, value in meta.items())
         (data_dir / _META).write_text(text, encoding="utf-8")
         return cluster_id
@@ -164,7 +200,7 @@ def _check(result: subprocess.CompletedProcess[bytes]) -> None:
         raise BrokerUnavailableError(f"Kafka's storage cannot be formatted: {' / '.join(last)}")
 
 
-def _random_uuid() -> str:
+def random_uuid() -> str:
     """A Kafka id: 16 random bytes in URL-safe base 64, and like Kafka's own never with a dash first."""
     while True:
         text = base64.urlsafe_b64encode(os.urandom(16)).rstrip(b"=").decode()

@@ -125,6 +125,11 @@ class GroupOffsets:
         self._group_id = group_id
         self._timeout_seconds = timeout_seconds
 
+    @property
+    def client(self) -> ClientSettings:
+        """What librdkafka needs to connect: never to be printed."""
+        return dict(self._client)
+
     def committed(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         """Committed offsets, once no transaction is open on them; no entry where there is none. Blocks.
 

@@ -87,6 +87,10 @@ class CommittedReader:
     def __enter__(self) -> Self:
         return self
 
+    def close(self) -> None:
+        """Leave the broker."""
+        self._consumer.close()
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:

@@ -20,10 +20,13 @@ from worker.errors import FatalError
 from worker.kafka.clients import checked_settings
 from worker.kafka.offsets import Ownership, commit_positions
 from worker.kafka.publishing import CALL_SECONDS, Published, PublisherParts, Waiter
+from worker.kafka.triage import RefusedError, Reports, is_refusal
 from worker.types import Finished
 
 FENCE_WINDOW_SECONDS = 60.0
 """Fenced twice within this: somebody else uses the same transactional id."""
+WATCH_SECONDS = 0.05
+"""How often to look whether a record was refused, while the others are acknowledged."""
 
 log = structlog.get_logger(__name__)
 
@@ -49,24 +52,34 @@ class TransactionalPublisher:
         self._parts = parts
         self._clock = parts.clock
         self._waiter = Waiter(wait, trouble)
+        self._triage = parts.triage()
         self._deadline_seconds = int(str(parts.settings["transaction.timeout.ms"])) / 1000
         self._fenced_at: deque[float] = deque(maxlen=2)
         self._producer: Producer | None = None
+        self._was_started = False
         self._began_at: float | None = None
         self._is_deciding = False
 
     def start(self) -> None:
         """Register the transactional id; ends or aborts what a former process left open."""
+        producer: Producer | None = None
         while self._producer is None:
-            with checked_settings():
-                producer = self._parts.make_producer(self._parts.settings)
+            if producer is None:
+                with checked_settings():
+                    producer = self._parts.make_producer(self._parts.settings)
             try:
                 producer.init_transactions(CALL_SECONDS * 2)
-            except KafkaException as error:
-                self._refuse_hopeless(error.args[0])
-                self._waiter.failed(f"the transaction coordinator does not answer ({error.args[0].name()})")
+            except KafkaException as exception:
+                error = exception.args[0]
+                if not self._was_started:
+                    self._refuse_hopeless(error)
+                if not error.retriable():
+                    producer = None  # this one has given up for good
+                name = error.name()
+                self._waiter.failed(f"the transaction coordinator does not answer ({name}){_fix(name)}")
             else:
                 self._producer = producer
+        self._was_started = True
         self._waiter.succeeded()
 
     def publish(self, finished: Sequence[Finished]) -> Published:
@@ -84,13 +97,18 @@ class TransactionalPublisher:
                 self._waiter.failed("this worker is no member of its group at the moment")
                 pending += left
                 continue
-            producer = self._require_producer()
+            producer, chunk = self._require_producer(), self._triage.chunk(pending)
+            rest = [*pending[len(chunk) :], *left]
             try:
-                self._transact(producer, pending, ownership)
+                self._transact(producer, chunk, ownership)
+            except RefusedError as refused:
+                self._parts.note_outcome("aborted")
+                self._abort(producer)
+                pending = self._triage.judge(chunk, refused.reports) + rest
             except _AbortAndRedo as verdict:
                 self._parts.note_outcome("aborted")
                 self._abort(producer)
-                self._waiter.failed(f"the transaction was aborted ({verdict})")
+                self._waiter.failed(f"the transaction was aborted ({verdict}){_fix(str(verdict))}")
                 pending += left
             except _Replace as verdict:
                 self._parts.note_outcome("in_doubt")
@@ -101,7 +119,8 @@ class TransactionalPublisher:
             else:
                 self._parts.note_outcome("committed")
                 self._waiter.succeeded()
-                return Published(settled + pending, left)
+                self._triage.passed(chunk)
+                settled, pending = settled + chunk, rest
 
     def close(self) -> None:
         """Drop the producer. A transaction that is surely not committed is aborted; one in doubt is left alone."""
@@ -118,11 +137,13 @@ class TransactionalPublisher:
         self._is_deciding = False
         self._call(producer.begin_transaction)
         self._began_at = self._clock.monotonic()
+        reports = Reports() if self._triage.is_watching else None
         try:
-            for each in finished:
-                self._parts.send(producer, each.outputs)
+            self._parts.send(producer, finished, reports)
         except KafkaException as exception:  # never repeated in place: part of it is already sent
             raise _AbortAndRedo(exception.args[0].name()) from exception
+        if reports is not None:
+            self._await(producer, reports)
         # Before the offsets are sent nothing keeps the next owner from reading the same records; after it, the
         # broker makes it wait for the end of this transaction.
         if len(self._parts.assignment.snapshot().owned(finished)) < len(finished):
@@ -131,6 +152,21 @@ class TransactionalPublisher:
         self._is_deciding = True
         self._call(lambda: producer.commit_transaction(CALL_SECONDS))
         self._began_at = None
+
+    def _await(self, producer: Producer, reports: Reports) -> None:
+        """Until each record was acknowledged or one refused; for no longer than a call may take.
+
+        Raises:
+            RefusedError: one was.
+        """
+        deadline = self._clock.monotonic() + CALL_SECONDS
+        try:
+            while producer.flush(WATCH_SECONDS) > 0 and not reports.blamed and self._clock.monotonic() < deadline:
+                pass
+        except KafkaException as exception:
+            raise _AbortAndRedo(exception.args[0].name()) from exception  # if it cannot even abort, it is replaced
+        if reports.blamed:
+            raise RefusedError(reports)
 
     def _call(self, step: Callable[[], object]) -> None:
         deadline, is_repeated = self._clock.monotonic() + self._deadline_seconds, False
@@ -143,6 +179,8 @@ class TransactionalPublisher:
                 is_doubtful = self._is_deciding and is_repeated
                 if error.fatal() or (is_doubtful and not error.retriable()):
                     raise _Replace(error.name()) from exception
+                if is_refusal(error):
+                    raise RefusedError(Reports(error)) from exception
                 if error.txn_requires_abort() or not error.retriable():
                     raise _AbortAndRedo(error.name()) from exception
                 if self._clock.monotonic() > deadline:
@@ -157,7 +195,7 @@ class TransactionalPublisher:
         try:
             self._call(lambda: producer.abort_transaction(CALL_SECONDS))
             self._began_at = None
-        except (_AbortAndRedo, _Replace) as verdict:
+        except (_AbortAndRedo, _Replace, RefusedError) as verdict:
             self._replace(str(verdict))
 
     def _replace(self, reason: str) -> None:
@@ -206,11 +244,24 @@ class TransactionalPublisher:
         return self._producer
 
     def _refuse_hopeless(self, error: KafkaError) -> None:
-        hopeless = {
-            KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: "grant Write and Describe on the transactional id",
-            KafkaError.INVALID_TRANSACTION_TIMEOUT: "lower kafka.transaction_timeout_ms to the broker's maximum",
-            KafkaError.UNSUPPORTED_FOR_MESSAGE_FORMAT: "use delivery: at_least_once",
-        }
-        if (fix := hopeless.get(error.code())) is not None:
-            message = f"transactions are refused by the broker ({error.name()}): {fix}"
-            raise FatalError(message)
+        if error.code() in _HOPELESS:
+            raise FatalError(f"transactions are refused by the broker ({error.name()}){_fix(error.name())}")
+
+
+_HOPELESS = {
+    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+    KafkaError.INVALID_TRANSACTION_TIMEOUT,
+    KafkaError.UNSUPPORTED_FOR_MESSAGE_FORMAT,
+}
+"""What a worker that was just started ends with; one that has worked before waits: rights come back."""
+
+_FIXES = {
+    "GROUP_AUTHORIZATION_FAILED": "grant Read on the consumer group",
+    "INVALID_TRANSACTION_TIMEOUT": "lower kafka.transaction_timeout_ms to the broker's maximum",
+    "TRANSACTIONAL_ID_AUTHORIZATION_FAILED": "grant Write and Describe on the transactional id",
+    "UNSUPPORTED_FOR_MESSAGE_FORMAT": "use delivery: at_least_once",
+}
+
+
+def _fix(name: str) -> str:
+    return f": {_FIXES[name]}" if name in _FIXES else ""

@@ -9,8 +9,10 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from worker.clock import Clock
 from worker.kafka.clients import ClientSettings
 from worker.kafka.offsets import Assignment, GroupOffsets
+from worker.kafka.refusals import RefusedTopics
 from worker.kafka.topics import ORIGINAL_TIMESTAMP_HEADER, TopicDirectory, target_partition
-from worker.types import Finished, OutboundRecord
+from worker.kafka.triage import Blame, RefusedError, Reports, Triage, is_refusal
+from worker.types import Finished, OutboundRecord, Record, Refusal
 
 CALL_SECONDS = 2.0
 """How long one transactional call may block before it is repeated."""
@@ -23,7 +25,7 @@ class Published:
 
     committed: Sequence[Finished]
     left: Sequence[Finished] = ()
-    """Still ours and not committed, because a topic they go to is missing: to be given again."""
+    """Still ours and not committed, because a topic they go to is missing or refuses them: to be given again."""
 
 
 class Publisher(Protocol):
@@ -90,29 +92,53 @@ class PublisherParts:
     clock: Clock
     note_outcome: Callable[[str], None]
     """Told how each transaction ended: `committed`, `aborted` or `in_doubt`."""
+    dead_letter: Callable[[Record, Refusal], OutboundRecord]
+    refused: RefusedTopics
     make_producer: Callable[[ClientSettings], Producer] = Producer
 
+    def triage(self) -> Triage:
+        """Who finds out what is refused."""
+        return Triage(self.dead_letter, self.refused, self.topics.unwritable)
+
     def split(self, finished: Sequence[Finished]) -> tuple[list[Finished], list[Finished]]:
-        """Those that can be sent, and those of inputs of which an output topic is missing: one of them holds all up."""
-        closed = {f.record.topic for f in finished for o in f.outputs if self.topics.facts(o.topic) is None}
+        """Those that can be sent, and those of inputs of which an output topic takes nothing: one holds all up."""
+        shut = {t for t in {o.topic for f in finished for o in f.outputs} if not self._may_send(t)}
+        closed = {f.record.topic for f in finished for o in f.outputs if o.topic in shut} if shut else ()
         return [f for f in finished if f.record.topic not in closed], [f for f in finished if f.record.topic in closed]
 
-    def send(self, producer: Producer, outputs: Sequence[OutboundRecord], on_delivery: Any = None) -> None:  # noqa: ANN401
-        """Hand `outputs` to librdkafka, waiting where its queue is full.
+    def send(self, producer: Producer, finished: Sequence[Finished], reports: Reports | None) -> None:
+        """Hand all outputs to librdkafka, waiting where its queue is full; `reports` hear what is not delivered.
 
         Raises:
-            KafkaException: a record cannot be accepted.
+            RefusedError: the client itself refuses a record.
+            KafkaException: it takes nothing.
         """
-        for output in outputs:
-            arguments = self._arguments(output)
-            if on_delivery is not None:
-                arguments["on_delivery"] = on_delivery
-            while True:
+        for place, each in enumerate(finished):
+            watcher = None if reports is None else reports.watcher(place)
+            for output in each.outputs:
                 try:
-                    producer.produce(output.topic, output.value, output.key, **arguments)
-                    break
-                except BufferError:
-                    producer.poll(0.01)
+                    self._send(producer, output, watcher)
+                except KafkaException as exception:
+                    if not is_refusal(exception.args[0]):
+                        raise
+                    local = Reports()
+                    local.note(place, Blame(output.topic, None, exception.args[0]))
+                    local.exact.add((output.topic, None))
+                    raise RefusedError(local) from exception
+
+    def _may_send(self, topic: str) -> bool:
+        return self.topics.facts(topic) is not None and self.refused.may_try(topic)
+
+    def _send(self, producer: Producer, output: OutboundRecord, on_delivery: Any) -> None:  # noqa: ANN401
+        arguments = self._arguments(output)
+        if on_delivery is not None:
+            arguments["on_delivery"] = on_delivery
+        while True:
+            try:
+                producer.produce(output.topic, output.value, output.key, **arguments)
+                break
+            except BufferError:
+                producer.poll(0.01)
 
     def _arguments(self, output: OutboundRecord) -> dict[str, Any]:
         facts = self.topics.facts(output.topic)

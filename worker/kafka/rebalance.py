@@ -20,6 +20,10 @@ class RebalanceListener(Protocol):
         """
         ...
 
+    def complained(self, subject: str, reason: str | None) -> None:
+        """What keeps records from coming, under the name of what is at fault; None once it no longer does."""
+        ...
+
     def assigned(self, partitions: frozenset[TopicPartition]) -> None:
         """`partitions` are ours now."""
         ...

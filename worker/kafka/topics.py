@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import structlog
-from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType  # type: ignore[attr-defined]  # re-exported without saying so
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
+from confluent_kafka.admin import AclOperation, AdminClient, ConfigResource, NewTopic, ResourceType  # type: ignore[attr-defined]  # re-exported without saying so
 
 from worker.errors import RetryableError
 from worker.kafka.clients import ClientSettings, checked_settings
@@ -102,6 +102,23 @@ class TopicDirectory:
                     raise RetryableError(message) from error
             else:
                 log.info("topic.created", topic=name, partitions=topics[name])
+
+    def unwritable(self, topics: Iterable[str]) -> set[str]:
+        """Those of `topics` that we have no right to write, as far as the broker says. Blocks for some seconds."""
+        wanted = TopicCollection(sorted(set(topics)))
+        described = self._admin.describe_topics(
+            wanted, include_authorized_operations=True, request_timeout=DESCRIBE_SECONDS
+        )
+        found = set()
+        for topic, future in described.items():
+            try:
+                operations = future.result().authorized_operations
+            except KafkaException as error:
+                if error.args[0].code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+                    found.add(topic)
+            else:
+                found |= {topic} if AclOperation.WRITE not in (operations or [AclOperation.WRITE]) else set()
+        return found
 
     def facts(self, topic: str) -> TopicFacts | None:
         """What is known of `topic`; None when it does not exist (or was not asked about)."""

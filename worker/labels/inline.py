@@ -142,6 +142,8 @@ def _effective(document: dict[str, JsonValue], request: Request) -> LabelSchema:
         document["multi_label"] = request.multi_label
     if document.get("multi_label"):
         document.pop("abstain", None)
+        if request.multi_label:
+            document.pop("shortlist", None)  # not every set that has one may have it in this mode
     else:
         labels = document["labels"]
         document["labels"] = [_without_negative(label) for label in labels] if isinstance(labels, list) else labels

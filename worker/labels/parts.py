@@ -94,6 +94,16 @@ class LongText(BaseModel):
         return self
 
 
+class ShortlistRule(BaseModel):
+    """How many labels are scored for a text, of a set that is too large to score whole."""
+
+    model_config = STRICT
+
+    top_k: Annotated[int, Field(ge=1)] = Field(
+        description="Score only so many labels, the likest to the text; in a hierarchy so many of each set of siblings."
+    )
+
+
 class Hierarchy(BaseModel):
     """How far down a tree of labels a decision goes; used without `multi_label`."""
 

@@ -19,6 +19,7 @@ from worker.labels.parts import (
     Hierarchy,
     Label,
     LongText,
+    ShortlistRule,
     Template,
     is_template,
 )
@@ -32,7 +33,6 @@ DEFAULT_TEMPLATE = "This example is {}."
 MULTI_LABEL_THRESHOLD = 0.5
 MOST_LEVELS = 16
 """Labels below each other: a decision takes one stage of scoring per level."""
-_NOT_BUILT = ("shortlist",)
 
 _Path = tuple[str | int, ...]
 
@@ -77,6 +77,9 @@ class LabelSchema(BaseModel):
     top_k: Annotated[int, Field(ge=1)] | None = Field(default=None, description="Most scores to list; null: all.")
     calibration: Calibration | None = Field(default=None, description="Written by `worker calibrate`.")
     long_text: LongText | None = Field(default=None, description="Null: truncate.")
+    shortlist: ShortlistRule | None = Field(
+        default=None, description="Null: every label is scored. Not with thresholds or children in `multi_label`."
+    )
     requires_model: Digest | None = Field(default=None, description="Refuse this schema under any other model.")
 
     _digest: str = PrivateAttr(default="")
@@ -94,7 +97,8 @@ class LabelSchema(BaseModel):
     @cached_property
     def tree(self) -> LabelTree:
         """The labels as they are scored."""
-        return label_tree(self.labels, self.hypothesis_templates, in_stages=not self.multi_label)
+        top_k = None if self.shortlist is None else self.shortlist.top_k
+        return label_tree(self.labels, self.hypothesis_templates, in_stages=not self.multi_label, top_k=top_k)
 
     @cached_property
     def label_names(self) -> frozenset[str]:
@@ -137,9 +141,6 @@ def parse_schema(document: JsonValue, origin: str, limits: LabelLimits | None = 
     """
     if not isinstance(document, dict):
         raise SchemaError(f"{origin}: expected a mapping with name, version and labels")
-    for key in _NOT_BUILT:
-        if key in document:
-            raise SchemaError(f"{origin}: {key}: this version of the worker does not have it; remove the key")
     limits = limits or DefaultLimits()
     for expected in _too_many(document.get("labels"), limits):
         raise SchemaError(f"{origin}: labels: {expected}")
@@ -211,8 +212,20 @@ def _contradictions(schema: LabelSchema) -> Iterator[tuple[_Path, str]]:
             yield ("abstain",), "expected only without `multi_label`"
         if schema.abstain.label in names:
             yield ("abstain", "label"), "expected a name that is not one of the labels"
+    yield from _unlisted(schema)
     if schema.calibration is not None and not schema.calibration.bias.keys() <= names.keys():
         yield ("calibration", "bias"), "expected only names of labels that the schema has"
+
+
+def _unlisted(schema: LabelSchema) -> Iterator[tuple[_Path, str]]:
+    """Keys of labels that mean nothing where a label may go unscored: it is over no threshold, nor is what it holds."""
+    if schema.shortlist is None or not schema.multi_label:
+        return
+    for path, label in _labelled(schema.labels):
+        if label.threshold is not None:
+            yield (*path, "threshold"), "expected none in a `multi_label` schema with a `shortlist`"
+        if label.children:
+            yield (*path, "children"), "expected none in a `multi_label` schema with a `shortlist`"
 
 
 def _excesses(schema: LabelSchema, limits: LabelLimits) -> Iterator[tuple[str, str]]:

@@ -58,8 +58,13 @@ class LabelTree:
         yield from _hypotheses_of(self.nodes)
 
 
-def label_tree(labels: tuple[Label, ...], templates: tuple[str, ...], *, in_stages: bool) -> LabelTree:
-    """The tree of `labels`; with `in_stages` siblings are scored only where their parent was the best."""
+def label_tree(
+    labels: tuple[Label, ...], templates: tuple[str, ...], *, in_stages: bool, top_k: int | None = None
+) -> LabelTree:
+    """The tree of `labels`; with `in_stages` siblings are scored only where their parent was the best.
+
+    With `top_k` at most so many labels of a stage are scored.
+    """
     nodes: list[Node] = []
 
     def add(label: Label, parent: int | None) -> int:
@@ -73,7 +78,7 @@ def label_tree(labels: tuple[Label, ...], templates: tuple[str, ...], *, in_stag
     first = roots if in_stages else tuple(range(len(nodes)))
     stages = [first, *(node.children for node in nodes if in_stages and node.children)]
     pairs = sum(_pairs(nodes, stage) for stage in stages)
-    most = _most_pairs(nodes, first) if in_stages else pairs
+    most = _most_pairs(nodes, first, top_k) if in_stages else _most_of_stage(nodes, first, top_k)
     return LabelTree(tuple(nodes), first, len(roots) == len(nodes), pairs, most)
 
 
@@ -99,6 +104,15 @@ def _pairs(nodes: list[Node], stage: tuple[int, ...]) -> int:
     return len(set(_hypotheses_of(nodes[place] for place in stage)))
 
 
-def _most_pairs(nodes: list[Node], stage: tuple[int, ...]) -> int:
-    below = max((_most_pairs(nodes, nodes[place].children) for place in stage), default=0)
-    return _pairs(nodes, stage) + below
+def _most_pairs(nodes: list[Node], stage: tuple[int, ...], top_k: int | None) -> int:
+    below = max((_most_pairs(nodes, nodes[place].children, top_k) for place in stage), default=0)
+    return _most_of_stage(nodes, stage, top_k) + below
+
+
+def _most_of_stage(nodes: list[Node], stage: tuple[int, ...], top_k: int | None) -> int:
+    """Pairs, per window, of the `top_k` labels of `stage` that cost most."""
+    pairs = _pairs(nodes, stage)
+    if top_k is None or top_k >= len(stage):
+        return pairs
+    costs = sorted((_pairs(nodes, (place,)) for place in stage), reverse=True)
+    return min(pairs, sum(costs[:top_k]))

@@ -2,7 +2,8 @@
 
 import json
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from worker.clock import Clock
@@ -22,6 +23,14 @@ class Heartbeat:
         return self.age_seconds > self.limit_seconds
 
 
+@dataclass(frozen=True, slots=True)
+class StageAge:
+    """How long a stage has been at its present piece of work, or how long ago it ended its last one."""
+
+    is_busy: bool
+    seconds: float
+
+
 class Heartbeats:
     """When each of our own threads was last heard of. Any thread may call it."""
 
@@ -31,6 +40,8 @@ class Heartbeats:
         self._lock = threading.Lock()
         self._last: dict[str, float] = {}
         self._limits: dict[str, float] = {}
+        self._thread_ids: dict[str, int] = {}
+        self._stages: dict[str, tuple[bool, float]] = {}
 
     def register(self, name: str, limit_seconds: float) -> None:
         """Expect a beat of `name` at least every `limit_seconds`, counted from now."""
@@ -43,12 +54,34 @@ class Heartbeats:
         with self._lock:
             self._limits.pop(name, None)
             self._last.pop(name, None)
+            self._thread_ids.pop(name, None)
 
     def beat(self, name: str) -> None:
         """Say that `name` is alive; without effect once it is released."""
         with self._lock:
             if name in self._limits:
                 self._last[name] = self._clock.monotonic()
+                self._thread_ids[name] = threading.get_ident()
+
+    def thread_id(self, name: str) -> int | None:
+        """The thread that beat for `name` last; None before its first beat."""
+        with self._lock:
+            return self._thread_ids.get(name)
+
+    @contextmanager
+    def busy(self, stage: str) -> Iterator[None]:
+        """Note that `stage` is at work until the end of the block."""
+        self._note_stage(stage, is_busy=True)
+        try:
+            yield
+        finally:
+            self._note_stage(stage, is_busy=False)
+
+    def stages(self) -> dict[str, StageAge]:
+        """Every stage that has been at work, and since when it is, or is no longer."""
+        with self._lock:
+            now = self._clock.monotonic()
+            return {stage: StageAge(is_busy, now - since) for stage, (is_busy, since) in self._stages.items()}
 
     def ages(self) -> dict[str, Heartbeat]:
         """Every expected thread with its age and limit."""
@@ -59,6 +92,10 @@ class Heartbeats:
     def overdue(self) -> tuple[str, ...]:
         """The threads that have been silent for too long."""
         return tuple(name for name, heartbeat in self.ages().items() if heartbeat.is_overdue)
+
+    def _note_stage(self, stage: str, *, is_busy: bool) -> None:
+        with self._lock:
+            self._stages[stage] = (is_busy, self._clock.monotonic())
 
 
 class Readiness:
@@ -93,6 +130,7 @@ class Probes:
     reasons: Callable[[], Sequence[str]]
     metrics: Callable[[], bytes]
     schemas: Callable[[], JsonValue]
+    stages: Callable[[], Mapping[str, StageAge]] = dict
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +151,7 @@ def answer(path: str, probes: Probes, metrics_content_type: str) -> Answer:
     """What `GET path` says."""
     match path:
         case "/livez":
-            return _live(probes.ages())
+            return _live(probes.ages(), probes.stages())
         case "/readyz":
             reasons = list(probes.reasons())
             return as_json(UNAVAILABLE if reasons else OK, {"ready": not reasons, "reasons": [*reasons]})
@@ -130,10 +168,15 @@ def as_json(status: int, value: JsonValue) -> Answer:
     return Answer(status, json.dumps(value, ensure_ascii=False).encode())
 
 
-def _live(ages: Mapping[str, Heartbeat]) -> Answer:
+def as_values(stages: Mapping[str, StageAge]) -> dict[str, JsonValue]:
+    """The ages of stages as they stand in `/livez` and in the log."""
+    return {name: {"busy": age.is_busy, "seconds": round(age.seconds, 3)} for name, age in sorted(stages.items())}
+
+
+def _live(ages: Mapping[str, Heartbeat], stages: Mapping[str, StageAge]) -> Answer:
     alive = not any(heartbeat.is_overdue for heartbeat in ages.values())
     threads: dict[str, JsonValue] = {
         name: {"age_seconds": round(heartbeat.age_seconds, 3), "limit_seconds": heartbeat.limit_seconds}
         for name, heartbeat in ages.items()
     }
-    return as_json(OK if alive else UNAVAILABLE, {"alive": alive, "threads": threads})
+    return as_json(OK if alive else UNAVAILABLE, {"alive": alive, "threads": threads, "stages": as_values(stages)})

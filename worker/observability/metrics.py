@@ -120,6 +120,22 @@ class Metrics:
             "Tokens the engine has scored. Rising faster than pairs: texts are getting longer, expect less throughput.",
         )
 
+        self.engine_failures = self._counter(
+            "worker_engine_failures_total",
+            "Engine calls that failed. `failed`: a bad message; `out_of_memory`: lower batching.max_tokens, or give it "
+            "the device alone; `broken`: it fails for everything, look at the device and the log.",
+            ("kind",),
+        )
+        self.batch_tokens_allowed = self._gauge(
+            "worker_batch_tokens_allowed",
+            "Padded tokens a batch may have since memory ran out; 0: no limit. Above zero for long: memory is short.",
+        )
+        self.shortlist_audits = self._counter(
+            "worker_shortlist_audits_total",
+            "Messages scored whole to audit their shortlist. Many `missed`: raise top_k, or describe the labels better.",
+            ("outcome",),
+        )
+
     def _declare_backpressure(self) -> None:
         self.queue_pairs = self._gauge(
             "worker_queue_pairs",

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from worker.errors import MessageError
 from worker.pipeline.evidence import ScoredStage
-from worker.pipeline.planning import PairPlan
+from worker.pipeline.planning import PairPlan, shortlisted
 from worker.pipeline.stages import FollowUp, nothing_follows
 from worker.types import (
     Batch,
@@ -61,7 +61,13 @@ class _OpenStage:
     @classmethod
     def of(cls, plan: PairPlan, pairs: TokenizedPairs, classes: int) -> "_OpenStage":
         count = len(pairs.lengths)
-        return cls(plan, np.empty((count, classes), np.float32), np.zeros(count, np.bool_), count, pairs.premise)
+        return cls(
+            shortlisted(plan, pairs.shortlist),
+            np.empty((count, classes), np.float32),
+            np.zeros(count, np.bool_),
+            count,
+            pairs.premise,
+        )
 
     def note(self, ref: PairRef, row: Float32Array) -> None:
         if self.is_scored[ref.pair]:

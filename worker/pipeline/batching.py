@@ -117,23 +117,3 @@ def _batch(taken: list[_Waiting]) -> Batch:
         type_ids=np.concatenate([w.pairs.type_ids[w.start : w.start + w.length] for w in taken]),
         lengths=np.array([waiting.length for waiting in taken], np.int32),
     )
-
-
-def split(batch: Batch) -> list[Batch]:
-    """`batch` as one batch per message, in order of first appearance: to find the message that breaks an engine."""
-    ends = np.cumsum(batch.lengths)
-    rows: dict[int, list[int]] = {}
-    for row, ref in enumerate(batch.refs):
-        rows.setdefault(ref.message, []).append(row)
-    parts = []
-    for chosen in rows.values():
-        spans = [slice(int(ends[row] - batch.lengths[row]), int(ends[row])) for row in chosen]
-        parts.append(
-            Batch(
-                refs=tuple(batch.refs[row] for row in chosen),
-                token_ids=np.concatenate([batch.token_ids[span] for span in spans]),
-                type_ids=np.concatenate([batch.type_ids[span] for span in spans]),
-                lengths=batch.lengths[chosen],
-            )
-        )
-    return parts

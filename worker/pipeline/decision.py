@@ -13,7 +13,7 @@ import numpy as np
 
 from worker.labels.parts import DEFAULT_OPEN_ABOVE
 from worker.labels.schema import LabelSchema
-from worker.pipeline.evidence import Float64Array, ModelView, ScoredStage, is_calibrated, stage_scores
+from worker.pipeline.evidence import Float64Array, ModelView, ScoredStage, is_calibrated, published, stage_scores
 from worker.pipeline.planning import PairPlan, plan_below
 from worker.types import LabelScore, PairCounts, Prediction, TokenSpan
 
@@ -21,10 +21,11 @@ from worker.types import LabelScore, PairCounts, Prediction, TokenSpan
 def decide(stages: Sequence[ScoredStage], text: TokenSpan, model: ModelView) -> Prediction:
     """The prediction for one message from all its stages, the first one first."""
     schema = stages[0].plan.schema
+    stages = [published(stage) for stage in stages]
     scored = [stage_scores(stage, model) for stage in stages]
     spreads = [stage.template_spread for stage in scored if stage.template_spread is not None]
     if schema.multi_label:
-        scores: Mapping[int, float] = _products(schema, scored[0].scores)
+        scores: Mapping[int, float] = _products(stages[0].plan, scored[0].scores)
         label, selected = None, _over_threshold(schema, scores)
     else:
         descent = _descend(stages, [stage.scores for stage in scored])
@@ -49,6 +50,7 @@ def decide(stages: Sequence[ScoredStage], text: TokenSpan, model: ModelView) -> 
 
 def next_stage(stages: Sequence[ScoredStage], model: ModelView) -> PairPlan | None:
     """The pairs to score after `stages`; None where all is known that the decision needs."""
+    stages = [published(stage) for stage in stages]
     plan = stages[-1].plan
     if not plan.schema.tree.is_staged:
         return None
@@ -56,6 +58,16 @@ def next_stage(stages: Sequence[ScoredStage], model: ModelView) -> PairPlan | No
     if descent.reached is None or descent.reached not in plan.nodes:
         return None
     return plan_below(plan, descent.reached)
+
+
+def audit(stages: Sequence[ScoredStage], model: ModelView) -> tuple[bool, ...]:
+    """Of each stage that was scored whole beside its shortlist: whether the best of all labels is in it."""
+    audited = ((stage, stage.plan.audited) for stage in stages)
+    return tuple(
+        stage.plan.nodes[int(np.argmax(stage_scores(stage, model).scores))] in nodes
+        for stage, nodes in audited
+        if nodes is not None
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +106,10 @@ def _opens(schema: LabelSchema, share: float) -> bool:
     return share >= (schema.hierarchy.open_above if schema.hierarchy is not None else DEFAULT_OPEN_ABOVE)
 
 
-def _products(schema: LabelSchema, alone: Float64Array) -> dict[int, float]:
+def _products(plan: PairPlan, alone: Float64Array) -> dict[int, float]:
     scores: dict[int, float] = {}
-    for node, score in enumerate(alone.tolist()):
-        parent = schema.tree.nodes[node].parent
+    for node, score in zip(plan.nodes, alone.tolist(), strict=True):
+        parent = plan.schema.tree.nodes[node].parent
         scores[node] = score if parent is None else scores[parent] * score
     return scores
 

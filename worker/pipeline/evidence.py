@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from worker.labels.schema import LabelSchema
-from worker.pipeline.planning import PairPlan
+from worker.pipeline.planning import PairPlan, without_audit
 from worker.types import Float32Array, NliHead
 
 Float64Array = npt.NDArray[np.float64]
@@ -54,6 +54,15 @@ class StageScores:
 def is_calibrated(schema: LabelSchema, model: ModelView) -> bool:
     """Whether the schema corrects the scores of this very model."""
     return schema.calibration is not None and schema.calibration.model == model.digest
+
+
+def published(stage: ScoredStage) -> ScoredStage:
+    """`stage` without the labels that were scored beside its shortlist: what the decision is made of."""
+    if stage.plan.audited is None:
+        return stage
+    plan = without_audit(stage.plan)
+    places = {hypothesis: place for place, hypothesis in enumerate(stage.plan.hypotheses)}
+    return ScoredStage(plan, stage.logits[:, [places[hypothesis] for hypothesis in plan.hypotheses]])
 
 
 def stage_scores(stage: ScoredStage, model: ModelView) -> StageScores:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 from worker.errors import ErrorCode, MessageError, Stage
 from worker.labels.schema import LabelSchema
-from worker.types import Request
+from worker.types import Request, Shortlist
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,8 @@ class PairPlan:
     """In the order of `nodes`."""
     max_pairs: int
     """Most pairs that the message may cost, all windows and stages together."""
+    audited: tuple[int, ...] | None = None
+    """The shortlist, where labels beside it are scored to see what it misses; None: all may be decided for."""
 
 
 def plan_pairs(request: Request, schema: LabelSchema, max_pairs: int) -> PairPlan:
@@ -50,6 +52,20 @@ def plan_below(plan: PairPlan, node: int) -> PairPlan | None:
     """The stage after `plan` where `node` was the best of its labels; None where there is nothing below it."""
     children = plan.schema.tree.after(node)
     return _planned(plan, children) if children else None
+
+
+def shortlisted(plan: PairPlan, shortlist: Shortlist | None) -> PairPlan:
+    """What of `plan` is scored under `shortlist`; with None all of it."""
+    if shortlist is None:
+        return plan
+    if shortlist.is_audited:
+        return replace(plan, audited=shortlist.nodes)
+    return _planned(plan, shortlist.nodes)
+
+
+def without_audit(plan: PairPlan) -> PairPlan:
+    """What would have been scored of `plan` had it not been audited."""
+    return plan if plan.audited is None else _planned(plan, plan.audited)
 
 
 def check_cost(schema: LabelSchema, windows: int, max_pairs: int) -> None:
@@ -72,4 +88,4 @@ def _planned(plan: PairPlan, nodes: tuple[int, ...]) -> PairPlan:
         positive = tuple(index.setdefault(hypothesis, len(index)) for hypothesis in node.hypotheses)
         negative = node.label.negative
         labels.append(LabelPairs(positive, None if negative is None else index.setdefault(negative, len(index))))
-    return replace(plan, nodes=nodes, hypotheses=tuple(index), labels=tuple(labels))
+    return replace(plan, nodes=nodes, hypotheses=tuple(index), labels=tuple(labels), audited=None)

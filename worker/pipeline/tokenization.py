@@ -8,15 +8,22 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Encoding, Tokenizer
 
-from worker.errors import EngineError, ErrorCode, MessageError, Stage
+from worker.errors import EngineError, ErrorCode, MessageError, SchemaError, Stage
 from worker.labels.schema import LabelSchema
-from worker.pipeline.planning import PairPlan, check_cost
-from worker.types import Int32Array, Premise, TokenizedPairs, TokenSpan
+from worker.pipeline.planning import PairPlan, check_cost, shortlisted
+from worker.pipeline.shortlist import Shortlister
+from worker.types import Int32Array, Premise, Shortlist, TokenizedPairs, TokenSpan, TokenVectors
 
 HYPOTHESES_KEPT = 16_384
 """Tokenised hypotheses kept; at `limits.label_bytes` of 1 KiB each about 70 MB at the very most."""
 ROOMS_KEPT = 4096
 """Label schemas of which it is kept how much room for text their hypotheses leave."""
+
+
+NO_VECTORS = (
+    "shortlist: this model has no token vectors; remove the key, or write them with "
+    "`python -m worker.engines.token_vectors MODEL_FOLDER`"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +78,17 @@ class PairTokenizer:
     hypothesis never is.
     """
 
-    def __init__(self, tokenizer_file: Path, max_pair_tokens: int) -> None:
+    def __init__(
+        self,
+        tokenizer_file: Path,
+        max_pair_tokens: int,
+        vectors: TokenVectors | None = None,
+        *,
+        audit_every: int = 0,
+    ) -> None:
         """Load `tokenizer.json`; pairs are cut to `max_pair_tokens`, special tokens included.
+
+        With `vectors` schemas may ask for a shortlist; one text in `audit_every` is scored beside it (0: none).
 
         Raises:
             EngineError: the file is missing or no tokenizer for pairs.
@@ -89,6 +105,9 @@ class PairTokenizer:
         # What raises is not kept: a hypothesis that never fits takes no memory.
         self._hypothesis = lru_cache(maxsize=HYPOTHESES_KEPT)(self._encode_hypothesis)
         self._least_rooms: dict[str, int] = {}
+        self._shortlister = (
+            None if vectors is None else Shortlister(vectors, self._encode_words, audit_every=audit_every)
+        )
 
     @property
     def template(self) -> PairTemplate:
@@ -118,6 +137,19 @@ class PairTokenizer:
         for hypothesis in hypotheses:
             self._hypothesis(hypothesis)
 
+    def prepare(self, schema: LabelSchema) -> None:
+        """Make ready what the messages under `schema` will need.
+
+        Raises:
+            MessageError: a hypothesis leaves no room for a text.
+            SchemaError: it asks for a shortlist, and this model has no token vectors.
+        """
+        self.check(schema.tree.hypotheses())
+        if schema.shortlist is not None:
+            if self._shortlister is None:
+                raise SchemaError(NO_VECTORS)
+            self._shortlister.prepare(schema)
+
     def _join_or_error(self, plan: PairPlan, text: Encoding) -> TokenizedPairs | MessageError:
         token_ids = np.array(text.ids, np.int32)
         try:
@@ -128,6 +160,8 @@ class PairTokenizer:
     def _join(self, plan: PairPlan, premise: Premise) -> TokenizedPairs:
         template = self._template
         windows = self._windows(plan, premise)
+        shortlist = self._shortlist(plan, windows)
+        plan = shortlisted(plan, shortlist)
         ids: list[Int32Array] = []
         types: list[Int32Array] = []
         lengths: list[int] = []
@@ -153,7 +187,16 @@ class PairTokenizer:
             np.array(lengths, np.int32),
             TokenSpan(seen, premise.tokens - seen, len(windows)),
             self._kept(plan, premise),
+            shortlist,
         )
+
+    def _shortlist(self, plan: PairPlan, windows: list[Int32Array]) -> Shortlist | None:
+        if plan.schema.shortlist is None:
+            return None
+        if self._shortlister is None:
+            raise MessageError(ErrorCode.LABELS_INVALID, Stage.TOKENIZE, NO_VECTORS)
+        room = self._least_room(plan.schema)  # what no pair can see says nothing about the labels
+        return self._shortlister.choose(plan, [window[:room] for window in windows], plan.max_pairs)
 
     def _windows(self, plan: PairPlan, premise: Premise) -> list[Int32Array]:
         """The pieces of the text, the same for every hypothesis of the schema; the whole text where it is to be cut."""
@@ -187,8 +230,11 @@ class PairTokenizer:
     def _room(self, hypothesis: Int32Array) -> int:
         return self._max_pair_tokens - self._template.special_tokens - len(hypothesis)
 
+    def _encode_words(self, text: str) -> Int32Array:
+        return np.array(self._tokenizer.encode(text, add_special_tokens=False).ids, np.int32)
+
     def _encode_hypothesis(self, text: str) -> Int32Array:
-        ids = np.array(self._tokenizer.encode(text, add_special_tokens=False).ids, np.int32)
+        ids = self._encode_words(text)
         if self._room(ids) < 1:
             reason = f"a hypothesis of {len(ids)} tokens leaves no room for text in {self._max_pair_tokens}"
             raise MessageError(ErrorCode.HYPOTHESIS_TOO_LONG, Stage.TOKENIZE, reason)

@@ -69,6 +69,74 @@ def named(*names: str) -> list[JsonValue]:
     return [{"name": name} for name in names]
 
 
+TEXT = "I was charged twice on my credit card and nobody answers the phone."
+TOPICS = ("a payment", "customer service", "a football match")
+
+
+def evidence(prediction: Prediction) -> dict[str, float]:
+    """The entailment logits behind scores that share 1, up to a number that all have in common."""
+    return {label: math.log(score) for label, score in scores(prediction).items()}
+
+
+def softmax(z: Mapping[str, float]) -> dict[str, float]:
+    total = math.fsum(math.exp(each) for each in z.values())
+    return {label: math.exp(each) / total for label, each in z.items()}
+
+
+def test_templates_are_averaged_by_their_logits_and_the_widest_difference_is_told(model: Model) -> None:
+    templates = ("This text is about {}.", "The customer complains about {}.")
+    alone = [model.predict(TEXT, named(*TOPICS), hypothesis_templates=[template]) for template in templates]
+    mean = {label: math.fsum(evidence(each)[label] for each in alone) / 2 for label in TOPICS}
+    both = model.predict(TEXT, named(*TOPICS), hypothesis_templates=[*templates])
+    assert near(softmax(mean)) == scores(both)
+    first, second = (scores(each) for each in alone)
+    widest = max(abs(first[label] - second[label]) for label in TOPICS)
+    assert pytest.approx(widest, abs=2 * SCORES_AGREE) == both.template_spread
+
+
+def test_calibration_divides_the_evidence_and_adds_to_it(model: Model) -> None:
+    plain = model.predict(TEXT, named(*TOPICS))
+    digest = model.loaded.engine.info.stamp.digest
+    calibration: JsonValue = {"model": digest, "temperature": 2.0, "bias": {"a football match": 1.5}}
+    calibrated = model.predict(TEXT, named(*TOPICS), calibration=calibration)
+    z = {label: each / 2.0 + (1.5 if label == "a football match" else 0.0) for label, each in evidence(plain).items()}
+    assert near(softmax(z)) == scores(calibrated)
+    assert (False, True) == (plain.calibrated, calibrated.calibrated)
+
+
+def test_a_winner_is_told_unless_a_bound_is_above_its_score(model: Model) -> None:
+    ranked = model.predict(TEXT, named(*TOPICS)).scores
+    best, lead = ranked[0], ranked[0].score - ranked[1].score
+    assert lead > 2 * SCORES_AGREE
+    for bound, wins in [(best.score - SCORES_AGREE, True), (best.score + SCORES_AGREE, False)]:
+        labels: list[JsonValue] = [{"name": name, "threshold": bound} for name in TOPICS]
+        for answer in (
+            model.predict(TEXT, labels),
+            model.predict(TEXT, named(*TOPICS), abstain={"below": bound}),
+            model.predict(TEXT, named(*TOPICS), abstain={"margin": bound - best.score + lead}),
+        ):
+            assert ((best.label,) if wins else ()) == answer.selected
+    assert "other" == model.predict(TEXT, named(*TOPICS), abstain={"below": 1.0, "label": "other"}).label
+
+
+def test_each_of_several_labels_is_selected_by_its_own_threshold(model: Model) -> None:
+    alone = {name: scores(model.predict(TEXT, named(name)))[name] for name in TOPICS}
+    together = model.predict(TEXT, named(*TOPICS), multi_label=True)
+    assert near(alone) == scores(together)
+    over, under = ({name: score + step for name, score in alone.items()} for step in (-SCORES_AGREE, SCORES_AGREE))
+    for thresholds, expected in ((over, set(TOPICS)), (under, set())):
+        labels: list[JsonValue] = [{"name": name, "threshold": min(1.0, max(0.0, t))} for name, t in thresholds.items()]
+        assert expected == set(model.predict(TEXT, labels, multi_label=True).selected)
+
+
+def test_a_negative_hypothesis_takes_the_place_of_the_contradiction(model: Model) -> None:
+    claim, opposite = "The customer is angry.", "The customer is happy."
+    pair = model.predict(TEXT, [{"name": "a", "hypothesis": claim}, {"name": "b", "hypothesis": opposite}])
+    contrasted = model.predict(TEXT, [{"name": "a", "hypothesis": claim, "negative": opposite}], multi_label=True)
+    # A softmax of two entailments is the sigmoid of their difference.
+    assert near({"a": scores(pair)["a"]}) == scores(contrasted)
+
+
 def test_a_hierarchy_is_its_levels_scored_one_after_the_other(model: Model) -> None:
     text = "The parcel with my new shoes should have been here on Monday and still has not arrived."
     roots, shelves = ("delivery", "payment", "technology"), ("a late parcel", "a broken parcel")

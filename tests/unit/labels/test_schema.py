@@ -101,7 +101,16 @@ REFUSED: list[tuple[dict[str, JsonValue], str]] = [
     ({"calibration": {"model": MODEL, "bias": {"x": 1}}}, "calibration.bias: expected only names of labels"),
     ({"calibration": {"model": MODEL, "bias": {"x": "1"}}}, "calibration.bias: expected a number"),
     ({"hierarchy": {"open_above": 0.2}}, "hierarchy: expected only where a label has `children`"),
-    ({"shortlist": {"top_k": 5}}, "shortlist: this version of the worker does not have it"),
+    ({"shortlist": {"top_k": 0}}, "shortlist.top_k: expected a number of at least 1"),
+    ({"shortlist": {}}, "shortlist.top_k: expected a value; the key is missing"),
+    (
+        {"shortlist": {"top_k": 5}, "multi_label": True, "labels": [{"name": "a", "threshold": 0.0}]},
+        "labels.0.threshold: expected none in a `multi_label` schema with a `shortlist`",
+    ),
+    (
+        {"shortlist": {"top_k": 5}, "multi_label": True, "labels": tree({})},
+        "labels.0.children: expected none in a `multi_label` schema with a `shortlist`",
+    ),
     ({"labels": tree({}), "hierarchy": {"open_above": 2}}, "hierarchy.open_above: expected a number of"),
     ({"labels": [{"name": "a", "children": {}}]}, "labels.0.children: expected a list"),
     ({"labels": tree({"name": "a"})}, "labels.0.children.0.name: expected a unique name; it is that of labels.0"),
@@ -231,7 +240,7 @@ VALUES = st.sampled_from(
 
 
 @settings(deadline=None)
-@given(st.dictionaries(st.sampled_from([*LabelSchema.model_fields, "shortlist"]), VALUES))
+@given(st.dictionaries(st.sampled_from([*LabelSchema.model_fields]), VALUES))
 def test_no_value_of_a_document_stands_in_its_refusal(changes: dict[str, JsonValue]) -> None:
     try:
         parse_schema({**DOCUMENT, **changes}, "f.yaml")

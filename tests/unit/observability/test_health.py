@@ -12,6 +12,7 @@ def _probes(heartbeats: Heartbeats | None = None, readiness: Readiness | None = 
         reasons=(readiness or Readiness()).reasons,
         metrics=lambda: b"worker_up 1\n",
         schemas=lambda: {"intent": 3},
+        stages=(heartbeats or Heartbeats(ManualClock())).stages,
     )
 
 
@@ -60,13 +61,20 @@ def test_livez_fails_with_the_ages_when_a_thread_is_silent() -> None:
     clock = ManualClock()
     heartbeats = Heartbeats(clock)
     heartbeats.register("poll", 10.0)
+    with heartbeats.busy("intake"):
+        clock.advance(2.0)
     good = answer("/livez", _probes(heartbeats), "text/plain")
-    clock.advance(11.0)
-    bad = answer("/livez", _probes(heartbeats), "text/plain")
+    with heartbeats.busy("score"):
+        clock.advance(9.0)
+        bad = answer("/livez", _probes(heartbeats), "text/plain")
 
     assert 200 == good.status
     assert 503 == bad.status
-    assert {"alive": False, "threads": {"poll": {"age_seconds": 11.0, "limit_seconds": 10.0}}} == json.loads(bad.body)
+    assert {
+        "alive": False,
+        "threads": {"poll": {"age_seconds": 11.0, "limit_seconds": 10.0}},
+        "stages": {"intake": {"busy": False, "seconds": 9.0}, "score": {"busy": True, "seconds": 9.0}},
+    } == json.loads(bad.body)
 
 
 def test_readyz_says_why_not() -> None:

@@ -17,6 +17,8 @@ EXPECTED = {
     "worker_batch_padding_ratio": set(),
     "worker_pairs_scored_total": set(),
     "worker_tokens_scored_total": set(),
+    "worker_engine_failures_total": {"kind"},
+    "worker_batch_tokens_allowed": set(),
     "worker_queue_pairs": set(),
     "worker_records_in_flight": set(),
     "worker_partitions_paused": set(),

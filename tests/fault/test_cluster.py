@@ -1,0 +1,97 @@
+"""Three nodes, of which one goes: everything is on the other two."""
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.fault.conftest import Verdict
+from tests.support.broker import BrokerUnderTest
+from tests.support.chaos import PARTITIONS, Stream
+from tests.support.chaos_worker import Faults
+from tests.support.cluster import ClusterUnderTest
+from worker.kafka.embedded_cluster import EmbeddedCluster
+from worker.kafka.embedded_storage import EmbeddedSettings
+
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(600)]
+
+SLOW = Faults(engine_seconds=0.05)
+
+
+@pytest.fixture(scope="module")
+def running_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterUnderTest]:
+    with EmbeddedCluster(EmbeddedSettings(data_dir=tmp_path_factory.mktemp("cluster"))) as embedded:
+        yield ClusterUnderTest.of(embedded)
+
+
+@pytest.fixture
+def cluster(kafka: BrokerUnderTest, request: pytest.FixtureRequest) -> ClusterUnderTest:
+    """Three nodes, all there and in sync; whoever has `kafka` can have them."""
+    found: ClusterUnderTest = request.getfixturevalue("running_cluster")
+    for node in found.nodes.values():
+        node.start()
+    found.await_in_sync()
+    return found
+
+
+def stream_on(cluster: ClusterUnderTest, folder: Path, count: int) -> Stream:
+    inputs = [f"{stem}-{folder.name}" for stem in ("a", "b")]
+    cluster.embedded.create_topics(dict.fromkeys(inputs, PARTITIONS))
+    made = Stream(cluster.kafka, folder, inputs)
+    made.feed(count)
+    return made
+
+
+def lose(cluster: ClusterUnderTest, attacked: Stream, role: str) -> float:
+    """Kill the node that has the role under a worker, then start it again; seconds until the worker went on."""
+    with attacked.worker(SLOW) as process:
+        attacked.await_progress(100)
+        topic, identity = attacked.setup.outputs[0], f"{attacked.group}.pod-0"
+        node = cluster.nodes[cluster.holder(role, topic=topic, group=attacked.group, transactional_id=identity)]
+        node.kill()
+        seconds = attacked.await_progress(200, 120)
+        node.start()
+        attacked.await_progress(200, 120)
+        assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        assert 0 == process.wait(60)
+    return seconds
+
+
+def test_the_loss_of_a_leader_costs_nothing_but_time(
+    cluster: ClusterUnderTest, tmp_path: Path, verdict: Verdict
+) -> None:
+    attacked = stream_on(cluster, tmp_path, 1200)
+    seconds = lose(cluster, attacked, "leader")
+    attacked.run_to_end()
+    assert verdict(attacked, "3 nodes: kill -9 of a leader, restart", seconds).is_perfect
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("role", ["group coordinator", "transaction coordinator"])
+def test_the_loss_of_a_coordinator_costs_nothing_but_time(
+    cluster: ClusterUnderTest, tmp_path: Path, verdict: Verdict, role: str
+) -> None:
+    attacked = stream_on(cluster, tmp_path, 1200)
+    seconds = lose(cluster, attacked, role)
+    attacked.run_to_end()
+    assert verdict(attacked, f"3 nodes: kill -9 of the {role}, restart", seconds).is_perfect
+
+
+@pytest.mark.soak
+def test_a_rolling_restart_costs_nothing_but_time(cluster: ClusterUnderTest, tmp_path: Path, verdict: Verdict) -> None:
+    attacked = stream_on(cluster, tmp_path, 2500)
+    waits = []
+    with attacked.worker(SLOW) as process:
+        attacked.await_progress(100)
+        for node in cluster.nodes.values():
+            node.close()
+            waits.append(attacked.await_progress(100, 120))
+            node.start()
+            cluster.await_in_sync()
+        assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        assert 0 == process.wait(60)
+    attacked.run_to_end()
+    assert verdict(attacked, "3 nodes: rolling restart", max(waits)).is_perfect

@@ -1,0 +1,103 @@
+"""The network between worker and broker: cut, swallowing everything, slow."""
+
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.fault.conftest import Verdict
+from tests.support.broker import BrokerUnderTest
+from tests.support.chaos import PARTITIONS, Stream
+from tests.support.chaos_worker import Faults
+from tests.support.network import Network, network
+from tests.support.wait import stays, wait_until
+from tests.support.worker import get
+from worker.kafka.embedded import EmbeddedKafka
+from worker.kafka.embedded_storage import EmbeddedSettings
+
+pytestmark = pytest.mark.kafka
+
+SLOW = Faults(engine_seconds=0.05)
+OUTAGE_SECONDS = 15.0
+"""Longer than the session (2 s) and the transaction (4 s) of these workers."""
+LONG_OUTAGE_SECONDS = float(os.environ.get("OUTAGE_SECONDS", "600"))
+
+
+@dataclass(frozen=True, slots=True)
+class Far:
+    """A broker that a worker reaches only through a network."""
+
+    kafka: BrokerUnderTest
+    network: Network
+
+    def stream(self, folder: Path, count: int) -> Stream:
+        inputs = [f"{stem}-{folder.name}" for stem in ("a", "b")]
+        self.kafka.create_topics(dict.fromkeys(inputs, PARTITIONS))
+        made = Stream(self.kafka, folder, inputs, {"kafka": {"bootstrap_servers": f"127.0.0.1:{self.network.port}"}})
+        made.feed(count)
+        return made
+
+
+@pytest.fixture(scope="module")
+def far_kafka() -> Iterator[Far]:
+    with network() as between:
+        settings = EmbeddedSettings(extra_listeners={"FAR": "PLAINTEXT"}, advertised_ports={"FAR": between.port})
+        with EmbeddedKafka(settings) as embedded:
+            between.target_port = embedded.listener_port("FAR")
+            yield Far(BrokerUnderTest(embedded.bootstrap_servers, embedded.cluster_id, embedded), between)
+
+
+@pytest.fixture
+def far(kafka: BrokerUnderTest, request: pytest.FixtureRequest) -> Iterator[Far]:
+    """A broker behind a network that is well again after the test; whoever has `kafka` can have one."""
+    found: Far = request.getfixturevalue("far_kafka")
+    yield found
+    found.network.mend()
+
+
+def outage(far: Far, attacked: Stream, how: str, seconds: float) -> float:
+    """No broker for `seconds` under a worker that goes on by itself afterwards; how long that took."""
+    with attacked.worker(SLOW) as process:
+        wait_until(lambda: get(attacked.setup, "/readyz")[0] == 200, 60)
+        attacked.await_progress(100)
+        getattr(far.network, how)()
+        wait_until(lambda: get(attacked.setup, "/readyz")[0] == 503, 30)
+        wait_until(lambda: b"broker" in get(attacked.setup, "/readyz")[1], 30)
+        stays(lambda: get(attacked.setup, "/livez")[0] == 200 and get(attacked.setup, "/readyz")[0] == 503, seconds)
+        far.network.mend()
+        recovery_seconds = attacked.await_progress(200, 90)
+        wait_until(lambda: get(attacked.setup, "/readyz")[0] == 200, 60)
+        assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        assert 0 == process.wait(60)
+    return recovery_seconds
+
+
+@pytest.mark.parametrize("how", ["cut", "swallow"])
+def test_a_worker_outlives_a_network_that_is_gone_and_says_so_meanwhile(
+    far: Far, tmp_path: Path, verdict: Verdict, how: str
+) -> None:
+    attacked = far.stream(tmp_path, 1200)
+    seconds = outage(far, attacked, how, OUTAGE_SECONDS)
+    attacked.run_to_end()
+    assert verdict(attacked, f"network: {how} for {OUTAGE_SECONDS:.0f} s", seconds).is_perfect
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+def test_an_outage_of_ten_minutes_restarts_nothing(far: Far, tmp_path: Path, verdict: Verdict) -> None:
+    attacked = far.stream(tmp_path, 1200)
+    seconds = outage(far, attacked, "swallow", LONG_OUTAGE_SECONDS)
+    attacked.run_to_end()
+    assert verdict(attacked, f"network: swallow for {LONG_OUTAGE_SECONDS:.0f} s", seconds).is_perfect
+
+
+def test_a_slow_broker_makes_it_slow_and_nothing_else(far: Far, tmp_path: Path, verdict: Verdict) -> None:
+    attacked = far.stream(tmp_path, 400)
+    far.network.slow_down(0.1, bytes_per_second=200_000)
+    attacked.run_to_end()
+    assert '"producer.replaced"' not in attacked.log()
+    assert verdict(attacked, "network: 0.1 s each way, 200 kB/s").is_perfect

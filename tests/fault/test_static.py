@@ -1,0 +1,103 @@
+"""Static membership: a worker that comes back under its name, and two that have the same one."""
+
+import signal
+
+import pytest
+from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType  # type: ignore[attr-defined]  # re-exported unsaid
+
+from tests.fault.conftest import StreamFactory, Verdict
+from tests.support.broker import REQUEST_SECONDS, BrokerUnderTest
+from tests.support.chaos import HEALTHY, Stream, under
+from tests.support.chaos_worker import Faults
+from tests.support.wait import wait_until
+from tests.support.worker import get
+
+pytestmark = pytest.mark.kafka
+
+SLOW = Faults(engine_seconds=0.05)
+SESSION_MS = 6000
+
+
+def shorten_sessions(kafka: BrokerUnderTest, group: str) -> None:
+    """Have the broker notice sooner that a member of the group is gone; its default is 45 s."""
+    wanted = {"consumer.session.timeout.ms": str(SESSION_MS), "consumer.heartbeat.interval.ms": "1000"}
+    entries = [ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET) for name, value in wanted.items()]
+    admin = kafka.admin()
+    resource = ConfigResource(ResourceType.GROUP, group, incremental_configs=entries)
+    for future in admin.incremental_alter_configs([resource]).values():
+        future.result(REQUEST_SECONDS)
+
+
+def killed_and_back(attacked: Stream) -> float:
+    """A worker that is killed under load and started again at once; seconds until it commits."""
+    with attacked.worker(SLOW) as first:
+        attacked.await_progress(100)
+        first.kill()
+        first.wait()
+    with attacked.worker(SLOW) as second:
+        seconds = attacked.await_progress(100, 90)
+        wait_until(lambda: get(attacked.setup, "/readyz")[0] == 200, 60)
+        assert second.poll() is None
+        second.send_signal(signal.SIGTERM)
+        assert 0 == second.wait(60)
+    return seconds
+
+
+def test_a_static_member_that_was_killed_is_back_at_once(stream: StreamFactory, verdict: Verdict) -> None:
+    attacked = stream(1200, {"kafka": {"static_membership": True}})
+    seconds = killed_and_back(attacked)
+    attacked.run_to_end()
+    assert verdict(attacked, "static member: SIGKILL, back at once (classic)", seconds).is_perfect
+
+
+def test_under_kip_848_it_waits_in_its_process_until_its_old_session_has_ended(
+    kafka: BrokerUnderTest, stream: StreamFactory, verdict: Verdict
+) -> None:
+    attacked = stream(1200, under("consumer", static_membership=True))
+    shorten_sessions(kafka, attacked.group)
+    with attacked.worker(SLOW) as first:
+        attacked.await_progress(100)
+        first.kill()
+        first.wait()
+    with attacked.worker(SLOW) as second:
+        wait_until(lambda: b"kafka.instance_id" in get(attacked.setup, "/readyz")[1], 60)
+        assert 200 == get(attacked.setup, "/livez")[0]
+        seconds = attacked.await_progress(100, 90)
+        wait_until(lambda: get(attacked.setup, "/readyz")[0] == 200, 60)
+        assert second.poll() is None
+        second.send_signal(signal.SIGTERM)
+        assert 0 == second.wait(60)
+    attacked.run_to_end()
+    name = f"static member: SIGKILL, back at once (consumer, session {SESSION_MS // 1000} s)"
+    assert verdict(attacked, name, seconds).is_perfect
+
+
+def test_of_two_with_one_name_the_elder_ends_and_names_the_fix(stream: StreamFactory, verdict: Verdict) -> None:
+    attacked = stream(1200, {"kafka": {"static_membership": True}})
+    with attacked.worker(SLOW) as first:
+        attacked.await_progress(100)
+        with attacked.worker(SLOW, environment={"WORKER_HTTP__PORT": "0"}) as second:
+            assert 1 == first.wait(60)
+            attacked.await_progress(100)
+            assert second.poll() is None
+    assert "another worker has joined as kafka.instance_id pod-0: give every worker its own" in attacked.log()
+    attacked.run_to_end()
+    assert verdict(attacked, "two static members with one name (classic)").is_perfect
+
+
+def test_under_kip_848_the_younger_waits_and_names_the_fix(
+    kafka: BrokerUnderTest, stream: StreamFactory, verdict: Verdict
+) -> None:
+    attacked = stream(1200, under("consumer", static_membership=True))
+    shorten_sessions(kafka, attacked.group)
+    with attacked.worker(SLOW, environment={"WORKER_HTTP__PORT": "0"}) as first:
+        attacked.await_progress(100)
+        with attacked.worker(HEALTHY) as second:
+            wait_until(lambda: b"give every worker its own" in get(attacked.setup, "/readyz")[1], 60)
+            attacked.await_progress(200, 90)
+            assert (None, None) == (first.poll(), second.poll())
+            first.send_signal(signal.SIGTERM)
+            assert 0 == first.wait(60)
+            attacked.await_progress(100, 90)
+    attacked.run_to_end()
+    assert verdict(attacked, "two static members with one name (consumer)").is_perfect

@@ -1,0 +1,235 @@
+"""`worker train` on models of a few thousand weights: it learns, repeats, resumes to the bit, and ends in a model."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.support import tiny_models
+from tests.support.training_data import write_recipe, write_world
+from worker.clock import ManualClock
+from worker.engines import build
+from worker.engines.artifact import SAFETENSORS_FILE, open_folder
+from worker.errors import ConfigError, EngineError
+from worker.training import finetune as loop_module
+from worker.training import train as train_module
+from worker.training.card import read_provenance
+from worker.training.prepare import HeldOut
+from worker.training.recipe import read_recipe
+from worker.training.train import RunOptions, Trained, train
+from worker.types import JsonValue
+
+LONG: dict[str, JsonValue] = {"learning_rate": 0.003, "batch_pairs": 8, "epochs": 6, "accumulate": 2}
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An NLI model with random weights."""
+    classes = ("entailment", "not_entailment")
+    return tiny_models.build(tmp_path_factory.mktemp("base") / "model", tiny_models.bert(), classes)
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Data and a table of it."""
+    return write_world(tmp_path_factory.mktemp("world")).parent
+
+
+def _options(world: Path, base: Path, out: Path) -> RunOptions:
+    return RunOptions(
+        world, out, str(base), device="cpu", precision="float32", threads=1, has_export=False, clock=ManualClock()
+    )
+
+
+def _train(recipe: Path, options: RunOptions, held_out: HeldOut | None = None) -> Trained:
+    wanted, table = read_recipe(recipe)
+    return train(wanted, table, held_out or HeldOut(), options)
+
+
+@pytest.fixture(scope="session")
+def trained(world: Path, base: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """The whole way, export and gate included."""
+    out = tmp_path_factory.mktemp("run")
+    options = replace(_options(world, base, out), has_export=True, cache_dir=out / "cache")
+    return _train(write_recipe(world), options)
+
+
+def test_the_loss_falls_and_pairs_that_no_step_saw_are_told_apart(trained: Trained) -> None:
+    learnt = trained.stages[-1].learnt
+
+    assert learnt.last_loss < learnt.first_loss / 2
+    assert learnt.held_back_accuracy is not None
+    assert learnt.majority is not None
+    assert learnt.held_back_accuracy > learnt.majority + 0.2
+
+
+def test_the_form_that_a_worker_runs_passed_its_gate(trained: Trained) -> None:
+    assert trained.exported is not None
+    assert trained.exported.gate is not None
+    assert trained.exported.gate.passed
+    assert trained.exported.weights in {"int8", "float32"}
+    assert (trained.exported.folder / "golden.json").is_file()
+    assert "## Data" in (trained.exported.folder / "README.md").read_text()
+
+
+def test_where_8_bit_weights_change_labels_the_form_is_written_in_float32(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(trained.model, tmp_path / "model")
+    monkeypatch.setattr(build, "SURE_MARGIN", -1.0)  # a model this small is sure of nothing: now every label counts
+
+    made = train_module.export_bundled(tmp_path / "model", tmp_path / "cache")
+
+    assert "float32" == made.weights
+    assert made.gate is not None
+    assert made.gate.passed
+
+
+def test_the_card_lists_every_set_with_its_licence_and_what_must_not_be_given_away(trained: Trained) -> None:
+    card = (trained.model / "README.md").read_text()
+
+    assert "| films | classification | sentiment | 2 | 60 |" in card
+    assert "Not to be given away" in card
+    assert "films" in card.split("checked:")[1].splitlines()[1]
+    provenance = read_provenance(trained.model)
+    assert provenance is not None
+    assert {"reviews", "films", "tickets"} == provenance.trained_on("classification")
+
+
+def test_the_journal_is_one_json_object_a_line_that_can_be_plotted(trained: Trained) -> None:
+    (journal,) = (trained.model.parent.parent / "work").glob("mix-*/log.jsonl")
+
+    events = [json.loads(line) for line in journal.read_text().splitlines()]
+
+    assert "stage.started" == events[0]["event"]
+    assert "stage.finished" == events[-1]["event"]
+    steps = [event["step"] for event in events if event["event"] == "stage.stepped"]
+    assert steps == sorted(set(steps))
+    assert all(event["loss"] > 0 for event in events if event["event"] == "stage.stepped")
+
+
+def test_the_same_recipe_gives_the_same_weights(world: Path, base: Path, tmp_path: Path) -> None:
+    recipe = write_recipe(world)
+
+    first, again = (_train(recipe, _options(world, base, tmp_path / name)) for name in ("a", "b"))
+
+    assert _weights(first) == _weights(again)
+
+
+def test_a_killed_run_ends_with_the_weights_of_one_that_was_not(
+    world: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop_module, "CHECKPOINT_EVERY_STEPS", 5)
+    recipe = write_recipe(world, stages=[{"name": "one", "nli": {}, "classification": {}, "optimisation": LONG}])
+    whole = _train(recipe, _options(world, base, tmp_path / "whole"))
+
+    class KilledError(Exception):
+        pass
+
+    def until(last: int) -> loop_module.Progress:
+        def told(step: int, steps: int, loss: float) -> None:
+            if step == last:
+                raise KilledError
+
+        return told
+
+    options = _options(world, base, tmp_path / "killed")
+    for last in (3, 1, 37, 58):  # before the first checkpoint, then in the middle of epochs
+        with pytest.raises(KilledError):
+            _train(recipe, replace(options, progress=lambda stage, last=last: until(last + 3)))  # type: ignore[misc]  # bound
+    resumed = _train(recipe, options)
+
+    assert _weights(whole) == _weights(resumed)
+    assert _journal(whole) == _journal(resumed)
+
+
+def test_a_run_that_is_asked_for_again_does_not_train_again(world: Path, base: Path, tmp_path: Path) -> None:
+    recipe = write_recipe(world)
+    options = _options(world, base, tmp_path)
+    _train(recipe, options)
+    told: list[str] = []
+
+    def recorded(stage: str) -> loop_module.Progress:
+        told.append(stage)
+        return lambda step, steps, loss: None
+
+    _train(recipe, replace(options, progress=recorded))
+
+    assert [] == told
+
+
+def test_what_is_held_out_is_not_trained_on_and_the_nli_stage_is_shared(
+    world: Path, base: Path, tmp_path: Path
+) -> None:
+    recipe = write_recipe(world)
+    options = _options(world, base, tmp_path)
+
+    by_cluster = _train(recipe, options, HeldOut(clusters=("sentiment",)))
+    by_set = _train(recipe, options, HeldOut(sets=("reviews",)))
+
+    seen = [read_provenance(made.model) for made in (by_cluster, by_set)]
+    assert [{"tickets"}, {"films", "tickets"}] == [set(each.trained_on("classification")) for each in seen if each]
+    assert 1 == len(list((tmp_path / "work").glob("nli-*")))
+    nli_only = read_provenance(tmp_path / "nli-only" / "model")
+    assert nli_only is not None
+    assert set() == nli_only.trained_on("classification")
+
+
+def test_only_sets_that_may_be_shipped_are_used_where_the_recipe_says_so(world: Path) -> None:
+    _, table = read_recipe(write_recipe(world, only="shippable"))
+
+    assert ["reviews", "tickets"] == [each.name for each in table.classification]
+
+
+def test_a_three_class_model_gets_a_new_head_and_a_reversed_one_keeps_its_order(world: Path, tmp_path: Path) -> None:
+    stages: JsonValue = [{"name": "one", "nli": {}, "optimisation": {"learning_rate": 0.003, "batch_pairs": 8}}]
+    recipe = write_recipe(world, stages=stages)
+    heads = []
+    for name, classes in (
+        ("three", ("contradiction", "neutral", "entailment")),
+        ("reversed", ("not_entailment", "entailment")),
+    ):
+        source = tiny_models.build(tmp_path / name, tiny_models.bert(), classes)
+        made = _train(recipe, _options(world, source, tmp_path / f"out-{name}"))
+        heads.append(open_folder(made.model).head.entailment)
+        assert 2 == open_folder(made.model).head.classes
+
+    assert [0, 1] == heads
+
+
+@pytest.mark.parametrize("name", ["cluster", "set"])
+def test_holding_out_something_unknown_is_refused(world: Path, base: Path, tmp_path: Path, name: str) -> None:
+    held = HeldOut(sets=("nosuch",)) if name == "set" else HeldOut(clusters=("nosuch",))
+
+    with pytest.raises(ConfigError, match="nosuch"):
+        _train(write_recipe(world), _options(world, base, tmp_path), held)
+
+
+def test_the_bundled_model_cannot_be_trained_and_the_error_says_what_can(
+    world: Path, base: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match="safetensors"):
+        _train(write_recipe(world), replace(_options(world, base, tmp_path), base="bundled"))
+
+
+def test_a_base_without_its_encoder_is_refused(world: Path, base: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file  # noqa: PLC0415  # optional
+
+    broken = tmp_path / "broken"
+    shutil.copytree(base, broken)
+    weights = load_file(broken / SAFETENSORS_FILE)
+    save_file({name: each for name, each in weights.items() if "layer.1" not in name}, broken / SAFETENSORS_FILE)
+
+    with pytest.raises(EngineError, match="missing"):
+        _train(write_recipe(world), _options(world, broken, tmp_path / "out"))
+
+
+def _weights(made: Trained) -> bytes:
+    return (made.model / SAFETENSORS_FILE).read_bytes()
+
+
+def _journal(made: Trained) -> list[str]:
+    (journal,) = (made.model.parent.parent / "work").glob("one-*/log.jsonl")
+    return journal.read_text().splitlines()

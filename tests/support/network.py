@@ -1,0 +1,135 @@
+"""A network between a client and a broker that can be cut, swallowed, or made slow."""
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+HOST = "127.0.0.1"
+_CHUNK_BYTES = 65_536
+_PATIENCE_SECONDS = 10.0
+_T = TypeVar("_T")
+
+
+@dataclass(slots=True)
+class Weather:
+    """How the network is just now."""
+
+    is_cut: bool = False
+    """Connections end, and no new one is made."""
+    is_swallowed: bool = False
+    """Connections stand, and nothing arrives: what a firewall does that drops packets."""
+    delay_seconds: float = 0.0
+    """How much later every piece arrives, each way."""
+    bytes_per_second: float = 0.0
+    """How much a connection carries, each way; 0 is as much as it can."""
+
+
+class Network:
+    """Listens on `port` and passes everything on to `target_port`. Changes hold for connections that stand, too."""
+
+    def __init__(self) -> None:
+        self.weather = Weather()
+        self.target_port = 0
+        self._loop = asyncio.new_event_loop()
+        self._clear = asyncio.Event()
+        self._clear.set()
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        self._server = self._do(asyncio.start_server(self._serve, HOST, 0))
+
+    @property
+    def port(self) -> int:
+        """Where clients connect."""
+        return int(self._server.sockets[0].getsockname()[1])
+
+    def cut(self) -> None:
+        """End every connection and refuse new ones."""
+        self.weather.is_cut = True
+        self._do(self._drop())
+
+    def swallow(self) -> None:
+        """Let nothing through, and tell nobody."""
+        self.weather.is_swallowed = True
+        self._loop.call_soon_threadsafe(self._clear.clear)
+
+    def slow_down(self, delay_seconds: float, bytes_per_second: float = 0.0) -> None:
+        """Have every piece arrive later, and the rest wait for it."""
+        self.weather = Weather(delay_seconds=delay_seconds, bytes_per_second=bytes_per_second)
+
+    def mend(self) -> None:
+        """All is well again; what was swallowed is lost with its connections, as after a reset."""
+        was_swallowed, self.weather = self.weather.is_swallowed, Weather()
+        if was_swallowed:
+            self._do(self._drop())
+        self._loop.call_soon_threadsafe(self._clear.set)
+
+    def close(self) -> None:
+        """End it."""
+        self._clear_and_stop()
+        self._thread.join(_PATIENCE_SECONDS)
+        self._loop.close()
+
+    def _clear_and_stop(self) -> None:
+        async def end() -> None:
+            self._server.close()
+            await self._drop()
+            tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+        self._do(end())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+
+    def _do(self, work: Coroutine[object, object, _T]) -> _T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(_PATIENCE_SECONDS)
+
+    async def _drop(self) -> None:
+        for writer in list(self._writers):
+            writer.transport.abort()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
+        try:
+            if self.weather.is_cut:
+                return
+            await self._clear.wait()
+            there, back = await asyncio.open_connection(HOST, self.target_port)
+            self._writers.add(back)
+            try:
+                await asyncio.gather(self._pass_on(reader, back), self._pass_on(there, writer))
+            finally:
+                self._writers.discard(back)
+                back.transport.abort()
+        except OSError:
+            pass  # the broker is not there: the client hears it as it would hear it from the broker
+        finally:
+            self._writers.discard(writer)
+            writer.transport.abort()
+
+    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while piece := await reader.read(_CHUNK_BYTES):
+                weather = self.weather
+                pace = len(piece) / weather.bytes_per_second if weather.bytes_per_second else 0.0
+                if weather.delay_seconds or pace:
+                    await asyncio.sleep(weather.delay_seconds + pace)
+                await self._clear.wait()
+                writer.write(piece)
+                await writer.drain()
+        writer.transport.abort()
+
+
+@contextmanager
+def network() -> Iterator[Network]:
+    """A network that is well, to a `target_port` that is yet to be set."""
+    made = Network()
+    try:
+        yield made
+    finally:
+        made.close()

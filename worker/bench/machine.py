@@ -1,0 +1,84 @@
+"""On what a bench ran, and what a process of it took."""
+
+import os
+import platform
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Final
+
+from worker.engines.ov import cpu_capabilities, usable_cores
+
+_PACKAGES: Final = ("nli-stream-worker", "openvino", "confluent-kafka", "tokenizers", "numpy")
+_SAMPLE_SECONDS: Final = 0.5
+_MIB: Final = 1024 * 1024
+
+
+def describe_machine() -> dict[str, object]:
+    """The machine and the versions, as a report names them."""
+    name, *capabilities = cpu_capabilities()
+    return {
+        "cpu": name,
+        "arithmetic": capabilities,
+        "cores": usable_cores(),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1024**3, 1),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "versions": {package: metadata.version(package) for package in _PACKAGES},
+    }
+
+
+@dataclass(slots=True)
+class Usage:
+    """What a process took; complete when the block of `watched` has been left."""
+
+    cpu_seconds: float = 0.0
+    peak_rss_mib: float | None = None
+    """None where the system does not tell."""
+    samples_mib: list[float] = field(default_factory=list)
+
+
+@contextmanager
+def watched(pid: int) -> Iterator[Usage]:
+    """Watch the process `pid`, from a thread, for as long as the block takes."""
+    usage = Usage()
+    is_over = threading.Event()
+    before = _cpu_seconds(pid)
+
+    def sample() -> None:
+        while True:
+            resident = _resident_mib(pid)
+            if resident is not None:
+                usage.samples_mib.append(resident)
+            if is_over.wait(_SAMPLE_SECONDS):
+                return
+
+    thread = threading.Thread(target=sample, name="usage", daemon=True)
+    thread.start()
+    try:
+        yield usage
+    finally:
+        is_over.set()
+        thread.join()
+        usage.cpu_seconds = max(0.0, _cpu_seconds(pid) - before)
+        usage.peak_rss_mib = max(usage.samples_mib, default=None)
+
+
+def _cpu_seconds(pid: int) -> float:
+    try:
+        # The fields after the name, which may hold spaces and is the last thing in brackets.
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _resident_mib(pid: int) -> float | None:
+    try:
+        pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="utf-8").split()[1])
+    except OSError:
+        return None
+    return pages * os.sysconf("SC_PAGE_SIZE") / _MIB

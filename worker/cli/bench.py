@@ -1,0 +1,109 @@
+"""`worker bench`: how fast it is, here and now, and next to what."""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+import typer
+
+TEXTS = typer.Option(None, "--texts", help="A file or folder of texts (lines, or JSON lines with `text`). None: made.")
+LABELS = typer.Option(8, min=1, help="How many labels.")
+MODEL = typer.Option("bundled", help="`bundled`, a folder, or a Hugging Face id@revision.")
+ENGINE = typer.Option("auto", help="auto | openvino | pytorch | fake")
+PRECISION = typer.Option("auto", help="auto | float32 | bfloat16 | float16")
+THREADS = typer.Option(None, min=1, help="Threads of the engine; default: every core.")
+QUICK = typer.Option(False, "--quick", help="Under two minutes: fewer cells and rounds.")
+AS_JSON = typer.Option(False, "--json", help="One JSON object.")
+WorkloadName = Literal["short", "mixed", "long"]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to `app`."""
+    commands = typer.Typer(help="Measure the engine, the worker, and what else one could run.", no_args_is_help=True)
+    commands.command("engine")(engine)
+    commands.command("pipeline")(pipeline)
+    app.add_typer(commands, name="bench")
+
+
+def engine(
+    texts: Path | None = TEXTS,
+    messages: int = typer.Option(200, min=1, help="Texts of each workload."),
+    labels: int = LABELS,
+    model: str = MODEL,
+    engine: str = ENGINE,
+    precision: str = PRECISION,
+    threads: int | None = THREADS,
+    quick: bool = QUICK,
+    as_json: bool = AS_JSON,
+) -> None:
+    """Pairs and tokens a second by length and batch, next to the machine's own matrix products."""
+    from worker.bench.engine_bench import EngineBench, run_engine_bench
+    from worker.bench.workloads import Recipe
+    from worker.engines.load import EngineChoice
+
+    _quiet()
+    choice = EngineChoice(model, engine, precision, threads=threads)
+    recipe = Recipe(texts=messages if not quick else min(messages, 60), labels=labels, source=texts)
+    bench = EngineBench.quick(choice, recipe) if quick else EngineBench(choice, recipe)
+    _show(run_engine_bench(bench, _say(as_json=as_json)), ("grid", "workloads"), as_json=as_json)
+
+
+def pipeline(
+    workload: WorkloadName = typer.Option("mixed", help="The length distribution of the texts."),
+    texts: Path | None = TEXTS,
+    labels: int = LABELS,
+    repeated: float = typer.Option(0.0, min=0.0, max=0.95, help="Share of texts that came before."),
+    topics: int = typer.Option(1, min=1, help="Input topics, each with a label schema of its own."),
+    seconds: float | None = typer.Option(None, min=0.1, help="About how long one run takes."),
+    rounds: int | None = typer.Option(None, min=1, help="Runs, alternating with the engine by itself."),
+    schema_changes: int = typer.Option(
+        0, min=0, help="Pairs of runs, without and with a new version of every label schema each second."
+    ),
+    model: str = MODEL,
+    engine: str = ENGINE,
+    precision: str = PRECISION,
+    quick: bool = QUICK,
+    as_json: bool = AS_JSON,
+) -> None:
+    """The whole worker on an embedded Kafka at saturation and below, next to the engine by itself."""
+    from dataclasses import replace
+
+    from worker.bench.pipeline_bench import PipelineBench, run_pipeline_bench
+    from worker.bench.workloads import Recipe
+    from worker.engines.load import EngineChoice
+
+    _quiet()
+    recipe = Recipe(workload, labels=labels, repeated=repeated, source=texts)
+    bench = PipelineBench(EngineChoice(model, engine, precision), recipe, topics, schema_changes=schema_changes)
+    bench = bench.quickly() if quick else bench
+    bench = replace(bench, seconds=seconds or bench.seconds, rounds=rounds or bench.rounds)
+    _show(run_pipeline_bench(bench, _say(as_json=as_json)), ("latency",), as_json=as_json)
+
+
+def _quiet() -> None:
+    from worker.observability.logging import configure_logging
+
+    configure_logging("error")
+
+
+class _Progress:
+    """What a bench says while it runs, on standard error, where somebody watches."""
+
+    def __init__(self, *, is_heard: bool) -> None:
+        self._is_heard = is_heard
+
+    def __call__(self, line: str) -> None:
+        if self._is_heard:
+            print(f"bench: {line}", file=sys.stderr, flush=True)
+
+
+def _say(*, as_json: bool) -> _Progress:
+    return _Progress(is_heard=sys.stderr.isatty() or not as_json)
+
+
+def _show(report: Mapping[str, object], tables: Sequence[str], *, as_json: bool) -> None:
+    from worker.bench.text import lines_of
+
+    print(json.dumps(report) if as_json else "\n".join(lines_of(report, tables=tables)))

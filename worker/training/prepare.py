@@ -1,0 +1,147 @@
+"""What a stage of training sees: each set read, capped, mixed and put into pairs, one set in memory at a time."""
+
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from worker.errors import ConfigError
+from worker.training.data import Caps, Row, keep_pairs, keep_rows, read_nli, read_rows
+from worker.training.mixing import shared_counts
+from worker.training.pairs import LabelledPair, classification_pairs, nli_pairs, pairs_available
+from worker.training.recipe import ClassificationPart, NliPart, Stage
+from worker.training.sets import ClassificationSet, NliSet, SetTable
+from worker.training.verbalize import verbalize
+
+
+@dataclass(frozen=True, slots=True)
+class SetUse:
+    """What a stage takes of one set."""
+
+    name: str
+    kind: str
+    """`nli` or `classification`."""
+    cluster: str
+    licence: str
+    ship: str
+    rows: int
+    """Texts or pairs that were kept of its training file."""
+    classes: int
+    pairs: int
+    """Pairs that it gives."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """What no stage may see."""
+
+    sets: tuple[str, ...] = ()
+    clusters: tuple[str, ...] = ()
+
+    def leaves(self, table: SetTable) -> SetTable:
+        """The table without what is held out.
+
+        Raises:
+            ConfigError: a name stands for nothing in the table.
+        """
+        sets: tuple[ClassificationSet | NliSet, ...] = (*table.classification, *table.nli)
+        known = {each.name for each in sets}
+        clusters = {each.cluster for each in sets}
+        for name, names in (*((name, known) for name in self.sets), *((name, clusters) for name in self.clusters)):
+            if name not in names:
+                raise ConfigError(f"held out: the table has no {name}; it has {', '.join(sorted(names)[:20])}")
+        return SetTable(
+            classification=tuple(each for each in table.classification if self._leaves(each)),
+            nli=tuple(each for each in table.nli if self._leaves(each)),
+        )
+
+    def _leaves(self, each: ClassificationSet | NliSet) -> bool:
+        return each.name not in self.sets and each.cluster not in self.clusters
+
+
+@dataclass(frozen=True, slots=True)
+class StageData:
+    """The pairs of a stage, made as they are asked for."""
+
+    uses: tuple[SetUse, ...]
+    pairs: Callable[[], Iterator[LabelledPair]]
+
+
+def stage_data(stage: Stage, table: SetTable, data: Path, seed: int) -> StageData:
+    """What `stage` takes of `table`, whose paths start from the folder `data`. Reads every file once to count.
+
+    Raises:
+        ConfigError: a file is missing or broken, or nothing is left to train on.
+    """
+    nli = [each for each in table.nli if each.train] if stage.nli else []
+    classification = [each for each in table.classification if each.train] if stage.classification else []
+    rows = {each.name: _nli_rows(each, stage, data, seed) for each in nli}
+    facts = {each.name: _class_facts(each, stage, data, seed) for each in classification}
+    sizes = {
+        "nli": {name: count for name, count in rows.items() if count},
+        "classification": {
+            name: pairs_available(texts, stage.classification)
+            for name, (texts, labels) in facts.items()
+            if stage.classification and len(labels) > 1
+        },
+    }
+    shares = {"nli": stage.nli.share if stage.nli else None, "classification": None}
+    if stage.classification is not None:
+        shares["classification"] = stage.classification.share
+    counts = shared_counts(sizes, stage.pairs, shares, stage.rate_max)
+    if not sum(counts.values()):
+        raise ConfigError(f"stages: {stage.name}: no set with a training file is left to train on")
+    uses = [_use(each, rows[each.name], 2, counts) for each in nli]
+    uses += [_use(each, facts[each.name][0], len(facts[each.name][1]), counts) for each in classification]
+
+    def pairs() -> Iterator[LabelledPair]:
+        for each in nli:
+            if counts.get(each.name):
+                kept = keep_pairs(read_nli(_path(data, each), each), _nli_part(stage).max_per_set, _seed(seed, each))
+                yield from nli_pairs(kept, counts[each.name], _seed(seed, each))
+        for task in classification:
+            if counts.get(task.name):
+                yield from _classification(task, stage, data, counts[task.name], seed)
+
+    return StageData(tuple(use for use in uses if use.pairs), pairs)
+
+
+def kept_rows(each: ClassificationSet, part: ClassificationPart, data: Path, seed: int) -> list[Row]:
+    """The training texts of a set within its caps; the same for the same seed."""
+    caps = Caps(part.max_per_class, part.max_per_set)
+    return keep_rows(read_rows(_path(data, each), each), caps, _seed(seed, each))
+
+
+def _classification(each: ClassificationSet, stage: Stage, data: Path, count: int, seed: int) -> Iterator[LabelledPair]:
+    part = stage.classification or ClassificationPart()
+    rows = kept_rows(each, part, data, seed)
+    classes = verbalize(each, sorted({row.label for row in rows}))
+    return classification_pairs(rows, classes, part, count, _seed(seed, each))
+
+
+def _nli_rows(each: NliSet, stage: Stage, data: Path, seed: int) -> int:
+    return len(keep_pairs(read_nli(_path(data, each), each), _nli_part(stage).max_per_set, _seed(seed, each)))
+
+
+def _class_facts(each: ClassificationSet, stage: Stage, data: Path, seed: int) -> tuple[int, set[str]]:
+    rows = kept_rows(each, stage.classification or ClassificationPart(), data, seed)
+    return len(rows), {row.label for row in rows}
+
+
+def _use(each: ClassificationSet | NliSet, rows: int, classes: int, counts: dict[str, int]) -> SetUse:
+    kind = "nli" if isinstance(each, NliSet) else "classification"
+    licence = each.licence
+    return SetUse(each.name, kind, each.cluster, licence.name, licence.ship, rows, classes, counts.get(each.name, 0))
+
+
+def _nli_part(stage: Stage) -> NliPart:
+    return stage.nli or NliPart()
+
+
+def _path(data: Path, each: ClassificationSet | NliSet) -> Path:
+    return data / (each.train or "")
+
+
+def _seed(seed: int, each: ClassificationSet | NliSet) -> int:
+    """A seed of its own for each set, so that leaving one out changes no other."""
+    return zlib.crc32(f"{seed}/{each.name}".encode())

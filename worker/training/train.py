@@ -1,0 +1,247 @@
+"""A recipe carried out: stages one after the other, then the model folder, its bundled form, and its card.
+
+OUT/work/STAGE-KEY/     pairs, checkpoint, journal and model of one stage; KEY names all that went into it
+OUT/nli-only/model      the model before it saw a classification set, where a stage ends so
+OUT/VARIANT/model       safetensors, training.json and the card; VARIANT is `all`, or names what was held out
+OUT/VARIANT/openvino    the form with 8-bit weights, past its gate
+"""
+
+import dataclasses
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from worker.clock import Clock, SystemClock
+from worker.engines.artifact import SAFETENSORS_FILE, TOKENIZER_FILE, open_folder
+from worker.engines.build import GateReport
+from worker.engines.export import export_model
+from worker.engines.hub import download
+from worker.engines.load import EngineChoice, load_engine
+from worker.engines.source import BUNDLED_FOLDER, HubModel, parse_source
+from worker.errors import ConfigError, EngineError
+from worker.training.card import PROVENANCE_FILE, Provenance, StageFacts, write_card, write_provenance
+from worker.training.finetune import CHECKPOINT_FILE, Loop, Progress, finetune
+from worker.training.journal import Journal
+from worker.training.prepare import HeldOut, stage_data
+from worker.training.recipe import Recipe, Stage
+from worker.training.sets import SetTable
+from worker.training.store import PairJoiner, is_stored, open_store, write_store
+from worker.training.weights import load_trainable, need_torch, save_trained
+
+DONE_FILE: Final = "done.json"
+JOURNAL_FILE: Final = "log.jsonl"
+NLI_ONLY: Final = "nli-only"
+ALL: Final = "all"
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """Where a recipe is carried out, and on what."""
+
+    data: Path
+    out: Path
+    base: str | None = None
+    """Instead of the recipe's own."""
+    device: str = "auto"
+    precision: str = "auto"
+    threads: int | None = None
+    cache_dir: Path | None = None
+    """Where the gate keeps its verdicts."""
+    has_export: bool = True
+    command: str = "worker train"
+    """For the card."""
+    clock: Clock = field(default_factory=SystemClock)
+    progress: Callable[[str], Progress] = field(default=lambda stage: lambda step, steps, loss: None)  # noqa: ARG005
+    """Given the name of a stage, what is told of its steps."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What came out."""
+
+    variant: str
+    model: Path
+    exported: "Exported | None"
+    stages: tuple[StageFacts, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """The form that a worker runs."""
+
+    folder: Path
+    weights: str
+    """`int8` or `float32`."""
+    gate: GateReport | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Point:
+    """Where a run stands: a model, and a name for everything that went into it."""
+
+    folder: Path
+    key: str
+    stages: tuple[StageFacts, ...] = ()
+
+
+def train(recipe: Recipe, table: SetTable, held_out: HeldOut, options: RunOptions) -> Trained:
+    """Carry out `recipe` without what is held out. Blocks for minutes to days; goes on where a killed run stopped.
+
+    Raises:
+        ConfigError: files are missing, or name something that is not there.
+        EngineError: torch is missing, the base cannot be trained, or the bundled form does not pass its gate.
+    """
+    need_torch()
+    left = held_out.leaves(table)
+    base = base_folder(options.base or recipe.base)
+    point = _Point(base, _digest("base", str(recipe.max_pair_tokens), open_base_digest(base)))
+    for stage in recipe.stages:
+        before = point
+        if stage.classification is not None and before.stages and not _saw_classes(before.stages):
+            _publish(before, Provenance.of(recipe, NLI_ONLY, held_out, before.stages, options.command), options)
+        point = _stage(stage, recipe, left, point, options)
+    name = variant_name(held_out) if _saw_classes(point.stages) else NLI_ONLY
+    provenance = Provenance.of(recipe, name, held_out, point.stages, options.command)
+    model = _publish(point, provenance, options)
+    wants_export = options.has_export and not held_out.sets and not held_out.clusters
+    exported = export_bundled(model, options.cache_dir) if wants_export else None
+    return Trained(name, model, exported, point.stages)
+
+
+def variant_name(held_out: HeldOut) -> str:
+    """`all`, or what was held out."""
+    if not held_out.sets and not held_out.clusters:
+        return ALL
+    names = "+".join((*held_out.clusters, *held_out.sets))
+    kind = "without-clusters" if held_out.clusters and not held_out.sets else "without-sets"
+    return f"{kind}-{names}" if len(names) <= 60 else f"{kind}-{_digest(names)[:12]}"  # noqa: PLR2004  # a file's name
+
+
+def base_folder(base: str | None) -> Path:
+    """The folder of the model that training starts from.
+
+    Raises:
+        ConfigError: none is named, or it names nothing.
+        EngineError: it cannot be downloaded.
+    """
+    if base is None:
+        raise ConfigError("base: expected a folder or a Hugging Face id@commit, in the recipe or as --base")
+    source = parse_source(base)
+    if isinstance(source, HubModel):
+        return download(source.repository, source.commit)
+    if source == BUNDLED_FOLDER or not (source / SAFETENSORS_FILE).is_file():
+        raise ConfigError(f"base: {base}: no {SAFETENSORS_FILE}; training starts from the original weights")
+    return source
+
+
+def open_base_digest(folder: Path) -> str:
+    """A name for the weights and the tokenizer of a folder that need not be an NLI model yet."""
+    files = (folder / SAFETENSORS_FILE, folder / TOKENIZER_FILE)
+    return _digest(*(hashlib.sha256(file.read_bytes()).hexdigest() for file in files if file.is_file()))
+
+
+def export_bundled(model: Path, cache_dir: Path | None) -> Exported:
+    """The form of `model` that a worker runs on a CPU, beside it, past its gate.
+
+    It has 8-bit weights; where those change labels that the float32 model is sure of, float32 ones.
+
+    Raises:
+        EngineError: it cannot be exported, or does not agree with the original in float32 either.
+    """
+    try:
+        return _exported(model, "int8", cache_dir)
+    except GateError as error:
+        _log.warning("export.widened", reason=str(error))
+        return _exported(model, "float32", cache_dir)
+
+
+class GateError(EngineError):
+    """An exported form does not agree with the original."""
+
+
+def _exported(model: Path, weights: str, cache_dir: Path | None) -> Exported:
+    target = model.parent / "openvino"
+    if target.is_dir():
+        shutil.rmtree(target)  # of an earlier run: the model may have changed since
+    export_model(open_folder(model), target, weights=weights)
+    try:
+        loaded = load_engine(EngineChoice(str(target), "openvino", cache_dir=cache_dir))
+    except EngineError as error:
+        raise GateError(f"with {weights} weights: {error}") from None
+    loaded.engine.close()
+    shutil.copyfile(model / PROVENANCE_FILE, target / PROVENANCE_FILE)
+    return Exported(target, weights, loaded.gate)
+
+
+def _stage(stage: Stage, recipe: Recipe, table: SetTable, point: _Point, options: RunOptions) -> _Point:
+    used = SetTable(
+        classification=table.classification if stage.classification else (), nli=table.nli if stage.nli else ()
+    )
+    key = _digest(point.key, stage.model_dump_json(), used.model_dump_json(), str(recipe.seed))
+    folder = options.out / "work" / f"{stage.name}-{key[:12]}"
+    if not (folder / DONE_FILE).is_file():
+        _learn(stage, recipe, used, point, (folder, options))
+    facts = StageFacts.read(folder / DONE_FILE)
+    return _Point(folder / "model", key, (*point.stages, facts))
+
+
+def _learn(stage: Stage, recipe: Recipe, table: SetTable, point: _Point, where: tuple[Path, RunOptions]) -> None:
+    folder, options = where
+    folder.mkdir(parents=True, exist_ok=True)
+    journal = Journal(folder / JOURNAL_FILE)
+    facts = stage_data(stage, table, options.data, recipe.seed)
+    if not (folder / CHECKPOINT_FILE).is_file():
+        journal.cut(0)  # of a process that was killed before its first checkpoint
+        journal.write("stage.started", stage=stage.name, sets=[dataclasses.asdict(use) for use in facts.uses])
+    if not is_stored(folder / "pairs"):
+        write_store(folder / "pairs", facts.pairs(), PairJoiner(point.folder / TOKENIZER_FILE, recipe.max_pair_tokens))
+    store = open_store(folder / "pairs")
+    trainable = load_trainable(point.folder, recipe.seed)
+    loop = Loop(
+        folder,
+        journal,
+        stage.name,
+        options.clock,
+        seed=recipe.seed,
+        device=options.device,
+        precision=options.precision,
+        threads=options.threads,
+        progress=options.progress(stage.name),
+    )
+    learnt = finetune(trainable, store, stage.optimisation, loop)
+    save_trained(trainable, point.folder, folder / "model")
+    journal.write("stage.finished", stage=stage.name, **dataclasses.asdict(learnt))
+    _finish(folder, StageFacts(stage.name, facts.uses, learnt, store.dropped))
+
+
+def _finish(folder: Path, facts: StageFacts) -> None:
+    """Say that a stage is done, and only then throw away what it needed to get there."""
+    facts.write(folder / DONE_FILE)
+    (folder / CHECKPOINT_FILE).unlink(missing_ok=True)
+    shutil.rmtree(folder / "pairs")
+
+
+def _publish(point: _Point, provenance: Provenance, options: RunOptions) -> Path:
+    target = options.out / provenance.variant / "model"
+    if target.is_dir():
+        shutil.rmtree(target)
+    shutil.copytree(point.folder, target)
+    write_provenance(target, provenance)
+    write_card(target, provenance)
+    return target
+
+
+def _saw_classes(stages: tuple[StageFacts, ...]) -> bool:
+    return any(use.kind == "classification" for stage in stages for use in stage.uses)
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
