@@ -33,9 +33,11 @@ def of_cluster(config: Config, bindings: Sequence[Binding]) -> Iterator[Finding]
     inspection = ClusterInspection(client)
     inputs = {binding.input for binding in bindings}
     outputs = {topic for binding in bindings for topic in binding.topics_written}
-    topics = inspection.topics(inputs | outputs)
+    schemas = config.schemas
+    read, written = inputs | set(filter(None, [schemas.topic])), outputs | set(filter(None, [schemas.answers_topic]))
+    topics = inspection.topics(read | written)
     for topic, seen in sorted(topics.items()):
-        yield from of_rights(topic, seen, "READ" if topic in inputs else "WRITE")
+        yield from of_rights(topic, seen, "READ" if topic in read else "WRITE")
     yield from of_group(config.kafka.group_id, inspection.group_operations(config.kafka.group_id))
     yield from of_replicas({topic: topics[topic] for topic in sorted(outputs) if topic in topics})
     yield from of_sizes(config, {name: topics[name] for name in sorted(inputs) if name in topics})

@@ -16,6 +16,10 @@ from tests.support.schema_registry import RegistryUnderTest
 from tests.support.serialized import Serializers, context, ticket
 from tests.support.wait import wait_until
 from tests.support.worker import Setup, get, run_to_end, running, set_up, wait_ready
+from worker.app import Assembler
+from worker.checks import findings
+from worker.clock import SystemClock
+from worker.config import load_config
 from worker.messages.outbound import PredictionMessage
 from worker.messages.registered import prediction_avro_schema
 
@@ -185,3 +189,33 @@ def test_a_schema_of_ours_follows_an_older_one_and_is_not_forced_on_a_subject_th
         told = get(setup, "/readyz")[1].decode()
     assert f"subject {foreign}.predictions-value: the registry refuses the schema" in told
     assert [] == kafka.read_committed(f"{foreign}.predictions", f"{foreign}.dlq")
+
+
+def test_check_tells_what_the_registry_has_and_registers_nothing(
+    kafka: BrokerUnderTest, registry: RegistryUnderTest, topics: TopicsFactory, tmp_path: Path
+) -> None:
+    topic = topics("checked", partitions=1)[0]
+    setup = created(kafka, tmp_path, [topic], registry, format="avro", output_format="avro")
+
+    def told() -> list[tuple[str, str, str]]:
+        found = findings(Assembler(load_config(setup.path), SystemClock()))
+        return [(each.verdict, each.subject, each.message) for each in found]
+
+    subject = f"subject {topic}.predictions-value"
+    assert ("ok", "schema registry", "it answers") in told()
+    assert ("ok", subject, "its schema would be registered") in told()
+    client = Serializers(registry.url).client
+    assert f"{topic}.predictions-value" not in client.get_subjects()
+    document = json.loads(setup.path.read_text())
+    document["registry"]["register_schemas"] = False
+    setup.path.write_text(json.dumps(document))
+    assert any(verdict == "failed" and each == subject for verdict, each, _ in told())
+    client.register_schema(f"{topic}.predictions-value", Schema(json.dumps(prediction_avro_schema()), "AVRO"))
+    assert ("ok", subject, "the schema registry has it") in told()
+    registry.pause()
+    try:
+        (missing,) = [each for each in told() if each[1] == "schema registry"]
+    finally:
+        registry.resume()
+    assert "failed" == missing[0]
+    assert "the schema registry does not answer" in missing[2]

@@ -42,6 +42,16 @@ class OutputSchemas:
         self._ids[topic, output_format] = number
         return None
 
+    def look_up(self, topic: str, output_format: str) -> tuple[str | None, bool]:
+        """Why our schema is not to be had for `topic`, None where it is; and whether it is only missing. Blocks."""
+        try:
+            self._client.register(f"{topic}-value", self._texts[output_format], TYPES[output_format], create=False)
+        except RefusedSchemaError as error:
+            return str(error), True
+        except RetryableError as error:
+            return str(error), False
+        return None, False
+
     def framed(self, record: OutboundRecord, output_format: str) -> OutboundRecord:
         """`record`, a prediction in JSON, as `output_format` with its frame.
 

@@ -15,6 +15,8 @@ BACK_OFF_SECONDS = (0.5, 1.0, 2.0, 5.0)
 FORGET_UNKNOWN_SECONDS = 30.0
 """After how long the registry is asked again for a schema that it did not have: somebody may have mended that."""
 _REASON = "registry"
+_ANY = 1
+"""A schema that most registries have; whether this one does says nothing."""
 
 log = structlog.get_logger(__name__)
 
@@ -71,6 +73,16 @@ class SchemaShelf:
             reason = f"value: expected the format of its topic; its schema is of type {kind.lower()}"
             raise MessageError(ErrorCode.PAYLOAD_INVALID, Stage.DECODE, reason)
         return read(body)
+
+    def obstacle(self) -> str | None:
+        """Why the registry cannot be used, None where it can. Blocks."""
+        try:
+            self._client.fetch(_ANY)
+        except UnknownSchemaError:
+            return None
+        except RetryableError as error:
+            return str(error)
+        return None
 
     def idle(self) -> None:
         """Nobody waits for the registry any more."""

@@ -1,7 +1,8 @@
 """What a configuration needs of a schema registry, put together; nothing where no binding names one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from worker.clock import Clock
 from worker.kafka.output_schemas import OutputSchemas
@@ -12,6 +13,18 @@ from worker.messages.bindings import Bindings
 from worker.observability.health import Readiness
 from worker.settings import Registry
 from worker.types import JsonValue, OutboundRecord, Record
+
+
+REGISTRY = "schema registry"
+"""What findings about the service itself are about."""
+
+
+class Obstacle(NamedTuple):
+    """Why something cannot be had of the registry."""
+
+    reason: str
+    is_missing: bool
+    """The registry answers, and has no such thing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +46,22 @@ class RegistryParts:
             return record
         return self.outputs.framed(record, binding.output_format)
 
+    def look_up(self, binding: Binding) -> Iterator[tuple[str, Obstacle | None]]:
+        """What the binding needs of the registry, and what stands in the way; nothing is registered. Blocks."""
+        obstacle = self.shelf.obstacle() if binding.format in REGISTRY_FORMATS else None
+        if binding.format in REGISTRY_FORMATS:
+            yield REGISTRY, None if obstacle is None else Obstacle(obstacle, is_missing=False)
+        if binding.output_format != "json" and obstacle is None:
+            for output in _written(binding):
+                reason, is_missing = self.outputs.look_up(output, binding.output_format)
+                yield f"subject {output}-value", None if reason is None else Obstacle(reason, is_missing)
+
     def obstacle(self, topic: str) -> str | None:
         """Why predictions for the input `topic` cannot be written for now; None where they can. Blocks."""
         binding = self.bindings[topic]
         if binding.output_format == "json":
             return None
-        for output in (binding.output_topic, *binding.routes.values()):
+        for output in _written(binding):
             reason = self.outputs.register(output, binding.output_format)
             if reason is not None:
                 return reason
@@ -60,6 +83,10 @@ def registry_parts(
     shelf = SchemaShelf(client, _format_of(bindings), readiness, clock)
     outputs = OutputSchemas(client, create=settings.register_schemas)
     return RegistryParts(shelf, Sieve(shelf), outputs, bindings)
+
+
+def _written(binding: Binding) -> tuple[str, ...]:
+    return (binding.output_topic, *binding.routes.values())
 
 
 def _format_of(bindings: Bindings) -> Callable[[str], str | None]:
