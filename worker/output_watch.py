@@ -143,6 +143,7 @@ class OutputWatch:
             self._missing[topic] = missing
             return False
         self._missing.pop(topic, None)
+        self._beat()  # a registry may be silent for some seconds, for each of many topics
         obstacle = self._wiring.obstacle(topic)
         if obstacle is not None:
             self._readiness.block(f"topic:{topic}", f"{topic}: {obstacle}")

@@ -14,7 +14,6 @@ from worker.observability.health import Readiness
 from worker.settings import Registry
 from worker.types import JsonValue, OutboundRecord, Record
 
-
 REGISTRY = "schema registry"
 """What findings about the service itself are about."""
 
