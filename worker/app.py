@@ -270,6 +270,8 @@ def open_worker(config: Config, clock: Clock | None = None, lifecycle: Lifecycle
             for thread in threads:
                 thread.join(LEAVE_SECONDS)
             model.engine.close()
+            if make.registry is not None:
+                make.registry.close()
 
 
 def _is_open(

@@ -34,6 +34,8 @@ def findings(make: Assembler) -> Iterator[Finding]:
     yield from _of_topics(make)
     if model is not None:
         model.engine.close()
+    if make.registry is not None:
+        make.registry.close()
 
 
 def _of_model(model: LoadedModel) -> Finding:

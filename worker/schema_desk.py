@@ -233,6 +233,7 @@ class SchemaDesk:
         if registry is not None:
             for record in records[:last]:
                 registry.shelf.prepare(record)
+            registry.close()
             read = registry.read
         return records[:last], lambda record: decode(record, bindings[record.topic].input_fields, limits, None, read)
 

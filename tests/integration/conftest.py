@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.schema_registry import RegistryUnderTest
+from tests.support.serialized import Serializers
 from worker.kafka.embedded_jars import BrokerUnavailableError
 
 
@@ -24,10 +25,11 @@ def _session_registry() -> Iterator[RegistryUnderTest | str]:
 
 
 @pytest.fixture
-def registry(_session_registry: RegistryUnderTest | str) -> RegistryUnderTest:
+def registry(_session_registry: RegistryUnderTest | str) -> Iterator[RegistryUnderTest]:
     """The session's registry: a failure in CI where there is none, a skip at home."""
     if isinstance(_session_registry, str):
         if os.environ.get("CI"):
             pytest.fail(_session_registry, pytrace=False)
         pytest.skip(_session_registry)
-    return _session_registry
+    yield _session_registry
+    Serializers.close_all()

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
 from confluent_kafka.schema_registry.avro import AvroSerializer
@@ -31,8 +31,17 @@ message Ticket {
 class Serializers:
     """What writes the ticket `{"number": 1, "content": {"body": "…"}}` in each format."""
 
+    _opened: ClassVar[list[Any]] = []
+
     def __init__(self, url: str) -> None:
         self.client: Any = SchemaRegistryClient({"url": url})
+        self._opened.append(self.client)
+
+    @classmethod
+    def close_all(cls) -> None:
+        """Close the clients of all that were made."""
+        while cls._opened:
+            cls._opened.pop().close()
 
     def avro(self, topic: str, ticket: Mapping[str, Any], *more_fields: Mapping[str, Any]) -> bytes:
         schema = {"type": "record", "name": "Ticket", "namespace": "shop", "fields": [*AVRO_FIELDS, *more_fields]}

@@ -30,10 +30,15 @@ class Obstacle(NamedTuple):
 class RegistryParts:
     """Reading and writing by schemas of the registry."""
 
+    client: RegistryClient
     shelf: SchemaShelf
     sieve: Sieve
     outputs: OutputSchemas
     bindings: Bindings
+
+    def close(self) -> None:
+        """Let go of the registry; what was fetched can still be used."""
+        self.client.close()
 
     def read(self, record: Record) -> JsonValue:
         """The plain value of `record`. Raises MessageError."""
@@ -81,7 +86,7 @@ def registry_parts(
     client = RegistryClient(settings)
     shelf = SchemaShelf(client, _format_of(bindings), readiness, clock)
     outputs = OutputSchemas(client, create=settings.register_schemas)
-    return RegistryParts(shelf, Sieve(shelf), outputs, bindings)
+    return RegistryParts(client, shelf, Sieve(shelf), outputs, bindings)
 
 
 def _written(binding: Binding) -> tuple[str, ...]:

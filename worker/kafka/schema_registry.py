@@ -96,6 +96,10 @@ class RegistryClient:
                 "the schema is not registered: register it, or set registry.register: true"
             ) from None
 
+    def close(self) -> None:
+        """Let go of the connections."""
+        self._client.close()
+
     def _collect(self, schema: Any, found: dict[str, str]) -> None:  # noqa: ANN401  the client's own type
         for reference in schema.references or ():
             if reference.name in found:
