@@ -20,6 +20,7 @@ from worker.intake import Intake, IntakeParts
 from worker.kafka.at_least_once import AtLeastOncePublisher
 from worker.kafka.clients import connection, consumer_settings, instance_name, producer_settings
 from worker.kafka.consumer import RecordConsumer
+from worker.kafka.ends import StableEnds
 from worker.kafka.label_topic import LabelTopicFollower
 from worker.kafka.offsets import Assignment, GroupOffsets
 from worker.kafka.producer import TransactionalPublisher
@@ -40,6 +41,8 @@ from worker.outgoing import Outgoing
 from worker.output_watch import OutputWatch, Wiring
 from worker.pipeline.batching import Batcher
 from worker.pipeline.evidence import ModelView
+from worker.pipeline.pacing import Pace
+from worker.pipeline.score_cache import ScoreCache
 from worker.pipeline.stages import follow_up
 from worker.pipeline.tokenization import PairTokenizer
 from worker.processor import ProcessorParts, StreamProcessor
@@ -70,6 +73,7 @@ class Worker:
     """What is to be read now."""
     http: HealthServer
     labels: LabelRegistry
+    metrics: Metrics
     follower: LabelTopicFollower | None = None
     """Who reads the label topic, where there is one."""
 
@@ -101,10 +105,12 @@ class Assembler:
         self.heartbeats = Heartbeats(clock)
         self.readiness = Readiness()
         self.bindings = config.bindings()
+        self._most_bytes = config.max_record_bytes
         self.instance = instance_name(config.kafka)
         self.client = connection(config.kafka, self.instance)
         self.directory = TopicDirectory(self.client)
         self.assignment = Assignment()
+        self.ends = StableEnds(self.client, self.assignment)
         self.refused = RefusedTopics(clock, lambda topic, reason: self._note(f"refused:{topic}", reason))
         self.labels = LabelSets(config, self.metrics, self.readiness)
         self.registry = registry_parts(config.registry, self.bindings, self.readiness, clock)
@@ -118,7 +124,12 @@ class Assembler:
         """What the configuration says of model and engine."""
         config = self.config
         return EngineChoice(
-            config.model, config.engine, config.precision, strict=config.strict, cache_dir=config.cache_dir
+            config.model,
+            config.engine,
+            config.precision,
+            strict=config.strict,
+            cache_dir=config.cache_dir,
+            threads=config.threads,
         )
 
     def use_model(self, model: LoadedModel) -> PairTokenizer:
@@ -137,8 +148,9 @@ class Assembler:
         surroundings = (self.directory, self.readiness, self.heartbeats, self.clock)
         return topic_follower(self.config, self.instance, self.labels.registry, self.assignment, surroundings)
 
-    def scorer(self, engine: Engine, inbox: Inbox) -> RetryingScorer:
+    def scorer(self, engine: Engine, inbox: Inbox, pairs: PairQueue) -> RetryingScorer:
         """Who has the engine score, and waits for it where it fails."""
+        cache = ScoreCache(self.config.batching.cache_bytes)
         return RetryingScorer(
             ScorerParts(
                 engine,
@@ -149,6 +161,8 @@ class Assembler:
                 self.readiness,
                 self.clock,
                 self.config.engine_retry_seconds,
+                None if cache.is_off else cache,
+                pairs.note_scored,
             )
         )
 
@@ -216,7 +230,7 @@ class Assembler:
         return self.labels.describe()
 
     def _max_bytes(self, topic: str) -> int:
-        return min(self.config.max_record_bytes, self.directory.max_message_bytes(topic))
+        return min(self._most_bytes, self.directory.max_message_bytes(topic))
 
     def _wait(self, seconds: float) -> bool:
         self.heartbeats.beat("delivery")
@@ -257,14 +271,14 @@ def open_worker(config: Config, clock: Clock | None = None, lifecycle: Lifecycle
             processor = _processor(make, model, tokenizer, _is_open(make, watch, follower))
             make.heartbeats.register("topics", TOPICS_LIVENESS_SECONDS)
             make.lifecycle.thread(lambda: watch.run(make.lifecycle.wait_for_stop), "topics").start()
-            liveness = LivenessWatch(make.heartbeats)
-            make.lifecycle.thread(lambda: liveness.run(make.lifecycle.wait_for_stop), "liveness").start()
+            for name, work in (("liveness", LivenessWatch(make.heartbeats).run), ("ends", make.ends.run)):
+                make.lifecycle.thread(partial(work, make.lifecycle.wait_for_stop), name).start()
             if source is not None:
                 make.lifecycle.thread(partial(source.watch, labels, make.lifecycle.stop_event), "files").start()
             if follower is not None:
                 threads.append(make.lifecycle.thread(partial(follower.run, make.lifecycle.stop_event), "labels"))
                 threads[-1].start()
-            yield Worker(processor, make.lifecycle, watch.inputs, http, labels, follower)
+            yield Worker(processor, make.lifecycle, watch.inputs, http, labels, make.metrics, follower)
         finally:
             make.lifecycle.stop()
             for thread in threads:
@@ -290,7 +304,8 @@ def _processor(
     config, info = make.config, model.engine.info
     token_budget = config.batching.max_tokens or info.token_budget
     in_flight, inbox, offered, backlog = make.in_flight(token_budget), Inbox(), OfferedPositions(), Backlog(make.clock)
-    pairs = PairQueue(Batcher(token_budget), in_flight.note_queued_tokens)
+    target_seconds = config.batching.latency_target_ms / 1000
+    pairs = PairQueue(Batcher(token_budget), in_flight.note_queued_tokens, Pace(token_budget, target_seconds))
     group = GroupOffsets(make.client, config.kafka.group_id)
     intake = Intake(
         IntakeParts(
@@ -320,7 +335,7 @@ def _processor(
             beat=lambda: make.heartbeats.beat("delivery"),
             busy=lambda: make.heartbeats.busy("publish"),
         ),
-        Cadence(config.batching.latency_target_ms / 2000, TRANSACTION_RECORDS),
+        Cadence(target_seconds / 2, TRANSACTION_RECORDS),
     )
     settings = consumer_settings(config.kafka, make.instance)
     consumer = RecordConsumer(settings, group, config.kafka.start, make.assignment)
@@ -330,7 +345,8 @@ def _processor(
         consumer=consumer,
         intake=intake,
         backlog=backlog,
-        scorer=make.scorer(model.engine, inbox),
+        ends=make.ends.ends,
+        scorer=make.scorer(model.engine, inbox, pairs),
         delivery=delivery,
         inbox=inbox,
         pairs=pairs,

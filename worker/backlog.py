@@ -61,7 +61,7 @@ class Backlog:
             if not line:  # who had nothing to offer for a while has no claim on what others took meanwhile
                 self._had[record.topic] = max(self._had.get(record.topic, 0.0), self._floor)
             line.append(record)
-            self._waiting[record.source] += 1
+        self._waiting.update([record.source for record in records])
         for topic in {record.topic for record in records}:
             self._hungry_since.pop(topic, None)
             self._disappointments.pop(topic, None)
@@ -69,6 +69,8 @@ class Backlog:
 
     def take(self, count: int) -> list[Record]:
         """The next `count` records, or all there are: each from the topic that has had least, in its topic's order."""
+        if len(open_lines := [topic for topic, line in self._lines.items() if line]) == 1:
+            return self._take_of(open_lines[0], count)
         taken: list[Record] = []
         while len(taken) < count and self._waiting:
             topic = min((topic for topic, line in self._lines.items() if line), key=lambda name: self._had[name])
@@ -77,6 +79,18 @@ class Backlog:
             self._had[topic] += self._cost_of(topic)
             self._uncount(record)
             taken.append(record)
+        return taken
+
+    def _take_of(self, topic: str, count: int) -> list[Record]:
+        """The same where only one topic has anything to offer."""
+        line = self._lines[topic]
+        taken = [line.popleft() for _ in range(min(count, len(line)))]
+        if taken:
+            cost = self._cost_of(topic)
+            self._floor = self._had[topic] + cost * (len(taken) - 1)
+            self._had[topic] = self._floor + cost
+        self._waiting.subtract(Counter([record.source for record in taken]))
+        self._waiting = +self._waiting
         return taken
 
     def note_cost(self, topic: str, tokens: int) -> None:

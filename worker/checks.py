@@ -4,7 +4,9 @@ from collections.abc import Iterator
 
 from worker.app import Assembler
 from worker.cluster_checks import Finding, of_cluster
+from worker.engines.choice import EngineChoice, tensorrt_absence
 from worker.engines.load import LoadedModel, load_engine
+from worker.engines.source import BUNDLED
 from worker.errors import ConfigError, MessageError, SchemaError, WorkerError
 from worker.kafka.label_writer import LabelDesk
 from worker.kafka.registry_parts import REGISTRY
@@ -22,9 +24,11 @@ _UNSEEN = "the topic does not exist, or may not be seen: create it, or grant Des
 def findings(make: Assembler) -> Iterator[Finding]:
     """Everything there is to say about a configuration that could be read, as it is found. Blocks."""
     model = None
+    choice = make.engine_choice()
     try:
-        model = load_engine(make.engine_choice())
+        model = load_engine(choice)
         yield _of_model(model)
+        yield from _of_gpu(choice)
     except WorkerError as error:
         yield Finding("failed", "model", str(error))
     labels = LabelRegistry(make.config.limits, None if model is None else model.engine.info.stamp.digest)
@@ -41,6 +45,13 @@ def findings(make: Assembler) -> Iterator[Finding]:
 def _of_model(model: LoadedModel) -> Finding:
     stamp = model.engine.info.stamp
     return Finding("ok", "model", f"{stamp.name} ({stamp.digest[:19]}…) on {model.why}")
+
+
+def _of_gpu(choice: EngineChoice) -> Iterator[Finding]:
+    """Why the fastest engine is not considered, where it might have been."""
+    absence = tensorrt_absence() if choice.engine == "auto" and choice.model != BUNDLED else None
+    if absence is not None:
+        yield Finding("ok", "tensorrt", f"not used: {absence}")
 
 
 def _of_source(make: Assembler, labels: LabelRegistry) -> Iterator[Finding]:

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
 
 from worker.engines.base import Engine
 from worker.engines.load import EngineChoice, load_engine
@@ -27,6 +26,8 @@ from worker.types import ModelStamp, Prediction, Record, Refusal, Request
 
 CHUNK_RECORDS = 256
 """Records that share batches: as many as one poll of the running worker takes."""
+CHUNK_PAIRS = 16_384
+"""Pairs after which no more records join: at 512 tokens each they take 67 MB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,15 +67,24 @@ class Classifier:
             EngineError: the engine cannot score.
         """
         waiting = iter(records)
-        while chunk := list(islice(waiting, CHUNK_RECORDS)):
+        while chunk := self._next_chunk(waiting):
             yield from self._chunk(chunk)
 
-    def _chunk(self, records: list[Record]) -> Iterator[Answer]:
+    def _next_chunk(self, waiting: Iterator[Record]) -> list[tuple[Record, PairPlan | Refusal]]:
+        chunk: list[tuple[Record, PairPlan | Refusal]] = []
+        pairs = 0
+        while pairs < CHUNK_PAIRS and len(chunk) < CHUNK_RECORDS and (record := next(waiting, None)) is not None:
+            plan = self._plan(record)
+            pairs += plan.schema.tree.most_pairs if isinstance(plan, PairPlan) else 0
+            chunk.append((record, plan))
+        return chunk
+
+    def _chunk(self, chunk: list[tuple[Record, PairPlan | Refusal]]) -> Iterator[Answer]:
         assembly = Assembly(self._model.head.classes, self._follow_up)
         batcher = Batcher(self._parts.engine.info.token_budget)
-        plans = [self._plan(record) for record in records]
+        plans = [plan for _, plan in chunk]
         tokenized = iter(self._parts.tokenizer.tokenize([plan for plan in plans if isinstance(plan, PairPlan)]))
-        for number, (record, plan) in enumerate(zip(records, plans, strict=True)):
+        for number, (record, plan) in enumerate(chunk):
             pairs = next(tokenized) if isinstance(plan, PairPlan) else None
             if isinstance(plan, Refusal):
                 assembly.refuse(number, record, plan)

@@ -68,6 +68,9 @@ class Config(BaseSettings):
     )
     engine: Engine = Field(default="auto", description="What runs the model; `auto` chooses and says why.")
     precision: Precision = Field(default="auto", description="What the model computes in.")
+    threads: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="Threads of the engine; null: every core this process may use."
+    )
     strict: bool = Field(default=False, description="True: never fall back to another engine.")
     cache_dir: Path | None = Field(default=None, description="For built engines; null: the user's cache folder.")
     limits: Limits = Field(default=Limits(), description="What one message may ask for, and what may be in flight.")

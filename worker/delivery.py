@@ -1,5 +1,6 @@
 """The delivery thread, steps 8 to 12: scores to predictions, predictions to the broker, in order."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -20,11 +21,13 @@ from worker.flow import (
     NotAdmitted,
     PairQueue,
     PartitionsGone,
+    TakenIn,
 )
 from worker.kafka.publishing import Publisher, StoppedError
 from worker.observability.metrics import Metrics
 from worker.pipeline.assembly import Assembly, Refused, Scored
-from worker.pipeline.decision import audit, decide
+from worker.pipeline.decision import audit
+from worker.pipeline.decisions import decide_all
 from worker.pipeline.evidence import ModelView, ScoredStage
 from worker.pipeline.stages import FollowUp, NextStage
 from worker.types import Finished, OutboundRecord, Prediction, Premise, Record, Refusal
@@ -86,10 +89,12 @@ class Delivery:
         self._assembly = Assembly(parts.model.head.classes, self._follow_up)
         self._finished: list[Finished] = []
         self._parked: list[Finished] = []
+        self._refused: Counter[tuple[str, str, str]] = Counter()
         self._oldest_seconds = 0.0
         self._handlers: Mapping[type, Callable[[Event], None]] = {
             Admitted: self._admit,
             NotAdmitted: self._refuse,
+            TakenIn: self._take_in,
             BatchScored: self._gather,
             BatchFailed: self._fail,
             PartitionsGone: self._drop,
@@ -147,10 +152,19 @@ class Delivery:
         self._assembly.refuse(event.number, event.record, event.refusal)
         self._release()
 
+    def _take_in(self, event: Event) -> None:
+        assert isinstance(event, TakenIn)  # noqa: S101
+        for place in event.places:
+            if isinstance(place, Admitted):
+                self._assembly.admit(place.number, place.record, place.plan, place.pairs)
+            else:
+                self._assembly.refuse(place.number, place.record, place.refusal)
+        self._release()
+
     def _gather(self, event: Event) -> None:
         assert isinstance(event, BatchScored)  # noqa: S101
-        for number, pairs in self._assembly.gather(event.batch, event.scores):
-            self._parts.pairs.add(number, pairs)
+        if following := self._assembly.gather(event.batch, event.scores, is_cached=event.is_cached):
+            self._parts.pairs.add_all(following)
         self._release()
 
     def _fail(self, event: Event) -> None:
@@ -167,10 +181,18 @@ class Delivery:
         self._parts.in_flight.settle([*dropped.values(), *(f.record for f in gone)])
 
     def _release(self) -> None:
-        for outcome in self._assembly.release():
-            if not self._finished:
-                self._oldest_seconds = self._parts.clock.monotonic()
-            self._finished.append(self._finish(outcome))
+        outcomes = self._assembly.release()
+        if not outcomes:
+            return
+        if not self._finished:
+            self._oldest_seconds = self._parts.clock.monotonic()
+        predictions = iter(decide_all([each for each in outcomes if isinstance(each, Scored)], self._parts.model))
+        for outcome in outcomes:
+            if isinstance(outcome, Refused):
+                self._finished.append(self._dead_letter(outcome.record, outcome.refusal))
+            else:
+                self._finished.append(self._finish(outcome, next(predictions)))
+        self._tell_refused()
 
     def _follow_up(self, stages: Sequence[ScoredStage], premise: Premise) -> NextStage | None:
         try:
@@ -182,11 +204,10 @@ class Delivery:
             reason = "what to score next could not be decided"
             raise MessageError(ErrorCode.ENCODE_FAILED, Stage.DECIDE, reason) from None
 
-    def _finish(self, outcome: Scored | Refused) -> Finished:
-        if isinstance(outcome, Refused):
-            return self._dead_letter(outcome.record, outcome.refusal)
+    def _finish(self, outcome: Scored, prediction: Prediction | Exception) -> Finished:
         try:
-            prediction = decide(outcome.stages, outcome.text, self._parts.model)
+            if isinstance(prediction, Exception):
+                raise prediction  # noqa: TRY301  told and refused below, as what encoding raises
             for is_found in audit(outcome.stages, self._parts.model):
                 self._parts.metrics.shortlist_audits.labels(outcome="found" if is_found else "missed").inc()
             return Finished(outcome.record, self._parts.encoder.prediction(prediction, outcome))
@@ -200,15 +221,14 @@ class Delivery:
             )
 
     def _dead_letter(self, record: Record, refusal: Refusal) -> Finished:
-        log.warning(
-            "message.dead_lettered",
-            topic=record.topic,
-            partition=record.partition,
-            offset=record.offset,
-            reason=refusal.code.value,
-            stage=refusal.stage.value,
-        )
+        self._refused[record.topic, refusal.code.value, refusal.stage.value] += 1
         return Finished(record, (self._parts.encoder.dead_letter(record, refusal),), refusal.code)
+
+    def _tell_refused(self) -> None:
+        """One line for each kind of refusal: a topic full of broken records fills no disk with the news of it."""
+        for (topic, reason, stage), records in self._refused.items():
+            log.warning("message.dead_lettered", topic=topic, reason=reason, stage=stage, records=records)
+        self._refused.clear()
 
     def _publish(self) -> None:
         if not self._finished:
@@ -234,11 +254,10 @@ class Delivery:
         metrics, now_seconds = self._parts.metrics, self._parts.clock.wall()
         metrics.transaction_duration_seconds.observe(seconds)
         metrics.transaction_records.observe(len(published))
-        for each in published:
-            topic = each.record.topic
-            if each.code is None:
-                metrics.predictions_delivered.labels(topic=topic).inc()
-            else:
-                metrics.dead_letters.labels(topic=topic, reason=each.code.value).inc()
-            if each.record.timestamp_ms is not None:
-                metrics.end_to_end_latency_seconds.observe(max(0.0, now_seconds - each.record.timestamp_ms / 1000))
+        for topic, count in Counter([each.record.topic for each in published if each.code is None]).items():
+            metrics.predictions_delivered.labels(topic=topic).inc(count)
+        refused = Counter([(each.record.topic, each.code.value) for each in published if each.code is not None])
+        for (topic, reason), count in refused.items():
+            metrics.dead_letters.labels(topic=topic, reason=reason).inc(count)
+        stamps = [each.record.timestamp_ms for each in published if each.record.timestamp_ms is not None]
+        metrics.end_to_end_latency_seconds.observe_all([max(0.0, now_seconds - stamp / 1000) for stamp in stamps])

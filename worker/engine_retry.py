@@ -1,4 +1,4 @@
-"""The engine thread's patience: an engine that fails for everything is tried again for a while, then the worker ends."""
+"""The engine thread's patience: an engine that fails for everything is tried again for a while, then given up."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,9 +12,10 @@ from worker.flow import BatchFailed, BatchScored
 from worker.observability.health import Heartbeats, Readiness
 from worker.observability.metrics import Metrics
 from worker.pipeline.cutting import padded_tokens
+from worker.pipeline.score_cache import Recall, ScoreCache
 from worker.scoring import BatchWork
 from worker.token_allowance import TokenAllowance
-from worker.types import Batch
+from worker.types import Batch, PairScores
 
 BACK_OFF_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 READINESS = "engine"
@@ -38,6 +39,10 @@ class ScorerParts:
     clock: Clock
     retry_seconds: float
     """How long an engine may fail for everything before the worker ends."""
+    cache: ScoreCache | None = None
+    """Scores of pairs that came before; None: every pair is scored."""
+    note_scored: Callable[[Batch, float], None] = lambda _batch, _seconds: None
+    """Told how many seconds each batch took that the engine scored whole."""
 
 
 class RetryingScorer:
@@ -49,40 +54,66 @@ class RetryingScorer:
         self._allowance = TokenAllowance()
         self._attempts = 0
         self._failing_since: float | None = None
+        self._reason = ""
 
-    def score(self, batch: Batch) -> bool:
-        """Emit what becomes of every pair of `batch`; false when told to stop while the engine fails. Blocks.
+    def score(self, batch: Batch) -> None:
+        """Emit what becomes of every pair of `batch`. Blocks.
 
         Raises:
-            EngineError: the engine has failed for everything for too long. What was not emitted is unfinished.
+            EngineError: the engine has failed for everything for too long, or fails while the worker is to stop. What
+                was not emitted is unfinished.
         """
+        cache = self._parts.cache
+        if cache is None:
+            self._score(batch, None)
+        else:
+            self._score_recalled(Recall(cache, batch))
+            self._parts.metrics.score_cache_bytes.set(cache.held_bytes)
+
+    def _score_recalled(self, recall: Recall) -> None:
+        self._emit_recalled(recall.known)
+        if (unknown := recall.unknown) is not None:
+            self._score(unknown, recall)
+        if (left := recall.left()) is not None:
+            self._score(left, None)
+
+    def _emit_recalled(self, answer: tuple[Batch, PairScores] | None) -> None:
+        if answer is not None:
+            self._parts.metrics.pairs_cached.inc(len(answer[0].refs))
+            self._parts.emit(BatchScored(*answer, is_cached=True))
+
+    def _score(self, batch: Batch, recall: Recall | None) -> None:
         work = BatchWork(self._parts.engine, batch, self._allowance, self._note_failure)
-        while not self._attempt(work):
+        while not self._attempt(work, recall, batch):
             # Only here is the error gone whose frames may hold the memory that the engine needs.
             seconds = BACK_OFF_SECONDS[min(self._attempts, len(BACK_OFF_SECONDS) - 1)]
             self._attempts += 1
             if self._parts.wait_for_stop(seconds):
-                return False
+                raise EngineError(f"{self._reason}; the worker was to stop meanwhile")
         self._observe(batch)
-        return True
 
-    def _attempt(self, work: BatchWork) -> bool:
-        """Score what is left of `work`; false when the engine is broken and may be tried again."""
-        parts = self._parts
+    def _attempt(self, work: BatchWork, recall: Recall | None, batch: Batch) -> bool:
+        """Score what is left of `work`, on `batch`; false when the engine is broken and may be tried again."""
+        parts, started = self._parts, self._parts.clock.monotonic()
         try:
             with parts.metrics.stage_duration_seconds.labels(stage="score").time(), parts.heartbeats.busy("score"):
                 for event in work.events():
+                    if isinstance(event, BatchScored) and event.batch is batch:
+                        parts.note_scored(batch, parts.clock.monotonic() - started)
                     self._note_recovery()
                     parts.heartbeats.beat(HEARTBEAT)
                     parts.emit(event)
+                    if recall is not None and isinstance(event, BatchScored):
+                        self._emit_recalled(recall.learn(event.batch, event.scores))
         except EngineError as error:
-            if not self._may_try_again(str(error)):
+            self._reason = str(error)
+            if not self._may_try_again():
                 raise
             return False
         return True
 
-    def _may_try_again(self, reason: str) -> bool:
-        parts, now = self._parts, self._parts.clock.monotonic()
+    def _may_try_again(self) -> bool:
+        parts, now, reason = self._parts, self._parts.clock.monotonic(), self._reason
         if self._failing_since is None:
             self._failing_since = now
             log.warning("engine.failed", reason=reason, retry_seconds=parts.retry_seconds)

@@ -1,12 +1,14 @@
 """The poll thread's work on records, steps 2 to 6: bytes to queued pairs."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import structlog
 
 from worker.errors import ErrorCode, MessageError, Stage, WorkerError
-from worker.flow import Admitted, Inbox, InFlight, NotAdmitted, PairQueue
+from worker.flow import Admitted, Inbox, InFlight, NotAdmitted, PairQueue, TakenIn
 from worker.labels.schema import LabelSchema
 from worker.observability.metrics import Metrics
 from worker.pipeline.planning import PairPlan, plan_pairs
@@ -43,17 +45,46 @@ class Intake:
 
     def admit(self, records: Sequence[Record]) -> None:
         """Take `records` in, in their order."""
+        parts = self._parts
         plans = [self._plan(record) for record in records]
-        pairs = self._parts.tokenizer.tokenize([plan for plan in plans if isinstance(plan, PairPlan)])
-        tokens = sum(len(each.token_ids) for each in pairs if isinstance(each, TokenizedPairs))
-        self._parts.in_flight.note_cost(len(records), tokens)
+        pairs = self._tokenize([plan for plan in plans if isinstance(plan, PairPlan)])
+        tokens = sum([len(each.token_ids) for each in pairs if isinstance(each, TokenizedPairs)])
+        parts.in_flight.note_cost(len(records), tokens)
+        parts.in_flight.admit(*records)
         tokenized = iter(pairs)
-        for record, plan in zip(records, plans, strict=True):
-            if isinstance(plan, PairPlan):
-                self._enter(record, plan, next(tokenized))
+        places: list[Admitted | NotAdmitted] = []
+        for number, (record, plan) in enumerate(zip(records, plans, strict=True), start=self._admitted + 1):
+            each = next(tokenized) if isinstance(plan, PairPlan) else plan
+            if isinstance(plan, PairPlan) and isinstance(each, TokenizedPairs):
+                places.append(Admitted(number, record, plan, each))
+                parts.note_cost(record.topic, len(each.token_ids))
             else:
-                self._refuse(record, plan)
-            self._parts.metrics.records_consumed.labels(topic=record.topic).inc()
+                refusal = Refusal.of(each) if isinstance(each, MessageError) else each
+                places.append(NotAdmitted(number, record, cast("Refusal", refusal)))
+                parts.note_cost(record.topic, 0)
+        self._admitted += len(records)
+        # First the places in line, then the pairs: a score can never arrive before its message.
+        parts.inbox.put(TakenIn(places))
+        parts.pairs.add_all([(place.number, place.pairs) for place in places if isinstance(place, Admitted)])
+        for topic, count in Counter([record.topic for record in records]).items():
+            parts.metrics.records_consumed.labels(topic=topic).inc(count)
+
+    def _tokenize(self, plans: Sequence[PairPlan]) -> list[TokenizedPairs | MessageError]:
+        try:
+            return self._parts.tokenizer.tokenize(plans)
+        except WorkerError:
+            raise
+        except Exception as error:  # noqa: BLE001  one by one it shows which record it is
+            log.error("message.tokenizing_failed", error=type(error).__name__)  # noqa: TRY400  a traceback may quote it
+        return [self._tokenize_alone(plan) for plan in plans]
+
+    def _tokenize_alone(self, plan: PairPlan) -> TokenizedPairs | MessageError:
+        try:
+            return self._parts.tokenizer.tokenize([plan])[0]
+        except WorkerError:
+            raise
+        except Exception:  # noqa: BLE001  told already
+            return MessageError(ErrorCode.PAYLOAD_INVALID, Stage.TOKENIZE, "the text could not be tokenised")
 
     def _plan(self, record: Record) -> PairPlan | Refusal:
         try:
@@ -67,22 +98,3 @@ class Intake:
         except Exception as error:  # noqa: BLE001  whatever a record breaks, it hurts only itself
             log.error("message.decoding_failed", error=type(error).__name__)  # noqa: TRY400  a traceback may quote it
             return Refusal(ErrorCode.PAYLOAD_INVALID, Stage.DECODE, "the message could not be read")
-
-    def _enter(self, record: Record, plan: PairPlan, pairs: TokenizedPairs | MessageError) -> None:
-        if isinstance(pairs, MessageError):
-            self._refuse(record, Refusal.of(pairs))
-            return
-        number = self._number(record)
-        # First the place in line, then the pairs: a score can never arrive before its message.
-        self._parts.inbox.put(Admitted(number, record, plan, pairs))
-        self._parts.pairs.add(number, pairs)
-        self._parts.note_cost(record.topic, len(pairs.token_ids))
-
-    def _refuse(self, record: Record, refusal: Refusal) -> None:
-        self._parts.inbox.put(NotAdmitted(self._number(record), record, refusal))
-        self._parts.note_cost(record.topic, 0)
-
-    def _number(self, record: Record) -> int:
-        self._parts.in_flight.admit(record)
-        self._admitted += 1
-        return self._admitted

@@ -52,7 +52,10 @@ def pair_tokenizer(model: LoadedModel, audit_every: int = 0) -> PairTokenizer:
         EngineError: a file of the model cannot be used.
     """
     vectors = load_token_vectors(model.tokenizer_file)
-    return PairTokenizer(model.tokenizer_file, model.engine.info.max_pair_tokens, vectors, audit_every=audit_every)
+    info = model.engine.info
+    return PairTokenizer(
+        model.tokenizer_file, info.max_pair_tokens, vectors, audit_every=audit_every, has_options=info.ranks_options
+    )
 
 
 def fitting(tokenizer: PairTokenizer, max_pairs: int) -> Callable[[LabelSchema], None]:

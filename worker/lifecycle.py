@@ -1,11 +1,16 @@
-"""How the threads of one worker end together."""
+"""How the threads of one worker end together, and what its process has to itself."""
 
+import gc
 import signal
 import threading
 from collections.abc import Callable
 from types import FrameType
 
 import structlog
+
+YOUNG_OBJECTS = 10_000
+"""How many more objects than now there may be before Python looks for cycles among them: a record makes a dozen, and
+none of them is in a cycle. At Python's own 700 the search takes 25 of 84 microseconds per message (2026-11-21)."""
 
 log = structlog.get_logger(__name__)
 
@@ -66,6 +71,16 @@ class Lifecycle:
     def wait_for_abandon(self, seconds: float) -> bool:
         """Block for `seconds`, or until work is abandoned; whether it is."""
         return self._abandon.wait(seconds)
+
+
+def spare_the_collector() -> None:
+    """What there is now is there to stay: garbage collection leaves it alone, and looks at the rest less often.
+
+    For a process that does nothing but work, once everything is loaded.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(YOUNG_OBJECTS, *gc.get_threshold()[1:])
 
 
 def stop_on_signals(stop: Callable[[], None], leave: Callable[[], None]) -> None:

@@ -6,7 +6,7 @@ polling, so the group never loses a member to a slow engine. A thread that dies 
 """
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -35,10 +35,14 @@ from worker.watchdog import ProgressWatch
 
 POLL_SECONDS = 0.05
 """How long one poll waits for records: also how late a rebalance or a signal may be noticed."""
-POLL_RECORDS = 256
+POLL_RECORDS = 512
 """Records per poll: enough to pay for its price, few enough to be admitted in a fraction of a second."""
-ADMIT_RECORDS = 32
-"""Records tokenised together: what a full worker can be over its bound by."""
+ADMIT_RECORDS = 256
+"""Records taken in together, at most: what a full worker can be over its bound by."""
+ADMIT_BYTES = 262_144
+"""Their bytes, about: a rebalance waits until they are tokenised, a tenth of a second or so."""
+FIRST_ADMIT_RECORDS = 16
+"""Before it is known how large they are."""
 JOIN_SECONDS = 15.0
 """How long a thread may take to end once it was told: longer than every single wait of its own."""
 FULL_SECONDS = 0.5
@@ -62,6 +66,8 @@ class ProcessorParts:
     consumer: RecordConsumer
     intake: Intake
     backlog: Backlog
+    ends: Callable[[], Mapping[TopicPartition, int]]
+    """The last stable offsets, as the broker said of late."""
     scorer: RetryingScorer
     delivery: Delivery
     inbox: Inbox
@@ -87,6 +93,7 @@ class StreamProcessor:
         self._drain_seconds = drain_seconds
         self._is_full = False
         self._batches = 0
+        self._admit_records = FIRST_ADMIT_RECORDS
         self._observed_at = self._looked_at = 0.0
         self._progress = ProgressWatch()
         self._backlog = parts.backlog
@@ -150,13 +157,16 @@ class StreamProcessor:
         parts, now = self._parts, self._parts.clock.monotonic()
         if now - self._looked_at >= LOOK_SECONDS:
             self._looked_at = now
-            self._backlog.look({p: unread for p, unread in parts.consumer.unread().items() if parts.is_open(p)})
+            unread = parts.consumer.unread(parts.ends())
+            self._backlog.look({p: records for p, records in unread.items() if parts.is_open(p)})
 
     def _admit_backlog(self) -> None:
         """Take in what was polled, a little at a time: how much a record asks for is known only once it is in."""
         parts = self._parts
-        while self._backlog and (room := min(ADMIT_RECORDS, parts.in_flight.room())) > 0:
+        while self._backlog and (room := min(self._admit_records, parts.in_flight.room())) > 0:
             taken = self._backlog.take(room)
+            taken_bytes = sum([len(record.value or b"") for record in taken])
+            self._admit_records = min(ADMIT_RECORDS, 1 + ADMIT_BYTES * len(taken) // max(1, taken_bytes))
             with parts.metrics.stage_duration_seconds.labels(stage="intake").time(), parts.heartbeats.busy("intake"):
                 parts.intake.admit([record for record in taken if parts.is_ours(record)])
 
@@ -166,7 +176,7 @@ class StreamProcessor:
         self._observed_at = parts.clock.monotonic()
         parts.metrics.records_in_flight.set(parts.in_flight.records)
         parts.metrics.queue_pairs.set(parts.pairs.pairs)
-        unread = parts.consumer.unread()
+        unread = parts.consumer.unread(parts.ends())
         lags = {p: records + self._backlog.of(p) + parts.in_flight.of(p) for p, records in unread.items()}
         parts.metrics.partitions_assigned.set(len(lags))
         for partition, lag in lags.items():
@@ -265,12 +275,9 @@ class StreamProcessor:
         while not (self._lifecycle.is_abandoned or (parts.pairs.is_closed and not parts.pairs.pairs)):
             parts.heartbeats.beat("engine")
             batch = parts.pairs.pop(ENGINE_IDLE_SECONDS)
-            if batch is None:
-                continue
-            if not parts.scorer.score(batch):
-                self._lifecycle.abandon()  # told to stop while the engine fails: nothing would be finished
-                return
-            self._batches += 1
+            if batch is not None:
+                parts.scorer.score(batch)
+                self._batches += 1
 
 
 def _by_topic(partitions: frozenset[TopicPartition]) -> dict[str, list[int]]:

@@ -240,6 +240,9 @@ class Batching(_Part):
 
     max_tokens: Positive | None = Field(default=None, description="Padded tokens per batch; null: the engine's best.")
     latency_target_ms: Positive = Field(default=200, description="How long a record may wait for others.")
+    cache_bytes: Annotated[int, Field(ge=0)] = Field(
+        default=67_108_864, description="Memory for the scores of pairs, in case the same text comes again; 0: none."
+    )
     shortlist_audit_every: Annotated[int, Field(ge=0)] = Field(
         default=500,
         description="One message in so many is scored with all its labels, to see what a shortlist misses; 0: none.",

@@ -170,8 +170,7 @@ class ModelStamp:
     precision: str
 
 
-@dataclass(frozen=True, slots=True)
-class LabelScore:
+class LabelScore(NamedTuple):
     """One label and its score in [0, 1]."""
 
     label: str
@@ -255,3 +254,5 @@ class EngineInfo:
     """Padded tokens per batch at which this engine is at its best on this machine."""
     details: Mapping[str, str] = field(default_factory=dict)
     """For people: device, threads, why this engine was chosen."""
+    ranks_options: bool = False
+    """Whether it reads all options of a decision before it scores one, so that pairs are made for it as prompts."""

@@ -1,7 +1,9 @@
 """What all attacks share: a stream to attack, and the table of what came of it."""
 
+import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,18 @@ from tests.support.worker import NOTHING, Changes
 StreamFactory = Callable[..., Stream]
 Verdict = Callable[..., Tally]
 
-_rows: list[tuple[str, Tally, float | None]] = []
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What came of one attack."""
+
+    phase: str
+    fault: str
+    tally: Tally
+    recovery_seconds: float | None
+
+
+_rows: list[Row] = []
 
 
 @pytest.fixture
@@ -33,19 +46,37 @@ def stream(kafka: BrokerUnderTest, topics: TopicsFactory, tmp_path: Path) -> Str
 def verdict() -> Verdict:
     """Counts what became of a stream and notes it for the table."""
 
-    def judge(attacked: Stream, fault: str, recovery_seconds: float | None = None) -> Tally:
+    def judge(attacked: Stream, fault: str, recovery_seconds: float | None = None, *, phase: str = "") -> Tally:
         tally = attacked.tally()
-        _rows.append((fault, tally, recovery_seconds))
+        note(Row(phase, fault, tally, recovery_seconds))
         return tally
 
     return judge
 
 
+@pytest.fixture
+def noted() -> Callable[[str, Tally, float | None], None]:
+    """Notes for the table what came of an attack that counts by itself."""
+    return lambda fault, tally, seconds: note(Row("", fault, tally, seconds))
+
+
+def note(row: Row) -> None:
+    """Have `row` in the table; with FAULTS_ROWS also in that file, so that several runs make one table."""
+    _rows.append(row)
+    if (file := os.environ.get("FAULTS_ROWS")) is not None:
+        with Path(file).open("a") as lines:
+            lines.write(json.dumps(asdict(row)) + "\n")
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print the table; with FAULTS_TABLE also write it to that file, as Markdown."""
-    if not _rows:
+    rows = _rows
+    if (file := os.environ.get("FAULTS_ROWS")) is not None and Path(file).exists():
+        found = [json.loads(line) for line in Path(file).read_text().splitlines()]
+        rows = [Row(**{**each, "tally": Tally(**each["tally"])}) for each in found]
+    if not rows:
         return
-    lines = list(_table())
+    lines = list(_table(rows))
     terminalreporter.section("faults")
     for line in lines:
         terminalreporter.write_line(line)
@@ -53,12 +84,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         Path(file).write_text("\n".join(lines) + "\n")
 
 
-def _table() -> Iterator[str]:
-    yield "| fault | runs | results | lost | doubled | reordered | misplaced | recovery, s |"
-    yield "|---|---|---|---|---|---|---|---|"
-    for fault in dict.fromkeys(name for name, _, _ in _rows):
-        tallies = [tally for name, tally, _ in _rows if name == fault]
-        waits = [seconds for name, _, seconds in _rows if name == fault and seconds is not None]
-        counts = [sum(getattr(t, c) for t in tallies) for c in ("results", "lost", "doubled", "reordered", "misplaced")]
+def _table(rows: Sequence[Row]) -> Iterator[str]:
+    yield "| fault | phase | runs | results | lost | doubled | reordered | misplaced | recovery, s |"
+    yield "|---|---|---|---|---|---|---|---|---|"
+    for fault, phase in dict.fromkeys((row.fault, row.phase) for row in rows):
+        chosen = [row for row in rows if (row.fault, row.phase) == (fault, phase)]
+        waits = [row.recovery_seconds for row in chosen if row.recovery_seconds is not None]
+        names = ("results", "lost", "doubled", "reordered", "misplaced")
+        counts = " | ".join(str(sum(getattr(row.tally, name) for row in chosen)) for name in names)
         recovery = f"{min(waits):.1f} to {max(waits):.1f}" if len(waits) > 1 else f"{waits[0]:.1f}" if waits else ""
-        yield f"| {fault} | {len(tallies)} | {' | '.join(str(c) for c in counts)} | {recovery} |"
+        yield f"| {fault} | {phase.replace('_', ' ')} | {len(chosen)} | {counts} | {recovery} |"

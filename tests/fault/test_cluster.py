@@ -1,7 +1,9 @@
 """Three nodes, of which one goes: everything is on the other two."""
 
 import signal
+import subprocess
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,8 @@ from worker.kafka.embedded_storage import EmbeddedSettings
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(600)]
 
 SLOW = Faults(engine_seconds=0.05)
+GONE = {0, -signal.SIGTERM}
+"""How a worker ends that is told to: drained, or while it was still starting."""
 
 
 @pytest.fixture(scope="module")
@@ -95,3 +99,56 @@ def test_a_rolling_restart_costs_nothing_but_time(cluster: ClusterUnderTest, tmp
         assert 0 == process.wait(60)
     attacked.run_to_end()
     assert verdict(attacked, "3 nodes: rolling restart", max(waits)).is_perfect
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("bounced", ["brokers", "workers"])
+@pytest.mark.parametrize("how", ["clean", "hard"])
+def test_the_worker_passes_the_system_test_of_kafkas_own_copier(
+    cluster: ClusterUnderTest, tmp_path: Path, verdict: Verdict, bounced: str, how: str
+) -> None:
+    """Kafka's `transactions_test` bounces brokers or its TransactionalMessageCopier; here the worker is the copier."""
+    attacked = stream_on(cluster, tmp_path, 8000)
+    with ExitStack() as stack:
+        workers = [stack.enter_context(attacked.worker(SLOW, environment=member(number))) for number in range(2)]
+        for _ in range(3):
+            if bounced == "brokers":
+                bounce_brokers(cluster, attacked, how)
+                continue
+            for number in range(2):
+                bounce_worker(workers[number], how)
+                workers[number] = stack.enter_context(attacked.worker(SLOW, environment=member(number)))
+                attacked.await_progress(100, 120)
+        assert [None, None] == [worker.poll() for worker in workers]
+        for worker in workers:
+            worker.send_signal(signal.SIGTERM)
+        assert [0, 0] == [worker.wait(60) for worker in workers]
+    assert verdict(attacked, f"copier: {how} bounce of {bounced}, 3 rounds", attacked.run_to_end(300)).is_perfect
+
+
+def bounce_brokers(cluster: ClusterUnderTest, attacked: Stream, how: str) -> None:
+    """Each node goes and comes back, one after the other."""
+    for node in cluster.nodes.values():
+        if how == "clean":
+            node.close()
+        else:
+            node.kill()
+        attacked.await_progress(100, 120)
+        node.start()
+        cluster.await_in_sync()
+
+
+def bounce_worker(worker: subprocess.Popen[bytes], how: str) -> None:
+    """It goes; whoever asks starts the next one."""
+    if how == "clean":
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(60) in GONE
+    else:
+        worker.kill()
+        worker.wait()
+
+
+def member(number: int) -> dict[str, str]:
+    """A worker's own name and port."""
+    return {"WORKER_KAFKA__INSTANCE_ID": f"pod-{number}", "WORKER_HTTP__PORT": "0"}

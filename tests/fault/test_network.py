@@ -76,7 +76,7 @@ def outage(far: Far, attacked: Stream, how: str, seconds: float) -> float:
     return recovery_seconds
 
 
-@pytest.mark.parametrize("how", ["cut", "swallow"])
+@pytest.mark.parametrize("how", ["cut", pytest.param("swallow", marks=pytest.mark.soak)])
 def test_a_worker_outlives_a_network_that_is_gone_and_says_so_meanwhile(
     far: Far, tmp_path: Path, verdict: Verdict, how: str
 ) -> None:
@@ -95,6 +95,7 @@ def test_an_outage_of_ten_minutes_restarts_nothing(far: Far, tmp_path: Path, ver
     assert verdict(attacked, f"network: swallow for {LONG_OUTAGE_SECONDS:.0f} s", seconds).is_perfect
 
 
+@pytest.mark.soak
 def test_a_slow_broker_makes_it_slow_and_nothing_else(far: Far, tmp_path: Path, verdict: Verdict) -> None:
     attacked = far.stream(tmp_path, 400)
     far.network.slow_down(0.1, bytes_per_second=200_000)

@@ -1,6 +1,8 @@
 """Topics that refuse what they are given, go away, or have forgotten where we were."""
 
 import json
+import random
+import string
 import time
 
 import pytest
@@ -112,6 +114,68 @@ def test_a_position_that_retention_has_passed_is_an_error_with_the_gap_counted(
         assert 1 == process.wait(60)
     assert f"the position of {topic}/0 is out of range: 15 records are gone" in attacked.log()
     assert 25 == kafka.committed_offsets(attacked.group, topic)[0]
+
+
+def keyless(number: int) -> dict[str, object]:
+    return {"value": json.dumps({"id": f"n-{number}", "text": "no key"}), "partition": number % 4}
+
+
+def test_a_record_that_its_output_refuses_for_good_is_a_dead_letter_and_the_rest_goes_on(
+    kafka: BrokerUnderTest, stream: StreamFactory
+) -> None:
+    attacked = stream(0)
+    topic = attacked.setup.inputs[0]
+    alter(kafka, (f"{topic}.predictions",), cleanup_policy="compact")  # such a topic takes no record without a key
+    attacked.feed(100)
+    kafka.produce(topic, [keyless(number) for number in range(100, 108)])
+    attacked.feed(100)
+    attacked.run_to_end()
+    letters = {m.value(): tell(m) for m in kafka.read_committed(f"{topic}.dlq")}
+    refused = {value: why for value, why in letters.items() if b"no key" in (value or b"")}
+    assert 8 == len(refused)
+    assert {b"encode_failed"} == {why["nli-error-code"] for why in refused.values()}
+    seen = [m for t in attacked.setup.inputs for m in kafka.read_committed(f"{t}.predictions", f"{t}.dlq")]
+    assert 408 == len(seen)
+
+
+def test_a_dead_letter_that_is_refused_too_closes_its_own_input_until_it_is_taken(
+    kafka: BrokerUnderTest, stream: StreamFactory
+) -> None:
+    attacked = stream(0)
+    topic, other = attacked.setup.inputs
+    alter(kafka, (f"{topic}.predictions", f"{topic}.dlq"), cleanup_policy="compact")
+    kafka.produce(topic, [keyless(0)])
+    attacked.feed(100)
+    with attacked.worker(HEALTHY) as process:
+        wait_until(lambda: f"{topic}.dlq refuses a dead letter".encode() in get(attacked.setup, "/readyz")[1], 60)
+        wait_until(lambda: sum(kafka.committed_offsets(attacked.group, other).values()) == 100, 60)
+        assert sum(kafka.committed_offsets(attacked.group, topic).values()) < 101
+        assert 200 == get(attacked.setup, "/livez")[0]
+        alter(kafka, (f"{topic}.dlq",), cleanup_policy="delete")
+        wait_until(lambda: attacked.position() == 201, 60)
+        wait_until(lambda: get(attacked.setup, "/readyz")[0] == 200, 60)
+        assert process.poll() is None
+    assert 101 == len(kafka.read_committed(f"{topic}.predictions", f"{topic}.dlq"))
+
+
+def test_an_output_that_has_come_to_take_less_costs_only_what_is_too_large_for_it(
+    kafka: BrokerUnderTest, stream: StreamFactory
+) -> None:
+    """Its limit was lowered while the worker runs: what was made for the old one is refused by the broker alone."""
+    attacked = stream(0)
+    topic = attacked.setup.inputs[0]
+    with attacked.worker(HEALTHY) as process:
+        wait_until(lambda: get(attacked.setup, "/readyz")[0] == 200, 60)
+        alter(kafka, (f"{topic}.predictions",), max_message_bytes=str(SMALL))
+        attacked.feed(100)
+        noise = "".join(random.Random(7).choices(string.ascii_letters + string.digits, k=10_000))
+        kafka.produce(topic, [{"value": json.dumps({"id": "n-100", "text": "x", "n": noise}), "partition": 0}])
+        attacked.feed(100)
+        wait_until(lambda: attacked.position() == 401, 60)
+        assert process.poll() is None
+    codes = {tell(m)["nli-error-code"] for m in kafka.read_committed(f"{topic}.dlq") if b"n-100" in (m.value() or b"")}
+    assert codes <= {b"output_too_large"}
+    assert 201 == len(kafka.read_committed(f"{topic}.predictions", f"{topic}.dlq"))
 
 
 @pytest.mark.skipif(not kcat_is_installed(), reason="kcat is not installed")

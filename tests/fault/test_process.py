@@ -7,12 +7,14 @@ import pytest
 
 from tests.fault.conftest import StreamFactory, Verdict
 from tests.support.chaos_worker import Faults
-from tests.support.wait import wait_until
+from tests.support.wait import stays, wait_until
 
 pytestmark = pytest.mark.kafka
 
 SLOW = Faults(engine_seconds=0.2)
 EXIT_INTERRUPTED = 130
+TRANSACTION_ENDED_SECONDS = 7.0
+"""Its time-out (4 s), how often the broker looks (1 s), and some."""
 
 
 def test_a_sigterm_in_the_midst_of_a_batch_drains_and_ends_in_order(stream: StreamFactory, verdict: Verdict) -> None:
@@ -59,4 +61,25 @@ def test_a_worker_that_sleeps_past_its_session_and_its_transaction_wakes_up_safe
             for process in (sleeper, other):
                 process.send_signal(signal.SIGTERM)
             assert [0, 0] == [process.wait(30) for process in (sleeper, other)]
-    assert verdict(attacked, f"SIGSTOP {phase} past the session, SIGCONT", seconds).is_perfect
+    assert verdict(attacked, "SIGSTOP past the session, SIGCONT", seconds, phase=phase).is_perfect
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="the state of a process is read from /proc")
+@pytest.mark.parametrize("phase", [pytest.param("after_produce", marks=pytest.mark.soak), "after_send_offsets"])
+def test_a_transaction_that_the_broker_has_ended_is_made_again(
+    stream: StreamFactory, verdict: Verdict, phase: str
+) -> None:
+    """The worker sleeps past its transaction, not past its session: nobody else takes its partitions."""
+    attacked = stream(600, {"kafka": {"librdkafka": {"session.timeout.ms": 60_000}}})
+    with attacked.worker(Faults(phase=phase, at=4, signal="SIGSTOP", engine_seconds=0.02)) as sleeper:
+        wait_until(lambda: state_of(sleeper.pid) == "T", 60)
+        stays(lambda: state_of(sleeper.pid) == "T", TRANSACTION_ENDED_SECONDS)
+        sleeper.send_signal(signal.SIGCONT)
+        seconds = attacked.await_progress(200)
+        assert sleeper.poll() is None
+        sleeper.send_signal(signal.SIGTERM)
+        assert 0 == sleeper.wait(30)
+    assert '"producer.replaced"' in attacked.log()
+    assert 1 == attacked.log().count('"partition.assigned"')
+    attacked.run_to_end()
+    assert verdict(attacked, "transaction ended by the broker", seconds, phase=phase).is_perfect

@@ -33,6 +33,7 @@ pytestmark = pytest.mark.kafka
 SLOW = Faults(engine_seconds=0.1)
 GONE = {0, -signal.SIGTERM}
 """How a worker ends that is told to: drained, or while it was still starting."""
+DEAD_SESSION_MS = 10_000
 ANY_PORT = {"WORKER_HTTP__PORT": "0"}
 
 
@@ -176,10 +177,12 @@ def test_only_the_worker_itself_can_keep_a_lost_partition_from_being_committed_a
     assert (10 if is_filtered else 4) == kafka.committed_offsets(f"group-{topic}", topic)[lost.partition]
 
 
-@pytest.mark.soak
-def test_what_a_dead_member_holds_is_read_once_its_session_has_ended(stream: StreamFactory, verdict: Verdict) -> None:
-    """Under KIP-848 a session is the broker's, 45 s by default: until then a worker gets only what the living held."""
+def test_a_run_until_the_end_waits_for_what_a_dead_member_holds(
+    kafka: BrokerUnderTest, stream: StreamFactory, verdict: Verdict
+) -> None:
+    """Under KIP-848 a worker gets what the living held at once, and the rest when the dead one's session has ended."""
     attacked = stream(600, under("consumer"))
+    kafka.shorten_sessions(attacked.group, DEAD_SESSION_MS)
     with (
         attacked.worker(SLOW, environment=member(0)) as dying,
         attacked.worker(SLOW, environment=member(1)) as other,
@@ -189,4 +192,16 @@ def test_what_a_dead_member_holds_is_read_once_its_session_has_ended(stream: Str
         dying.kill()
         other.send_signal(signal.SIGTERM)
         assert 0 == other.wait(60)
-    assert verdict(attacked, "SIGKILL of one of two (consumer)", attacked.run_to_end(150)).is_perfect
+    name = f"SIGKILL of one of two (consumer, session {DEAD_SESSION_MS // 1000} s), until the end"
+    assert verdict(attacked, name, attacked.run_to_end()).is_perfect
+
+
+def test_two_that_run_until_the_end_wait_for_each_other(stream: StreamFactory, verdict: Verdict) -> None:
+    attacked = stream(600)
+    with ExitStack() as stack:
+        workers = [
+            stack.enter_context(attacked.worker(SLOW, "--until-end", environment=member(number))) for number in range(2)
+        ]
+        assert [0, 0] == [worker.wait(120) for worker in workers]
+    assert attacked.position() == 2 * attacked.count
+    assert verdict(attacked, "two workers until the end").is_perfect

@@ -96,6 +96,7 @@ def test_an_output_that_may_not_be_written_closes_its_own_input_until_it_may(
     assert verdict(attacked, "right to write an output taken, given back", seconds).is_perfect
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("protocol", ["classic", "consumer"])
 def test_a_group_that_may_not_be_read_is_waited_for(
     guarded: BrokerUnderTest, tmp_path: Path, verdict: Verdict, protocol: str
@@ -113,6 +114,7 @@ def test_a_group_that_may_not_be_read_is_waited_for(
     assert verdict(attacked, f"right to the group taken, given back ({protocol})", seconds).is_perfect
 
 
+@pytest.mark.soak
 def test_transactions_that_are_forbidden_are_waited_for(
     guarded: BrokerUnderTest, tmp_path: Path, verdict: Verdict
 ) -> None:

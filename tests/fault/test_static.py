@@ -1,12 +1,12 @@
 """Static membership: a worker that comes back under its name, and two that have the same one."""
 
 import signal
+import time
 
 import pytest
-from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType  # type: ignore[attr-defined]  # re-exported unsaid
 
 from tests.fault.conftest import StreamFactory, Verdict
-from tests.support.broker import REQUEST_SECONDS, BrokerUnderTest
+from tests.support.broker import BrokerUnderTest
 from tests.support.chaos import HEALTHY, Stream, under
 from tests.support.chaos_worker import Faults
 from tests.support.wait import wait_until
@@ -16,16 +16,6 @@ pytestmark = pytest.mark.kafka
 
 SLOW = Faults(engine_seconds=0.05)
 SESSION_MS = 6000
-
-
-def shorten_sessions(kafka: BrokerUnderTest, group: str) -> None:
-    """Have the broker notice sooner that a member of the group is gone; its default is 45 s."""
-    wanted = {"consumer.session.timeout.ms": str(SESSION_MS), "consumer.heartbeat.interval.ms": "1000"}
-    entries = [ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET) for name, value in wanted.items()]
-    admin = kafka.admin()
-    resource = ConfigResource(ResourceType.GROUP, group, incremental_configs=entries)
-    for future in admin.incremental_alter_configs([resource]).values():
-        future.result(REQUEST_SECONDS)
 
 
 def killed_and_back(attacked: Stream) -> float:
@@ -43,6 +33,7 @@ def killed_and_back(attacked: Stream) -> float:
     return seconds
 
 
+@pytest.mark.soak
 def test_a_static_member_that_was_killed_is_back_at_once(stream: StreamFactory, verdict: Verdict) -> None:
     attacked = stream(1200, {"kafka": {"static_membership": True}})
     seconds = killed_and_back(attacked)
@@ -54,15 +45,17 @@ def test_under_kip_848_it_waits_in_its_process_until_its_old_session_has_ended(
     kafka: BrokerUnderTest, stream: StreamFactory, verdict: Verdict
 ) -> None:
     attacked = stream(1200, under("consumer", static_membership=True))
-    shorten_sessions(kafka, attacked.group)
+    kafka.shorten_sessions(attacked.group, SESSION_MS)
     with attacked.worker(SLOW) as first:
         attacked.await_progress(100)
         first.kill()
         first.wait()
+    started, before = time.monotonic(), attacked.position()
     with attacked.worker(SLOW) as second:
         wait_until(lambda: b"kafka.instance_id" in get(attacked.setup, "/readyz")[1], 60)
         assert 200 == get(attacked.setup, "/livez")[0]
-        seconds = attacked.await_progress(100, 90)
+        wait_until(lambda: attacked.position() > before, 90)
+        seconds = time.monotonic() - started
         wait_until(lambda: get(attacked.setup, "/readyz")[0] == 200, 60)
         assert second.poll() is None
         second.send_signal(signal.SIGTERM)
@@ -72,6 +65,7 @@ def test_under_kip_848_it_waits_in_its_process_until_its_old_session_has_ended(
     assert verdict(attacked, name, seconds).is_perfect
 
 
+@pytest.mark.soak
 def test_of_two_with_one_name_the_elder_ends_and_names_the_fix(stream: StreamFactory, verdict: Verdict) -> None:
     attacked = stream(1200, {"kafka": {"static_membership": True}})
     with attacked.worker(SLOW) as first:
@@ -85,11 +79,12 @@ def test_of_two_with_one_name_the_elder_ends_and_names_the_fix(stream: StreamFac
     assert verdict(attacked, "two static members with one name (classic)").is_perfect
 
 
+@pytest.mark.soak
 def test_under_kip_848_the_younger_waits_and_names_the_fix(
     kafka: BrokerUnderTest, stream: StreamFactory, verdict: Verdict
 ) -> None:
     attacked = stream(1200, under("consumer", static_membership=True))
-    shorten_sessions(kafka, attacked.group)
+    kafka.shorten_sessions(attacked.group, SESSION_MS)
     with attacked.worker(SLOW, environment={"WORKER_HTTP__PORT": "0"}) as first:
         attacked.await_progress(100)
         with attacked.worker(HEALTHY) as second:

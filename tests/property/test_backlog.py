@@ -50,8 +50,7 @@ def test_every_record_is_taken_once_and_in_the_order_of_its_topic(steps: list[tu
 def test_a_record_waits_for_no_more_than_its_own_and_one_more_share_of_each_other_topic(
     cost: dict[str, int], steps: list[tuple[list[str], int]], trickle: int
 ) -> None:
-    """The bound: while a topic's n records wait, another topic is given at most n times the cost of such a record,
-    and one record more. Whatever happened before, and however much the others have waiting."""
+    """While n records of one topic wait, another one is given no more than these cost, and one record."""
     backlog = filled(cost)
     for topics, count in steps:
         backlog.add([record(topic) for topic in topics if topic != "c"])

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.strategies import messages, pairs_of
-from worker.pipeline.batching import OLDEST_WAITS_BATCHES, Batcher
+from worker.pipeline.batching import NEIGHBOUR_SHARE, OLDEST_WAITS_BATCHES, Batcher, BatchLimit, best_length
 from worker.types import Batch, PairRef
 
 
@@ -52,8 +52,7 @@ def test_padding_stays_under_the_neighbour_share(lengths: list[list[int]], budge
     for number, each in enumerate(lengths):
         batcher.add(number, pairs_of(each))
     for batch in drain(batcher):
-        # A bucket spans 8 tokens, so its shortest pair may be 7 tokens below three quarters of its widest.
-        assert int(batch.lengths.min()) > 0.75 * (int(batch.lengths.max()) - 7) - 8
+        assert int(batch.lengths.min()) >= NEIGHBOUR_SHARE * int(batch.lengths.max())
 
 
 @given(messages, st.sets(st.integers(0, 39)))
@@ -76,3 +75,23 @@ def test_a_pair_of_rare_length_is_not_overtaken_for_ever() -> None:
     while (batch := batcher.pop()) is not None and PairRef(0, 0) not in batch.refs:
         waited += 1
     assert waited <= OLDEST_WAITS_BATCHES
+
+
+@given(st.dictionaries(st.integers(1, 60), st.integers(1, 20), min_size=1), st.integers(16, 400))
+def test_the_leading_length_is_the_one_whose_batch_holds_most_tokens(waiting: dict[int, int], budget: int) -> None:
+    def held(leader: int) -> int:
+        candidates = [n for n in sorted(waiting, reverse=True) for _ in range(waiting[n])]
+        fitting = [n for n in candidates if leader * NEIGHBOUR_SHARE <= n <= leader]
+        return min(budget, sum(fitting[: max(1, budget // leader)]))
+
+    assert max(map(held, waiting)) == held(best_length(waiting, budget))
+
+
+@given(messages, st.integers(1, 300))
+def test_a_limit_given_for_one_batch_holds_for_it(lengths: list[list[int]], tokens: int) -> None:
+    batcher = Batcher(10_000)
+    for number, each in enumerate(lengths):
+        batcher.add(number, pairs_of(each))
+    while (batch := batcher.pop(BatchLimit(tokens))) is not None:
+        assert len(batch.refs) == 1 or int(batch.lengths.max()) * len(batch.refs) <= tokens
+    assert 0 == batcher.pairs

@@ -1,4 +1,4 @@
-"""Whatever an engine does, every pair comes out once; and no good message pays for an engine that was down for a while."""
+"""Whatever an engine does, every pair comes out once; no good message pays for an engine that was down for a while."""
 
 from collections import Counter
 
@@ -83,7 +83,7 @@ def score_to_the_end(engine: FaultyEngine, batch: Batch) -> list[BatchScored | B
     while True:
         try:
             for event in work.events():
-                events.append(event)  # noqa: PERF402  what came before an error counts
+                events.append(event)
         except EngineError:
             continue
         return events

@@ -7,18 +7,27 @@ from pathlib import Path
 
 import pytest
 
+pytest.importorskip("safetensors.torch")
+from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
+
 from tests.support import tiny_models
 from tests.support.training_data import write_recipe, write_world
+from worker.cli.main import build_app
 from worker.clock import ManualClock
-from worker.engines import build
-from worker.engines.artifact import SAFETENSORS_FILE, open_folder
+from worker.engines.artifact import OPENVINO_FILE, SAFETENSORS_FILE, TOKENIZER_FILE, open_folder
+from worker.engines.load import EngineChoice, LoadedModel, load_engine
 from worker.errors import ConfigError, EngineError
 from worker.training import finetune as loop_module
 from worker.training import train as train_module
-from worker.training.card import read_provenance
+from worker.training.card import Provenance, read_provenance
+from worker.training.journal import Journal
+from worker.training.pairs import LabelledPair
 from worker.training.prepare import HeldOut
-from worker.training.recipe import read_recipe
+from worker.training.recipe import Optimisation, read_recipe
+from worker.training.store import PairJoiner, write_store
 from worker.training.train import RunOptions, Trained, train
+from worker.training.weights import load_trainable
 from worker.types import JsonValue
 
 LONG: dict[str, JsonValue] = {"learning_rate": 0.003, "batch_pairs": 8, "epochs": 6, "accumulate": 2}
@@ -26,9 +35,13 @@ LONG: dict[str, JsonValue] = {"learning_rate": 0.003, "batch_pairs": 8, "epochs"
 
 @pytest.fixture(scope="session")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An NLI model with random weights."""
-    classes = ("entailment", "not_entailment")
-    return tiny_models.build(tmp_path_factory.mktemp("base") / "model", tiny_models.bert(), classes)
+    """An NLI model with random weights, small enough to learn from."""
+    folder = tmp_path_factory.mktemp("base") / "model"
+    tiny_models.build(folder, tiny_models.bert(), ("entailment", "not_entailment"))
+    weights = load_file(folder / SAFETENSORS_FILE)
+    rough = {name: each if "Norm" in name else each / 10 for name, each in weights.items()}
+    save_file(rough, folder / SAFETENSORS_FILE, {"format": "pt"})
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -56,13 +69,25 @@ def trained(world: Path, base: Path, tmp_path_factory: pytest.TempPathFactory) -
     return _train(write_recipe(world), options)
 
 
-def test_the_loss_falls_and_pairs_that_no_step_saw_are_told_apart(trained: Trained) -> None:
-    learnt = trained.stages[-1].learnt
+def test_the_loss_falls_and_pairs_that_no_step_saw_are_told_apart(base: Path, tmp_path: Path) -> None:
+    pairs = (LabelledPair(f"the {'good' if n % 2 else 'late'} app {n}", "this is good", n % 2 == 1) for n in range(400))
+    store = write_store(tmp_path / "pairs", pairs, PairJoiner(base / TOKENIZER_FILE, 40))
+    loop = loop_module.Loop(tmp_path, Journal(tmp_path / "log"), "x", ManualClock(), device="cpu", threads=1)
+    how = Optimisation(learning_rate=0.003, batch_pairs=16, epochs=3)
+
+    learnt = loop_module.finetune(load_trainable(base, 0), store, how, loop)
 
     assert learnt.last_loss < learnt.first_loss / 2
+    assert 20 == learnt.held_back
     assert learnt.held_back_accuracy is not None
-    assert learnt.majority is not None
-    assert learnt.held_back_accuracy > learnt.majority + 0.2
+    assert learnt.held_back_accuracy > 0.9
+
+
+def test_the_card_says_how_pairs_that_no_step_saw_were_told_apart(trained: Trained) -> None:
+    learnt = trained.stages[-1].learnt
+
+    assert learnt.held_back_accuracy is not None
+    assert f"| {learnt.held_back_accuracy:.3f} | {learnt.majority:.3f} |" in (trained.model / "README.md").read_text()
 
 
 def test_the_form_that_a_worker_runs_passed_its_gate(trained: Trained) -> None:
@@ -78,7 +103,13 @@ def test_where_8_bit_weights_change_labels_the_form_is_written_in_float32(
     trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(trained.model, tmp_path / "model")
-    monkeypatch.setattr(build, "SURE_MARGIN", -1.0)  # a model this small is sure of nothing: now every label counts
+
+    def strict(choice: EngineChoice) -> LoadedModel:
+        if b"u8" in (Path(choice.model) / OPENVINO_FILE).read_bytes():
+            raise EngineError("3 of 88 labels differ from float32")
+        return load_engine(choice)
+
+    monkeypatch.setattr(train_module, "load_engine", strict)
 
     made = train_module.export_bundled(tmp_path / "model", tmp_path / "cache")
 
@@ -136,9 +167,9 @@ def test_a_killed_run_ends_with_the_weights_of_one_that_was_not(
         return told
 
     options = _options(world, base, tmp_path / "killed")
-    for last in (3, 1, 37, 58):  # before the first checkpoint, then in the middle of epochs
+    for last in (3, 4, 38, 59):  # before the first checkpoint, then in the middle of epochs
         with pytest.raises(KilledError):
-            _train(recipe, replace(options, progress=lambda stage, last=last: until(last + 3)))  # type: ignore[misc]  # bound
+            _train(recipe, replace(options, progress=lambda stage, last=last: until(last)))  # type: ignore[misc]  # bound
     resumed = _train(recipe, options)
 
     assert _weights(whole) == _weights(resumed)
@@ -215,15 +246,66 @@ def test_the_bundled_model_cannot_be_trained_and_the_error_says_what_can(
 
 
 def test_a_base_without_its_encoder_is_refused(world: Path, base: Path, tmp_path: Path) -> None:
-    from safetensors.torch import load_file, save_file  # noqa: PLC0415  # optional
-
     broken = tmp_path / "broken"
     shutil.copytree(base, broken)
     weights = load_file(broken / SAFETENSORS_FILE)
-    save_file({name: each for name, each in weights.items() if "layer.1" not in name}, broken / SAFETENSORS_FILE)
+    save_file(
+        {name: each for name, each in weights.items() if "layer.1" not in name},
+        broken / SAFETENSORS_FILE,
+        {"format": "pt"},
+    )
 
     with pytest.raises(EngineError, match="missing"):
         _train(write_recipe(world), _options(world, broken, tmp_path / "out"))
+
+
+def test_the_command_trains_measures_and_puts_the_figures_into_the_card(
+    world: Path, base: Path, tmp_path: Path
+) -> None:
+    stages: JsonValue = [{"name": "one", "nli": {}, "optimisation": {"batch_pairs": 8}}]
+    recipe = write_recipe(world, stages=stages)
+    given = ["--data", str(world), "--out", str(tmp_path), "--base", str(base), "--device", "cpu", "--threads", "1"]
+    made = _run("train", str(recipe), *given, "--no-export", "--json")
+    assert "nli-only" == json.loads(made)["variant"]
+
+    sets = ["--sets", str(world / "sets.yaml"), "--data", str(world), "--run", str(tmp_path), "--engine", "pytorch"]
+    found = json.loads(_run("evaluate", *sets, "--texts", "6", "--nli-rows", "6", "--card", "--json"))
+
+    assert {"NLI only"} == set(found["means"])
+    card = (tmp_path / "nli-only" / "model" / "README.md").read_text()
+    assert "## Figures" in card
+    assert "| **mean of 3** |" in card
+
+
+def test_a_few_examples_become_a_model_that_a_worker_can_be_started_with(
+    world: Path, base: Path, tmp_path: Path
+) -> None:
+    schema = tmp_path / "schema.json"
+    labels: JsonValue = [{"name": "good"}, {"name": "bad"}]
+    schema.write_text(json.dumps({"name": "reviews", "version": 1, "labels": labels}))
+    given = ["--schema", str(schema), "--examples", str(world / "reviews.train.jsonl.gz"), "--base", str(base)]
+
+    made = json.loads(
+        _run("finetune", *given, "--out", str(tmp_path / "out"), "--k", "2,4", "--threads", "1", "--json")
+    )
+
+    assert [2, 4] == [point["k"] for point in made["points"] if point["method"] == "fine-tuned"]
+    loaded = load_engine(EngineChoice(made["made"]["model"]))
+    assert made["made"]["digest"] == loaded.engine.info.stamp.digest
+    loaded.engine.close()
+    assert {"examples of reviews"} == {use.name for use in _provenance(tmp_path / "out" / "k4" / "model").uses}
+
+
+def _run(*arguments: str) -> str:
+    result = CliRunner().invoke(build_app(), arguments)
+    assert 0 == result.exit_code, result.output
+    return result.stdout
+
+
+def _provenance(folder: Path) -> Provenance:
+    found = read_provenance(folder)
+    assert found is not None
+    return found
 
 
 def _weights(made: Trained) -> bytes:

@@ -8,7 +8,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # re-exported without saying so
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    ResourceType,
+)
 from confluent_kafka.cimpl import NewTopic
 
 from worker.kafka.embedded import EmbeddedKafka
@@ -74,6 +80,20 @@ class BrokerUnderTest:
                 except KafkaException:  # a coordinator that is still loading, or a transaction that is still open
                     assert time.monotonic() < deadline, "the group's offsets cannot be read"
         return {entry.partition: entry.offset for entry in found if entry.offset >= 0}
+
+    def shorten_sessions(self, group_id: str, session_ms: int = 2000) -> None:
+        """Under KIP-848, have the broker notice sooner that a member of the group is gone; its default is 45 s."""
+        wanted = {
+            "consumer.session.timeout.ms": session_ms,
+            "consumer.heartbeat.interval.ms": min(1000, session_ms // 4),
+        }
+        entries = [
+            ConfigEntry(name, str(value), incremental_operation=AlterConfigOpType.SET) for name, value in wanted.items()
+        ]
+        resource = ConfigResource(ResourceType.GROUP, group_id, incremental_configs=entries)
+        admin = self.admin()
+        for future in admin.incremental_alter_configs([resource]).values():
+            future.result(REQUEST_SECONDS)
 
     def members(self, group_id: str) -> int:
         """How many members of a group have partitions."""

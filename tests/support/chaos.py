@@ -17,7 +17,7 @@ from confluent_kafka import Message
 from tests.support.broker import BrokerUnderTest
 from tests.support.chaos_worker import ENVIRONMENT, Faults
 from tests.support.wait import wait_until
-from tests.support.worker import NOTHING, Changes, Setup, set_up
+from tests.support.worker import NOTHING, Changes, Setup, get, set_up
 
 PARTITIONS = 4
 HEALTHY = Faults()
@@ -89,6 +89,8 @@ class Stream:
         self.setup: Setup = set_up(folder, kafka, inputs, merged)
         kafka.create_topics(dict.fromkeys(self.setup.outputs, PARTITIONS))
         self.count = 0
+        if merged["kafka"].get("group_protocol") == "consumer":
+            kafka.shorten_sessions(self.group)
 
     def feed(self, count: int) -> None:
         """Write `count` more records to each topic."""
@@ -100,6 +102,11 @@ class Stream:
         """Records of both topics that the group has committed; waits for open transactions."""
         return sum(sum(self.kafka.committed_offsets(self.group, topic).values()) for topic in self.setup.inputs)
 
+    def lag(self) -> float:
+        """Records of both topics that are not yet delivered, as the worker tells it."""
+        lines = get(self.setup, "/metrics")[1].decode().splitlines()
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith("worker_consumer_lag_records{"))
+
     def await_progress(self, records: int, seconds: float = 60.0) -> float:
         """Until so many more are committed; how many seconds that took."""
         started = time.monotonic()
@@ -109,16 +116,14 @@ class Stream:
         return time.monotonic() - started
 
     def run_to_end(self, seconds: float = 90.0) -> float:
-        """Healthy workers, until the group has committed all that was fed; how many seconds their first commit took.
+        """A healthy worker up to the end; how many seconds its first commit took.
 
-        More than one where a dead member still holds partitions: a worker stops at the end of what it was given.
+        One is enough also where a dead member still holds partitions: it waits for them.
         """
-        recovery_seconds, deadline = 0.0, time.monotonic() + seconds
-        while not recovery_seconds or self.position() < self.count * len(self.setup.inputs):
-            assert time.monotonic() < deadline, "the end was not reached"
-            with self.worker(HEALTHY, "--until-end") as process:
-                recovery_seconds = recovery_seconds or self.await_progress(1)
-                assert 0 == process.wait(seconds)
+        with self.worker(HEALTHY, "--until-end") as process:
+            recovery_seconds = self.await_progress(1)
+            assert 0 == process.wait(seconds)
+        assert self.position() >= self.count * len(self.setup.inputs)
         return recovery_seconds
 
     @contextmanager
@@ -127,7 +132,7 @@ class Stream:
     ) -> Iterator[subprocess.Popen[bytes]]:
         """`worker run` with `faults` in a process of its own; killed at the end if it still runs."""
         command = [sys.executable, "-m", "tests.support.chaos_worker", "run", "-c", str(self.setup.path), *arguments]
-        more = {ENVIRONMENT: json.dumps(asdict(faults)), **(environment or {})}
+        more = {ENVIRONMENT: json.dumps(asdict(faults)), "PYTHONFAULTHANDLER": "1", **(environment or {})}
         with self.setup.path.with_suffix(".log").open("ab") as log:
             process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **more})
             try:

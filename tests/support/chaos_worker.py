@@ -16,17 +16,20 @@ from typing import Any, cast
 import numpy as np
 from confluent_kafka import KafkaError, KafkaException, Producer
 
-from worker import app
+from worker import app, processor, watchdog
 from worker.cli.main import main
 from worker.engines.base import Engine
 from worker.engines.load import EngineChoice, LoadedModel, load_engine
+from worker.errors import EngineOutOfMemoryError
 from worker.kafka.clients import ClientSettings
 from worker.kafka.publishing import PublisherParts
 from worker.messages.codec import decode
+from worker.observability import liveness
 from worker.types import Batch, EngineInfo, PairScores
 
 POISON_TOKENS = 60
 """A pair as long as this breaks the engine: every test's poison records have a text that makes such pairs."""
+FEW_PAIRS = 4
 ENVIRONMENT = "CHAOS"
 
 
@@ -42,9 +45,16 @@ class Faults:
     refuse_commits: int = 0
     """So many commits, from the `at`-th on, are refused by the client in a way that asks for an abort."""
     engine: str = "poison"
-    """`poison`: raises for poisonous pairs; `nan`, `shape`: answers so; `dead`: raises for everything from `at` on."""
+    """`poison`: raises for poisonous pairs; `nan`, `shape`: answers so. From batch `at` on: `dead`: raises for
+    everything; `hang`: never comes back; `thread`: ends its thread; `memory`: has none for more than four pairs."""
+    engine_calls: int = 1_000_000
+    """For how many calls from `at` on the engine is dead or has little memory."""
     engine_seconds: float = 0.0
     """How long every batch takes at least."""
+    pair_seconds: float = 0.0
+    """How long every pair takes in addition."""
+    patience_seconds: float = 0.0
+    """Above zero: the limit of every thread's heartbeat, and of standing still."""
     broken: bool = False
     """Commits offsets first and outputs after: a build that nobody must ship."""
 
@@ -136,12 +146,17 @@ class ChaosEngine:
 
     def score(self, batch: Batch) -> PairScores:
         self._batches += 1
-        if self._faults.engine_seconds:
-            threading.Event().wait(self._faults.engine_seconds)  # the engine is slow, whoever waits
+        seconds = self._faults.engine_seconds + self._faults.pair_seconds * len(batch.refs)
+        if seconds:
+            threading.Event().wait(seconds)  # the engine is slow, whoever waits
         self._trap.pass_by("while_scoring")
         self._refuse_if_dead()
-        if self._faults.engine == "hang" and self._batches >= self._faults.at:
+        if self._is_due("hang"):
             threading.Event().wait()
+        if self._is_due("thread"):
+            raise SystemExit
+        if self._is_due("memory") and len(batch.refs) > FEW_PAIRS:
+            raise EngineOutOfMemoryError("by chaos")
         scores = self._inner.score(batch)
         is_poison = batch.lengths >= POISON_TOKENS
         if not is_poison.any():
@@ -156,8 +171,13 @@ class ChaosEngine:
         self._inner.close()
 
     def _refuse_if_dead(self) -> None:
-        if self._faults.engine == "dead" and self._batches >= self._faults.at:
+        if self._is_due("dead"):
+            self._batches += 1
             raise RuntimeError("out of order")
+
+    def _is_due(self, fault: str) -> bool:
+        first = self._faults.at
+        return self._faults.engine == fault and first <= self._batches < first + self._faults.engine_calls
 
 
 def _install(faults: Faults) -> None:
@@ -171,6 +191,10 @@ def _install(faults: Faults) -> None:
         trap.pass_by("after_poll")
         return decode(*arguments)
 
+    if faults.patience_seconds:
+        cast("Any", processor).LIVENESS_SECONDS = dict.fromkeys(processor.LIVENESS_SECONDS, faults.patience_seconds)
+        cast("Any", watchdog).STALL_SECONDS = faults.patience_seconds / 2
+        cast("Any", liveness).LOOK_SECONDS = 0.2
     parts = cast("Any", app)  # names of another module are replaced: in this process, before anything runs
     parts.load_engine = load
     parts.decode = decode_trapped

@@ -106,8 +106,8 @@ class Network:
             finally:
                 self._writers.discard(back)
                 back.transport.abort()
-        except OSError:
-            pass  # the broker is not there: the client hears it as it would hear it from the broker
+        except (OSError, asyncio.CancelledError):
+            pass  # the broker is not there, or this network is closed: the client hears that its connection ends
         finally:
             self._writers.discard(writer)
             writer.transport.abort()

@@ -3,10 +3,12 @@
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import cast
 
 import numpy as np
 import pytest
+from structlog.testing import capture_logs
 
 from tests.support.strategies import pairs_of
 from tests.support.strategies import record as record_at
@@ -27,24 +29,28 @@ from worker.flow import (
     NotAdmitted,
     PairQueue,
     PartitionsGone,
+    TakenIn,
 )
 from worker.kafka.publishing import Published, StoppedError
 from worker.labels.schema import parse_schema
 from worker.observability.metrics import Metrics
 from worker.pipeline.assembly import Scored
 from worker.pipeline.batching import Batcher
+from worker.pipeline.cutting import pick
 from worker.pipeline.evidence import ModelView
 from worker.pipeline.planning import plan_pairs
 from worker.types import (
     Batch,
     Finished,
     OutboundRecord,
+    PairCounts,
     PairRef,
     PairScores,
     Prediction,
     Record,
     Refusal,
     Request,
+    Shortlist,
     TopicPartition,
 )
 
@@ -137,6 +143,7 @@ class Scene:
 
     def run(self, *script: Event | float) -> list[tuple[float, list[int]]]:
         self.inbox.script.extend(script)
+        self.metrics = Metrics()
         parts = DeliveryParts(
             inbox=cast("Inbox", self.inbox),
             pairs=self.pairs,
@@ -144,7 +151,7 @@ class Scene:
             publisher=self.publisher,
             encoder=Encoder(self._prediction, lambda record, _refusal: out(record)),
             model=ModelView(TWO_CLASS_HEAD, "sha256:0"),
-            metrics=Metrics(),
+            metrics=self.metrics,
             clock=self.clock,
             beat=lambda: None,
             follow_up=lambda _stages, _premise: None,
@@ -296,3 +303,50 @@ def test_what_waited_for_a_missing_topic_counts_no_longer_once_its_partition_wen
     assert 1 == scene.in_flight.records
     assert room - 1 == scene.in_flight.room()
     assert not scene.in_flight.is_idle
+
+
+def test_refusals_of_one_kind_are_one_line_of_the_log(scene: Scene) -> None:
+    with capture_logs() as lines:
+        scene.run(TakenIn([event for event in scene.bad(0, 1, 2) if isinstance(event, NotAdmitted)]), Finish())
+    told = [line for line in lines if line["event"] == "message.dead_lettered"]
+    assert [("in", "text_empty", 3)] == [(line["topic"], line["reason"], line["records"]) for line in told]
+
+
+def test_records_that_came_together_are_published_in_their_order(scene: Scene) -> None:
+    events = [*scene.good(0), *scene.bad(1), *scene.good(2)]
+    places = [event for event in events if isinstance(event, Admitted | NotAdmitted)]
+    assert [(0.0, [0, 1, 2])] == scene.run(TakenIn(places), scene.scored(), Finish())
+
+
+def test_an_audited_shortlist_is_counted_by_whether_it_held_the_best_label(scene: Scene) -> None:
+    events: list[Event] = []
+    for offset, nodes in enumerate([(0,), (1,)]):
+        [admitted] = scene.good(offset)
+        assert isinstance(admitted, Admitted)
+        pairs = replace(admitted.pairs, shortlist=Shortlist(nodes, is_audited=True))
+        events.append(replace(admitted, pairs=pairs))
+    assert [(0.1, [0, 1])] == scene.run(*events, scene.scored(), 0.1, Finish())
+    found = [scene.metrics.shortlist_audits.labels(outcome=outcome)._value.get() for outcome in ("found", "missed")]
+    assert [1.0, 1.0] == found  # both labels score alike: the first is the best
+
+
+def test_a_prediction_says_how_many_of_its_scores_were_known_from_before(scene: Scene) -> None:
+    counts: list[PairCounts] = []
+
+    def encode(prediction: Prediction, scored: Scored) -> OutboundRecord:
+        counts.append(prediction.pairs)
+        return out(scored.record)
+
+    scene.encode = encode
+    first, second = scene.good(0), scene.good(1)
+    scored = scene.scored()
+    assert isinstance(scored, BatchScored)
+    rows = {ref: row for row, ref in enumerate(scored.batch.refs)}
+    [known] = [row for ref, row in rows.items() if (ref.message, ref.pair) == (2, 1)]
+    others = [row for row in rows.values() if row != known]
+    parts = [
+        BatchScored(pick(scored.batch, chosen), PairScores(scored.scores.logits[chosen]), is_cached=is_cached)
+        for chosen, is_cached in (([known], True), (others, False))
+    ]
+    scene.run(*first, *second, *parts, 0.1, Finish())
+    assert [PairCounts(2), PairCounts(1, cached=1)] == counts

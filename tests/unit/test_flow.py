@@ -2,8 +2,10 @@
 
 import pytest
 
-from tests.support.strategies import record
-from worker.flow import LEAST_ROOM_RECORDS, Bounds, InFlight
+from tests.support.strategies import pairs_of, record
+from worker.flow import LEAST_ROOM_RECORDS, Bounds, InFlight, PairQueue
+from worker.pipeline.batching import Batcher
+from worker.pipeline.pacing import FIT_EVERY, Pace
 
 
 @pytest.fixture
@@ -35,3 +37,23 @@ def test_records_of_few_pairs_are_bounded_by_their_number(in_flight: InFlight) -
     assert 5 == in_flight.room()
     in_flight.note_cost(0, 0)
     assert 5 == in_flight.room()
+
+
+def test_batches_get_smaller_when_the_engine_turns_out_too_slow_for_the_latency_target() -> None:
+    queue = PairQueue(Batcher(1000), lambda _tokens: None, Pace(1000, target_seconds=0.4))
+    sizes = []
+    for number in range(FIT_EVERY + 1):
+        queue.add(number, pairs_of([10] * 100))
+        batch = queue.pop(0)
+        assert batch is not None
+        sizes.append(len(batch.refs))
+        queue.note_scored(batch, seconds=1.0)
+    assert [*[100] * FIT_EVERY, 10] == sizes
+
+
+def test_records_are_counted_together_as_they_are_one_by_one(in_flight: InFlight) -> None:
+    records = [record(partition=offset % 2, offset=offset) for offset in range(5)]
+    in_flight.admit(*records)
+    assert (5, 3, 2) == (in_flight.records, *(in_flight.of(each.source) for each in records[:2]))
+    in_flight.settle(records[:3])
+    assert (2, 1, 1) == (in_flight.records, *(in_flight.of(each.source) for each in records[:2]))

@@ -26,6 +26,7 @@ from worker.observability.health import Heartbeats, Readiness
 from worker.observability.metrics import Metrics
 from worker.pipeline.batching import Batcher
 from worker.pipeline.evidence import ModelView
+from worker.pipeline.score_cache import ScoreCache
 from worker.pipeline.tokenization import PairTokenizer
 from worker.processor import ProcessorParts, StreamProcessor
 from worker.types import Batch, Finished, OutboundRecord, PairScores, Record, Request, TopicPartition
@@ -69,7 +70,7 @@ class ScriptedConsumer:
     def commit(self, positions: Mapping[TopicPartition, int], *, wait: bool) -> None:
         self.committed |= positions
 
-    def unread(self) -> dict[TopicPartition, int]:
+    def unread(self, _ends: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
         return {LANE: len(self.waiting)}
 
     def end_offsets(self, _topics: Iterable[str]) -> dict[TopicPartition, int]:
@@ -107,7 +108,7 @@ class ScriptedEngine(FakeEngine):
 
 
 class Scene:
-    def __init__(self, folder: Path, count: int) -> None:
+    def __init__(self, folder: Path, count: int, cache: ScoreCache | None = None) -> None:
         self.consumer, self.publisher, self.engine = ScriptedConsumer(count), KeepingPublisher(), ScriptedEngine()
         self.lifecycle, self.inbox, self.offered = Lifecycle(), Inbox(), OfferedPositions()
         self.in_flight = InFlight(Bounds(20, 10**6, 10**6))
@@ -143,6 +144,7 @@ class Scene:
             consumer=cast("RecordConsumer", self.consumer),
             intake=Intake(intake),
             backlog=self.backlog,
+            ends=dict,
             scorer=RetryingScorer(
                 ScorerParts(
                     self.engine,
@@ -153,6 +155,7 @@ class Scene:
                     self.readiness,
                     clock,
                     retry_seconds=0.0,
+                    cache=cache,
                 )
             ),
             delivery=Delivery(delivery, Cadence(0.01, 100)),
@@ -183,6 +186,30 @@ def test_up_to_the_end_every_record_is_published_in_order_and_the_group_left(tmp
     assert list(range(100)) == scene.publisher.offsets
     assert 0 == scene.in_flight.records
     assert scene.consumer.is_closed
+
+
+def test_records_that_all_say_the_same_are_scored_once_and_each_published_in_order(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, 100, ScoreCache(10**6))
+    seen: list[int] = []
+    scene.engine.before = lambda: seen.append(1)
+    scene.run()
+    assert list(range(100)) == scene.publisher.offsets
+    assert (1, 0) == (len(seen), scene.in_flight.records)
+
+
+def test_records_that_all_say_the_same_outlive_a_partition_that_goes(tmp_path: Path) -> None:
+    """Nothing waits for the score of one that went."""
+    scene = Scene(tmp_path, 400, ScoreCache(10**6))
+
+    def revoke(listener: RebalanceListener) -> None:
+        listener.revoking(frozenset({LANE}))
+        listener.gone(frozenset({LANE}))
+        scene.consumer.waiting.clear()
+
+    scene.consumer.at[3] = revoke
+    scene.run()
+    assert list(range(len(scene.publisher.offsets))) == scene.publisher.offsets
+    assert 0 == scene.in_flight.records
 
 
 def test_a_stop_takes_nothing_more_in_and_publishes_what_was(tmp_path: Path) -> None:

@@ -89,6 +89,10 @@ class Arena:
             topics = (*route.outputs, *route.dead_letters)
             self._readers[route] = CommittedReader(self.bootstrap_servers, topics, self.clock)
 
+    def drop(self, route: Route) -> None:
+        """Read the outputs of `route` no more."""
+        self._readers.pop(route).close()
+
     def close(self) -> None:
         """Close what reads."""
         for reader in self._readers.values():

@@ -51,6 +51,7 @@ def run_engine_bench(bench: EngineBench, say: Say) -> dict[str, object]:
     Raises:
         WorkerError: the model cannot be used.
     """
+    machine = describe_machine()
     say("loading the model")
     model = load_engine(bench.choice)
     try:
@@ -61,7 +62,7 @@ def run_engine_bench(bench: EngineBench, say: Say) -> dict[str, object]:
         ceiling = None if engine.info.stamp.engine != "openvino" else measured_ceiling(_options(bench, engine))
         report: dict[str, object] = {
             "bench": "engine",
-            "machine": describe_machine(),
+            "machine": machine,
             "engine": {**asdict(engine.info.stamp), **engine.info.details, "token_budget": engine.info.token_budget},
             "ceiling": ceiling,
             "grid": _grid(bench, engine, shape, ceiling, say),
@@ -78,6 +79,16 @@ def seconds_of(engine: Engine, batches: Sequence[Batch]) -> float:
     for batch in batches:
         engine.score(batch)
     return time.perf_counter() - began
+
+
+def cost_of(engine: Engine, batches: Sequence[Batch]) -> tuple[float, float]:
+    """Seconds on the clock and of CPU that the engine takes for all of `batches`.
+
+    The second says the same on a machine that others use too.
+    """
+    before = time.process_time()
+    seconds = seconds_of(engine, batches)
+    return seconds, time.process_time() - before
 
 
 def pairs_of(model: LoadedModel, recipe: Recipe) -> PairSet:
@@ -130,27 +141,37 @@ def _budgets(
 ) -> list[dict[str, object]]:
     recipe = Recipe(kind, bench.recipe.texts, bench.recipe.labels, 0.0, bench.recipe.source, bench.recipe.seed)
     pairs = pairs_of(model, recipe)
-    found: dict[int, list[float]] = {budget: [] for budget in bench.budgets}
+    found: dict[int, list[tuple[float, float]]] = {budget: [] for budget in bench.budgets}
     cut = {budget: pairs.batches(budget) for budget in bench.budgets}
     for number in range(bench.rounds):
         say(f"workload {kind}, round {number + 1} of {bench.rounds}")
         for budget, batches in cut.items():
-            found[budget].append(seconds_of(model.engine, batches))
-    return [
-        {
-            "workload": kind,
-            "labels": recipe.labels,
-            "pairs": len(pairs.singles),
-            "mean_tokens": pairs.tokens / len(pairs.singles),
-            "token_budget": budget,
-            "padding_ratio": padding_ratio(batches),
-            "pairs_per_second": len(pairs.singles) / median(found[budget]),
-            "tokens_per_second": pairs.tokens / median(found[budget]),
-            "messages_per_second": len(pairs.singles) / recipe.labels / median(found[budget]),
-            **_share(*bound, batches, median(found[budget])),
-        }
-        for budget, batches in cut.items()
-    ]
+            found[budget].append(cost_of(model.engine, batches))
+    return [_row(recipe, pairs, (budget, batches), found[budget], bound) for budget, batches in cut.items()]
+
+
+def _row(
+    recipe: Recipe,
+    pairs: PairSet,
+    cut: tuple[int, Sequence[Batch]],
+    costs: Sequence[tuple[float, float]],
+    bound: tuple[ModelShape | None, dict[str, float] | None],
+) -> dict[str, object]:
+    (budget, batches), count = cut, len(pairs.singles)
+    seconds, cpu_seconds = median([each for each, _ in costs]), median([each for _, each in costs])
+    return {
+        "workload": recipe.kind,
+        "labels": recipe.labels,
+        "pairs": count,
+        "mean_tokens": pairs.tokens / count,
+        "token_budget": budget,
+        "padding_ratio": padding_ratio(batches),
+        "pairs_per_second": count / seconds,
+        "pairs_per_cpu_second": count / max(cpu_seconds, 1e-9),
+        "tokens_per_second": pairs.tokens / seconds,
+        "messages_per_second": count / recipe.labels / seconds,
+        **_share(*bound, batches, seconds),
+    }
 
 
 def _share(

@@ -25,6 +25,7 @@ def describe_machine() -> dict[str, object]:
         "arithmetic": capabilities,
         "cores": usable_cores(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1024**3, 1),
+        "load_average": os.getloadavg()[0],
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "versions": {package: metadata.version(package) for package in _PACKAGES},
@@ -43,15 +44,16 @@ class Usage:
 
 @contextmanager
 def watched(pid: int) -> Iterator[Usage]:
-    """Watch the process `pid`, from a thread, for as long as the block takes."""
+    """Watch the process `pid` and its children, from a thread, for as long as the block takes."""
     usage = Usage()
     is_over = threading.Event()
-    before = _cpu_seconds(pid)
+    family = _family(pid)
+    before = sum(map(_cpu_seconds, family))
 
     def sample() -> None:
         while True:
-            resident = _resident_mib(pid)
-            if resident is not None:
+            resident = sum(filter(None, map(_resident_mib, family)))
+            if resident:
                 usage.samples_mib.append(resident)
             if is_over.wait(_SAMPLE_SECONDS):
                 return
@@ -63,8 +65,17 @@ def watched(pid: int) -> Iterator[Usage]:
     finally:
         is_over.set()
         thread.join()
-        usage.cpu_seconds = max(0.0, _cpu_seconds(pid) - before)
+        usage.cpu_seconds = max(0.0, sum(map(_cpu_seconds, family)) - before)
         usage.peak_rss_mib = max(usage.samples_mib, default=None)
+
+
+def _family(pid: int) -> list[int]:
+    """The process and those it started, as they are now: `uv run` has the program as its child."""
+    found = [pid]
+    for parent in found:
+        for listed in Path(f"/proc/{parent}/task").glob("*/children"):
+            found += [int(child) for child in listed.read_text(encoding="utf-8").split()]
+    return found
 
 
 def _cpu_seconds(pid: int) -> float:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Final
 
 from worker.bench.arena import Arena, Route, Run, open_arena
-from worker.bench.engine_bench import Say, seconds_of
+from worker.bench.engine_bench import Say, cost_of, seconds_of
 from worker.bench.figures import alternating, median, median_ratio, report_of
 from worker.bench.machine import Usage, describe_machine, watched
 from worker.bench.subject import Subject, routed, running_worker
@@ -59,8 +59,10 @@ class _Alone:
     pairs: int
     token_budget: int
 
-    def pairs_per_second(self) -> float:
-        return self.pairs / seconds_of(self.model.engine, self.batches)
+    def speeds(self) -> tuple[float, float]:
+        """Pairs a second, and pairs a second of CPU."""
+        seconds, cpu_seconds = cost_of(self.model.engine, self.batches)
+        return self.pairs / seconds, self.pairs / max(cpu_seconds, 1e-9)
 
 
 @dataclass(slots=True)
@@ -69,8 +71,8 @@ class _Saturation:
 
     runs: list[Run]
     usages: list[Usage]
-    alone: list[float]
-    """Pairs a second of the engine by itself, of the same rounds."""
+    alone: list[tuple[float, float]]
+    """Pairs a second, and a second of CPU, of the engine by itself, of the same rounds."""
 
 
 def run_pipeline_bench(bench: PipelineBench, say: Say) -> dict[str, object]:
@@ -79,6 +81,7 @@ def run_pipeline_bench(bench: PipelineBench, say: Say) -> dict[str, object]:
     Raises:
         WorkerError: the model, the broker or the worker cannot be used.
     """
+    machine = describe_machine()
     say("loading the model")
     model = load_engine(bench.choice)
     try:
@@ -89,7 +92,7 @@ def run_pipeline_bench(bench: PipelineBench, say: Say) -> dict[str, object]:
             arena.add(route)
             say(f"{len(made.texts)} messages a run; starting the worker")
             with running_worker(arena, bindings, bench.choice) as subject:
-                return report_of(_measured(bench, (made, alone), (arena, route, subject), say))
+                return report_of({"machine": machine, **_measured(bench, (made, alone), (arena, route, subject), say)})
     finally:
         model.engine.close()
 
@@ -106,7 +109,6 @@ def _measured(
     interval_ms = Batching().latency_target_ms / 2
     return {
         "bench": "pipeline",
-        "machine": describe_machine(),
         "broker": f"Apache Kafka {KAFKA_VERSION}, on the same machine",
         "engine": {**asdict(alone.model.engine.info.stamp), **alone.model.engine.info.details},
         "workload": {**describe_workload(made), "topics": bench.topics},
@@ -171,7 +173,7 @@ def _saturated(
     for number, name in alternating(("worker", "engine"), bench.rounds):
         say(f"round {number + 1} of {bench.rounds}: the {name} at saturation")
         if name == "engine":
-            found.alone.append(alone.pairs_per_second())
+            found.alone.append(alone.speeds())
             continue
         with watched(subject.pid) as usage:
             found.runs.append(arena.saturate(route, made.texts, subject.check))
@@ -182,17 +184,21 @@ def _saturated(
 def _throughput(made: Workload, alone: _Alone, found: _Saturation) -> dict[str, object]:
     labels = len(made.labels)
     pairs = [run.messages_per_second * labels for run in found.runs]
-    usages = [usage_of(run, usage) for run, usage in zip(found.runs, found.usages, strict=True)]
+    on_clock, of_cpu = [speed for speed, _ in found.alone], [speed for _, speed in found.alone]
+    messages = found.runs[0].messages
+    cpu_seconds = [max(usage.cpu_seconds, 1e-9) for usage in found.usages]
     return {
         "messages_per_second": median([run.messages_per_second for run in found.runs]),
         "pairs_per_second": median(pairs),
-        "engine_only_pairs_per_second": median(found.alone),
+        "engine_only_pairs_per_second": median(on_clock),
+        "engine_only_pairs_per_cpu_second": median(of_cpu),
         "engine_only_token_budget": alone.token_budget,
-        "share_of_engine_only": median_ratio(pairs, found.alone),
+        "share_of_engine_only": median_ratio(pairs, on_clock),
+        "share_of_engine_only_by_cpu": median_ratio([messages * labels / each for each in cpu_seconds], of_cpu),
         "peak_rss_mib": max((usage.peak_rss_mib or 0.0 for usage in found.usages), default=None),
-        "cpu_ms_per_message": median([float(str(usage["cpu_ms_per_message"])) for usage in usages]),
+        "cpu_ms_per_message": 1000 * median(cpu_seconds) / messages,
         "runs_messages_per_second": [run.messages_per_second for run in found.runs],
-        "runs_engine_only_pairs_per_second": found.alone,
+        "runs_engine_only_pairs_per_second": on_clock,
     }
 
 

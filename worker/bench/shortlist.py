@@ -1,9 +1,9 @@
 """What a shortlist of labels saves and what it costs, against scoring every label of the same set.
 
-`python -m worker.bench.shortlist --data FOLDER_OF_TEST_SETS --set clinc150 --labels 150 --top-k 16 25 50`. A test set is
-a file `<name>.test.jsonl.gz` of lines `{"text": …, "label": …}`; its classes are the labels, under `agreement`'s templates.
-The texts go through the path of `worker classify` in portions, each portion once whole and once per shortlist in turn,
-so that a machine that slows down slows all of them.
+`python -m worker.bench.shortlist --data FOLDER_OF_TEST_SETS --set clinc150 --labels 150 --top-k 16 25 50`. A test set
+is a file `<name>.test.jsonl.gz` of lines `{"text": …, "label": …}`; its classes are the labels. The texts go through
+the path of `worker classify` in portions, each portion once whole and once per shortlist in turn, so that a machine
+that slows down slows all of them.
 """
 
 import argparse
@@ -191,9 +191,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _lines(report: Report) -> list[str]:
+    what = f"{report.set_name}: {report.texts} texts, {report.labels} labels, {report.engine} {report.precision}"
     return [
-        f"{report.set_name}: {report.texts} texts, {report.labels} labels, {report.engine} {report.precision}; "
-        f"full pass {report.texts_per_second:.2f} texts/s, macro-F1 {100 * report.macro_f1:.1f}",
+        f"{what}; full pass {report.texts_per_second:.2f} texts/s, macro-F1 {100 * report.macro_f1:.1f}",
         "top_k  speed ratio  same top label  macro-F1 difference",
         *(
             f"{each.top_k:5}  {each.speed_ratio:11.2f}  {100 * each.same_top_label:12.1f} %"

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -40,8 +40,10 @@ class Binding:
 class SchemaFolder:
     """The label schemas that the worker follows, one per input topic."""
 
-    def __init__(self, path: Path, bindings: Sequence[Binding]) -> None:
+    def __init__(self, path: Path, bindings: Sequence[Binding], *, fixed_labels: bool) -> None:
+        """Write the first versions; with `fixed_labels` a new version changes nothing but its number."""
         self.path = path
+        self._is_fixed = fixed_labels
         self._bindings = bindings
         self._version = 0
         path.mkdir()
@@ -51,7 +53,8 @@ class SchemaFolder:
         """Put a new version of every schema in place: as many labels, the first of them renamed."""
         self._version += 1
         for binding in self._bindings:
-            labels = (f"{binding.labels[0]} {self._version}", *binding.labels[1:])
+            first = binding.labels[0] if self._is_fixed else f"{binding.labels[0]} {self._version}"
+            labels = (first, *binding.labels[1:])
             document = schema_document(binding.topic, labels, self._version)
             incoming = self.path.with_name(f"incoming-{binding.topic}")
             incoming.write_text(json.dumps(document), encoding="utf-8")
@@ -107,16 +110,18 @@ class Subject:
 
 @contextmanager
 def running_worker(
-    arena: Arena, bindings: Sequence[Binding], choice: EngineChoice, more: Mapping[str, object] | None = None
+    arena: Arena, bindings: Sequence[Binding], choice: EngineChoice, *, fixed_labels: bool = False
 ) -> Iterator[Subject]:
-    """A worker on the arena's broker, ready; stopped at the end. `more` is configuration beside the usual.
+    """A worker on the arena's broker, ready; stopped at the end.
+
+    With `fixed_labels` the first label is named as it is given, so that answers can be compared.
 
     Raises:
         FatalError: it does not get ready.
     """
     with tempfile.TemporaryDirectory(prefix="worker-bench-", ignore_cleanup_errors=True) as folder:
         home, port = Path(folder), free_port()
-        schemas = SchemaFolder(home / "label-schemas", bindings)
+        schemas = SchemaFolder(home / "label-schemas", bindings, fixed_labels=fixed_labels)
         document = {
             "kafka": {"bootstrap_servers": arena.bootstrap_servers, "group_id": f"bench-{port}"},
             "model": choice.model,
@@ -125,8 +130,9 @@ def running_worker(
             "schemas": {"directory": str(schemas.path)},
             "http": {"port": port},
             "log_level": "warning",
+            # Runs send the same texts: all but the first would be measured without an engine.
+            "batching": {"cache_bytes": 0},
             "topics": [{"input": each.topic, "label_schema": each.topic} for each in bindings],
-            **(more or {}),
         }
         config, log = home / "worker.yaml", home / "worker.log"
         config.write_text(json.dumps(document), encoding="utf-8")  # JSON is YAML

@@ -28,6 +28,7 @@ _TOKENS: Final[dict[Kind, tuple[tuple[float, int], ...]]] = {
 drawn evenly from 30 public test sets; the test half of 20 newsgroups."""
 _TOKENS_PER_WORD: Final = 1.18
 """Of the words of the demo's events."""
+_LEAST_POOL: Final = 3000
 _SHORT_CHARACTERS: Final = 280
 _LONG_CHARACTERS: Final = 1000
 """What `short` and `long` mean for texts that come from files."""
@@ -91,9 +92,12 @@ def made_texts(kind: Kind, count: int, seed: int) -> list[str]:
     """`count` texts with the lengths of `kind`, no two alike."""
     draw = random.Random(f"{kind}/{seed}")  # noqa: S311  a draw that can be repeated
     words = _demo_words()
+    # Evenly over the distribution: few texts then cost what many do.
+    shares = [(place + 0.5) / count for place in range(count)]
+    draw.shuffle(shares)
     texts: dict[str, None] = {}
-    while len(texts) < count:
-        length = max(1, round(_quantile(_TOKENS[kind], draw.random()) / _TOKENS_PER_WORD))
+    for share in shares:
+        length = max(1, round(_quantile(_TOKENS[kind], share) / _TOKENS_PER_WORD))
         text = " ".join(draw.choices(words, k=length))
         # A text of a word or two is soon drawn again; a number keeps it one of its own.
         texts[text if text not in texts else f"{text} {len(texts)}"] = None
@@ -114,7 +118,12 @@ def drawn_texts(source: Path, kind: Kind, count: int, seed: int) -> list[str]:
     if not pools:
         raise ConfigError(f"--texts: {source}: no text that the workload `{kind}` means")
     texts = [pool[turn] for turn in range(max(map(len, pools))) for pool in pools if turn < len(pool)]
-    return [texts[number % len(texts)] for number in range(count)]
+    texts = [texts[number % len(texts)] for number in range(max(count, _LEAST_POOL))]
+    # As many of each length as there are in the pool: few texts then cost what many do.
+    texts.sort(key=len)
+    chosen = [texts[int((place + 0.5) * len(texts) / count)] for place in range(count)]
+    draw.shuffle(chosen)
+    return chosen
 
 
 def with_repeats(texts: Sequence[str], share: float, seed: int) -> list[str]:
@@ -175,7 +184,7 @@ def _files(source: Path) -> list[Path]:
 def _read(file: Path) -> Iterator[str]:
     content = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
     is_json = ".jsonl" in file.suffixes
-    for line in content.decode().split("\n"):
-        text = str(json.loads(line)["text"]) if is_json else line
+    for line in content.decode().split("\n"):  # not splitlines: JSON texts may hold its other line ends
+        text = str(json.loads(line)["text"]) if is_json and line.strip() else line
         if text.strip():
             yield text

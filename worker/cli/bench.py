@@ -24,6 +24,7 @@ def register(app: typer.Typer) -> None:
     commands = typer.Typer(help="Measure the engine, the worker, and what else one could run.", no_args_is_help=True)
     commands.command("engine")(engine)
     commands.command("pipeline")(pipeline)
+    commands.command("compare")(compare)
     app.add_typer(commands, name="bench")
 
 
@@ -80,6 +81,44 @@ def pipeline(
     bench = bench.quickly() if quick else bench
     bench = replace(bench, seconds=seconds or bench.seconds, rounds=rounds or bench.rounds)
     _show(run_pipeline_bench(bench, _say(as_json=as_json)), ("latency",), as_json=as_json)
+
+
+def compare(
+    workload: WorkloadName = typer.Option("mixed", help="The length distribution of the texts."),
+    texts: Path | None = TEXTS,
+    labels: int = LABELS,
+    repeated: float = typer.Option(0.0, min=0.0, max=0.95, help="Share of texts that came before."),
+    seconds: float | None = typer.Option(None, min=0.1, help="About how long a run of the plain loop takes."),
+    rounds: int | None = typer.Option(None, min=1, help="Runs of everybody, alternating."),
+    curves: bool = typer.Option(True, help="Also the cost by labels, message size, topics and repeated texts."),
+    picture: Path | None = typer.Option(None, help="Write the results as a PNG to this file."),
+    model: str = typer.Option("bundled", help="`bundled`, or a folder with model.safetensors."),
+    threads: int | None = THREADS,
+    quick: bool = QUICK,
+    as_json: bool = AS_JSON,
+) -> None:
+    """This worker next to a plain loop around transformers, Quix Streams and others, on the same messages.
+
+    Needs uv and a checkout: every contestant runs in an environment of its own.
+    """
+    from dataclasses import replace
+
+    from worker.bench.compare_bench import CompareBench, run_compare_bench
+    from worker.bench.curves import Curves
+    from worker.bench.picture import draw_picture
+    from worker.bench.workloads import Recipe
+    from worker.engines.load import EngineChoice
+
+    _quiet()
+    recipe = Recipe(workload, labels=labels, repeated=repeated, source=texts)
+    wanted = Curves(source=texts) if curves else Curves((), (), (), ())
+    bench = CompareBench(EngineChoice(model, threads=threads), recipe, curves=wanted)
+    bench = bench.quickly() if quick else bench
+    bench = replace(bench, seconds=seconds or bench.seconds, rounds=rounds or bench.rounds)
+    report = run_compare_bench(bench, _say(as_json=as_json))
+    if picture is not None:
+        draw_picture(report, picture)
+    _show(report, ("contestants",), as_json=as_json)
 
 
 def _quiet() -> None:

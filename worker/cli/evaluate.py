@@ -1,7 +1,8 @@
 """`worker evaluate`: how good models are on tasks, told apart by what they had seen of them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,8 +13,9 @@ if TYPE_CHECKING:
     from worker.training.card import Provenance
     from worker.training.data import NliRow
     from worker.training.evaluate import NliFigures, TaskFigures
+    from worker.training.report import Report
     from worker.training.scoring import Scorer
-    from worker.training.sets import SetTable
+    from worker.training.sets import ClassificationSet, NliSet, SetTable
     from worker.training.tasks import Sampling, Task
 
 
@@ -28,16 +30,17 @@ def evaluate(
     btzsc: Path | None = typer.Option(None, help="A folder of sets in the format of BTZSC."),
     btzsc_entailment: int = typer.Option(1, help="What `labels` says of a true hypothesis there."),
     model: list[str] = typer.Option([], help="bundled, a folder or a Hugging Face id@commit; may be given again."),
-    run: Path | None = typer.Option(None, help="The --out of `worker train`: every model below it."),
+    run: list[Path] = typer.Option([], help="The --out of `worker train`, every model below it; may be given again."),
     only: list[str] = typer.Option([], help="Only this set; may be given again."),
     texts: int = typer.Option(200, min=1, help="Texts of each set at most, drawn in the share of their classes."),
     texts_many: int = typer.Option(60, min=1, help="As --texts, for sets with more than 50 classes."),
     nli_rows: int = typer.Option(0, min=0, help="Pairs of each NLI set at most; 0 is all of them."),
     max_pair_tokens: int = typer.Option(256, min=16, help="Longer texts are cut."),
     seed: int = typer.Option(0, min=0, help="Of the draws."),
-    engine: str = typer.Option("auto", help="auto | openvino | pytorch"),
+    engine: str = typer.Option("auto", help="auto | openvino | pytorch | t5_rank"),
     precision: str = typer.Option("auto", help="auto | float32 | bfloat16 | float16"),
     out: Path | None = typer.Option(None, help="A folder for report.md, report.json and pictures."),
+    card: bool = typer.Option(False, "--card", help="Also write the figures into the models' cards."),
     as_json: bool = typer.Option(False, "--json", help="Print the report as JSON, not as markdown."),
 ) -> None:
     """Measure models on labelled test sets: macro-F1, balanced accuracy, accuracy and ECE, never mixed up.
@@ -48,7 +51,6 @@ def evaluate(
     import shlex
     import sys
 
-    from worker.cli.training_text import Bar
     from worker.engines.load import EngineChoice
     from worker.errors import ConfigError
     from worker.observability.logging import configure_logging
@@ -65,25 +67,68 @@ def evaluate(
     pairs = list(_nli(table, data, nli_rows, seed, set(only)))
     if not tasks and not pairs:
         raise ConfigError("there is nothing to evaluate: no set with a test file is left")
-    found: list[TaskFigures] = []
-    nli: list[NliFigures] = []
-    models: dict[str, str] = {}
-    with Bar() as bar:
-        for each in _models(model, run):
-            with _scorer(EngineChoice(each, engine, precision), max_pair_tokens) as (scorer, name, provenance):
-                stamp = scorer.model.engine.info.stamp
-                models[name] = f"{stamp.engine}, {stamp.precision}, {stamp.digest}"
-                counter = bar.count(name, sum(len(task.rows) for task in tasks) + len(pairs))
-                found += list(_measured(scorer, tasks, (name, provenance), counter.add))
-                nli += list(_measured_nli(scorer, pairs, name, counter.add))
+    choices = [EngineChoice(each, engine, precision) for each in _models(model, run)]
     notes = (
         f"At most {texts} texts of a set ({texts_many} with more than 50 classes), stratified, seed {seed}.",
         f"Pairs are cut at {max_pair_tokens} tokens.",
+        *_set_notes(table, {*(task.name for task in tasks), *(name for name, _ in pairs)}),
     )
-    report = Report(f"worker {shlex.join(sys.argv[1:])}", tuple(found), tuple(nli), models, notes)
+    measured = [_measured(choice, max_pair_tokens, tasks, pairs) for choice in choices]
+    report = Report(
+        f"worker {shlex.join(sys.argv[1:])}",
+        tuple(figures for each in measured for figures in each.tasks),
+        tuple(figures for each in measured for figures in each.nli),
+        {each.name: each.stamp for each in measured},
+        notes,
+    )
     if out is not None:
         write_report(out, report)
+    if card:
+        _write_cards(report, measured)
     print(json.dumps(as_object(report), ensure_ascii=False) if as_json else markdown(report), end="")
+
+
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    """A model, and its figures."""
+
+    name: str
+    stamp: str
+    folder: Path
+    provenance: "Provenance | None"
+    tasks: "tuple[TaskFigures, ...]"
+    nli: "tuple[NliFigures, ...]"
+
+
+def _measured(
+    choice: "EngineChoice", max_pair_tokens: int, tasks: "list[Task]", pairs: "list[tuple[str, list[NliRow]]]"
+) -> _Measured:
+    from worker.cli.training_text import Bar
+    from worker.training.evaluate import evaluate_nli, evaluate_task
+
+    found: list[TaskFigures] = []
+    nli: list[NliFigures] = []
+    with Bar() as bar, _scorer(choice, max_pair_tokens) as (scorer, name, provenance):
+        info = scorer.model.engine.info
+        counter = bar.count(name, sum(len(task.rows) for task in tasks) + len(pairs))
+        for task in tasks:
+            found.append(evaluate_task(scorer, task, (name, provenance)))
+            counter.add(len(task.rows), task.name)
+        if not info.ranks_options:  # an instruction model says nothing of a single pair
+            for each, rows in pairs:
+                nli.append(evaluate_nli(scorer, each, rows, name))
+                counter.add(1, each)
+        stamp = f"{info.stamp.engine}, {info.stamp.precision}, {info.stamp.digest}"
+        return _Measured(name, stamp, scorer.model.model_dir, provenance, tuple(found), tuple(nli))
+
+
+def _write_cards(report: "Report", measured: list[_Measured]) -> None:
+    from worker.training.card import write_card
+    from worker.training.report import card_lines
+
+    for each in measured:
+        if each.provenance is not None:
+            write_card(each.folder, each.provenance, card_lines(report, each.name))
 
 
 def _tasks(
@@ -109,14 +154,22 @@ def _nli(table: "SetTable", data: Path, limit: int, seed: int, only: set[str]) -
             yield each.name, keep_pairs(read_nli(data / each.test, each), limit or None, seed)
 
 
-def _models(named: list[str], run: Path | None) -> list[str]:
+def _set_notes(table: "SetTable", measured: set[str]) -> list[str]:
+    sets: tuple[ClassificationSet | NliSet, ...] = (*table.classification, *table.nli)
+    return [f"{each.name}: {each.note}" for each in sets if each.note is not None and each.name in measured]
+
+
+def _models(named: list[str], runs: list[Path]) -> list[str]:
     from worker.errors import ConfigError
     from worker.training.card import PROVENANCE_FILE
 
-    below = [str(file.parent) for file in sorted(run.glob(f"*/model/{PROVENANCE_FILE}"))] if run is not None else []
-    if run is not None and not below:
-        raise ConfigError(f"--run {run}: no model of `worker train` there")
-    return [*named, *below] or ["bundled"]
+    models = [*named]
+    for run in runs:
+        below = [str(file.parent) for file in sorted(run.glob(f"*/model/{PROVENANCE_FILE}"))]
+        if not below:
+            raise ConfigError(f"--run {run}: no model of `worker train` there")
+        models += below
+    return models or ["bundled"]
 
 
 @contextmanager
@@ -135,23 +188,3 @@ def _scorer(choice: "EngineChoice", max_pair_tokens: int) -> "Iterator[tuple[Sco
         yield Scorer(loaded, Meter(SystemClock()), max_pair_tokens), name, provenance
     finally:
         loaded.engine.close()
-
-
-def _measured(
-    scorer: "Scorer", tasks: "list[Task]", who: "tuple[str, Provenance | None]", add: Callable[[int, str], None]
-) -> "Iterator[TaskFigures]":
-    from worker.training.evaluate import evaluate_task
-
-    for task in tasks:
-        yield evaluate_task(scorer, task, who)
-        add(len(task.rows), task.name)
-
-
-def _measured_nli(
-    scorer: "Scorer", pairs: "list[tuple[str, list[NliRow]]]", name: str, add: Callable[[int, str], None]
-) -> "Iterator[NliFigures]":
-    from worker.training.evaluate import evaluate_nli
-
-    for each, rows in pairs:
-        yield evaluate_nli(scorer, each, rows, name)
-        add(1, each)

@@ -8,12 +8,16 @@ from worker import __version__
 from worker.cli import (
     bench,
     broker,
+    calibrate,
     check,
     classify,
+    clean,
     completion,
     dead_letters,
     demo,
+    engine,
     evaluate,
+    finetune,
     init,
     run,
     schemas,
@@ -33,20 +37,9 @@ def build_app() -> typer.Typer:
         pretty_exceptions_enable=False,  # its tracebacks show local variables, and with them texts
     )
     app.callback()(_options)
-    for command in (
-        demo,
-        init,
-        run,
-        check,
-        classify,
-        schemas,
-        dead_letters,
-        bench,
-        train,
-        evaluate,
-        broker,
-        completion,
-    ):
+    serving = (demo, init, run, check, classify, schemas, dead_letters)
+    measuring = (bench, train, finetune, evaluate, calibrate, engine, clean)
+    for command in (*serving, *measuring, broker, completion):
         command.register(app)
     return app
 

@@ -4,16 +4,16 @@ import sys
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from worker.training.finetune import Progress as StepTold
-from worker.training.prepare import stage_data
-from worker.training.recipe import Recipe
-from worker.training.sets import SetTable
-from worker.training.train import Trained
+if TYPE_CHECKING:
+    from worker.training.finetune import Progress as StepTold
+    from worker.training.recipe import Recipe
+    from worker.training.sets import SetTable
+    from worker.training.train import Trained
 
 
 class Bar(AbstractContextManager["Bar"]):
@@ -41,7 +41,7 @@ class Bar(AbstractContextManager["Bar"]):
         """Give it back."""
         self._progress.stop()
 
-    def stage(self, name: str) -> StepTold:
+    def stage(self, name: str) -> "StepTold":
         """A bar for a stage of training."""
         task: list[TaskID] = []
 
@@ -68,7 +68,7 @@ class Counter:
         self._progress.update(self._task, advance=done, note=note)
 
 
-def for_people(made: Trained) -> str:
+def for_people(made: "Trained") -> str:
     """What a training came to."""
     lines = [f"model     {made.model}"]
     if made.exported is not None:
@@ -93,8 +93,10 @@ def for_people(made: Trained) -> str:
     return "\n".join(lines)
 
 
-def plan_text(recipe: Recipe, table: SetTable, data: Path, variant: str) -> str:
+def plan_text(recipe: "Recipe", table: "SetTable", data: Path, variant: str) -> str:
     """The table of what each stage would see."""
+    from worker.training.prepare import stage_data
+
     lines = [f"{recipe.name} ({variant})"]
     for stage in recipe.stages:
         uses = stage_data(stage, table, data, recipe.seed).uses

@@ -1,13 +1,8 @@
 """From a folder of safetensors to one that OpenVINO loads. Needs the extra `export`."""
 
-import contextlib
 import importlib.util
-import io
-import logging
 import shutil
 import tempfile
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,6 +16,7 @@ from worker.engines.artifact import (
     ModelFolder,
     open_folder,
 )
+from worker.engines.encoders.onnx import without_noise
 from worker.engines.golden import GOLDEN_FILE, Golden, golden_texts, score_alone, write_golden
 from worker.engines.pytorch import PyTorchEngine, PyTorchOptions
 from worker.engines.telemetry import silence_telemetry
@@ -74,7 +70,7 @@ def _write_files(source: ModelFolder, made: Path, weights: str) -> None:
     try:
         pairs = golden_texts()
         write_golden(made / GOLDEN_FILE, Golden(pairs, score_alone(engine, source, pairs)))
-        with _without_noise():
+        with without_noise():
             _write_graph(engine.module, source, made, weights)
     finally:
         engine.close()
@@ -134,16 +130,3 @@ def _write_onnx(module: Any, source: ModelFolder, file: Path) -> None:  # noqa: 
         external_data=False,
         verbose=False,
     )
-
-
-@contextlib.contextmanager
-def _without_noise() -> Iterator[None]:
-    """Keep the exporters' progress, tables and warnings off the terminal: none says anything our caller can act on."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)

@@ -4,6 +4,7 @@ import hashlib
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from worker.errors import EngineError
 from worker.types import Batch, EngineInfo, ModelStamp, NliHead, PairScores
@@ -11,6 +12,8 @@ from worker.types import Batch, EngineInfo, ModelStamp, NliHead, PairScores
 TWO_CLASS_HEAD: Final = NliHead(classes=2, entailment=0, contradiction=1)
 _SPREAD: Final = 4.0
 """Logits lie within plus and minus this."""
+_COLUMN_STEP: Final = np.uint64(0x9E3779B97F4A7C15)
+"""How far the hashes of two columns of a pair lie apart."""
 
 
 class FakeEngine:
@@ -45,20 +48,28 @@ class FakeEngine:
         if self._is_closed:
             message = "the fake engine is closed"
             raise EngineError(message)
-        logits = np.empty((len(batch.lengths), self._info.head.classes), dtype=np.float32)
-        end = 0
-        for row, length in enumerate(batch.lengths.tolist()):
-            start, end = end, end + length
-            seed = batch.token_ids[start:end].tobytes() + b"/" + batch.type_ids[start:end].tobytes()
-            logits[row] = self._logits_of(seed)
-        return PairScores(logits)
+        if not len(batch.lengths):
+            return PairScores(np.empty((0, self._info.head.classes), np.float32))
+        seeds = _hashes(batch)
+        columns = np.arange(self._info.head.classes, dtype=np.uint64) * _COLUMN_STEP
+        shares = (_mixed(seeds[:, np.newaxis] + columns) >> np.uint64(40)) / (1 << 24)
+        return PairScores((shares * (2 * _SPREAD) - _SPREAD).astype(np.float32))
 
     def close(self) -> None:
         """Refuse all further scoring."""
         self._is_closed = True
 
-    def _logits_of(self, seed: bytes) -> np.typing.NDArray[np.float64]:
-        """One row, from four bytes of the hash per class."""
-        classes = self._info.head.classes
-        digest = hashlib.shake_128(seed).digest(4 * classes)
-        return np.frombuffer(digest, dtype="<u4") / 0xFFFFFFFF * (2 * _SPREAD) - _SPREAD
+
+def _hashes(batch: Batch) -> npt.NDArray[np.uint64]:
+    """uint64 [pairs]: a hash of each pair's tokens, their types and their places, whatever stands beside it."""
+    starts = np.cumsum(batch.lengths) - batch.lengths
+    places = np.arange(len(batch.token_ids)) - np.repeat(starts, batch.lengths)
+    words = (batch.token_ids.astype(np.uint64) << np.uint64(33)) + (places.astype(np.uint64) << np.uint64(1))
+    return _mixed(np.add.reduceat(_mixed(words + batch.type_ids.astype(np.uint64)), starts))
+
+
+def _mixed(words: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """The finaliser of splitmix64 (Steele, Lea and Flood 2014): every bit of a word changes half of the others."""
+    words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return words ^ (words >> np.uint64(31))

@@ -102,6 +102,21 @@ def encode_pairs(folder: ModelFolder, pairs: Sequence[TextPair]) -> tuple[Batch,
     )
 
 
+def ranking_golden(folder: ModelFolder) -> tuple[Batch, ...]:
+    """The golden texts as an instruction model gets them: prompts of type 0, options of type 1, a batch each."""
+    tokenizer = Tokenizer.from_file(str(folder.tokenizer_file))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    batches = []
+    for index, pair in enumerate(golden_texts()):
+        prompt, option = (tokenizer.encode(text).ids for text in (pair.premise, pair.hypothesis))
+        prompt = prompt[: max(1, folder.max_pair_tokens - len(option))]
+        ids = np.array([*prompt, *option], np.int32)
+        types = np.repeat(np.array([0, 1], np.int32), (len(prompt), len(option)))
+        batches.append(Batch((PairRef(0, index),), ids, types, np.array([len(ids)], np.int32)))
+    return tuple(batches)
+
+
 def score_alone(engine: Engine, folder: ModelFolder, pairs: Sequence[TextPair]) -> Float32Array:
     """Logits of `pairs`, float32 [pairs, classes], each scored alone so that nothing is padded."""
     return np.concatenate([engine.score(single).logits for single in encode_pairs(folder, pairs)])

@@ -2,43 +2,38 @@
 
 from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import Final
 
+import numpy as np
 import structlog
 
-from worker.engines import export, ov, pytorch
+from worker.engines import export, ov, pytorch, t5_rank, trt_open
 from worker.engines.artifact import TOKENIZER_FILE, ModelFolder, file_sha256, open_folder
 from worker.engines.base import Engine
-from worker.engines.build import GateReport, verify
+from worker.engines.build import GateReport, verify, verify_singles
+from worker.engines.choice import Attempt, EngineChoice, attempts, check_names
 from worker.engines.fake import FakeEngine
-from worker.engines.golden import GOLDEN_FILE, Golden, golden_digest, golden_texts, read_golden, score_alone
-from worker.engines.source import BUNDLED, BUNDLED_FOLDER, fetch_model
+from worker.engines.golden import (
+    GOLDEN_FILE,
+    Golden,
+    golden_digest,
+    golden_texts,
+    ranking_golden,
+    read_golden,
+    score_alone,
+)
+from worker.engines.graph import REWRITES
+from worker.engines.plan_gate import as_notes, verify_plan
+from worker.engines.plans import PlanStore, StoredPlan
+from worker.engines.source import BUNDLED_FOLDER, fetch_folder, fetch_model
+from worker.engines.trt import TensorRtEngine
+from worker.engines.trt_order import BuildOrder
 from worker.engines.verdicts import default_cache_dir, keep_verdict, recall_verdict, verdict_key
-from worker.errors import ConfigError, EngineError
+from worker.errors import EngineError, EngineOutOfMemoryError
 from worker.types import Float32Array
 
-ENGINES: Final = ("openvino", "pytorch", "fake")
-KNOWN_ENGINES: Final = ("tensorrt", "t5_rank", "gliclass")
-"""Names that the configuration knows but this version has not."""
-PRECISIONS: Final = ("auto", "float32", "float16", "bfloat16", "int8", "float8")
+__all__ = ["EngineChoice", "LoadedModel", "load_engine"]
 
 _log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class EngineChoice:
-    """What the configuration says of model and engine."""
-
-    model: str = BUNDLED
-    """`bundled`, a folder, or a Hugging Face id@commit."""
-    engine: str = "auto"
-    precision: str = "auto"
-    strict: bool = False
-    """No falling back to another engine or precision than the first choice."""
-    cache_dir: Path | None = None
-    """None: the user's cache folder."""
-    threads: int | None = None
-    """None: every core this process may use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,15 +52,6 @@ class LoadedModel:
 
 
 @dataclass(frozen=True, slots=True)
-class _Attempt:
-    """One way to run the model."""
-
-    engine: str
-    precision: str
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
 class _Opened:
     """An engine before the gate, and what the gate's verdict on it depends on."""
 
@@ -74,70 +60,66 @@ class _Opened:
     environment: tuple[str, ...]
     """Library versions and the machine's capabilities."""
     has_8bit_weights: bool
+    plan: StoredPlan | None = None
+    """What a compiled engine was loaded from."""
 
 
-def load_engine(choice: EngineChoice) -> LoadedModel:
+def load_engine(choice: EngineChoice, *, is_fresh: bool = False) -> LoadedModel:
     """The engine for `choice`, loaded and found to agree with the float32 model. Blocks for seconds or minutes.
+
+    With `is_fresh` the gate measures anew, whatever is remembered.
 
     Raises:
         ConfigError: the choice names something that does not exist, or that this machine or version cannot do.
         EngineError: no engine could be loaded, or none passed the gate.
     """
-    _check_names(choice)
+    check_names(choice)
     if choice.engine == "fake":
         engine = FakeEngine()
         why = "fake: asked for; its scores mean nothing"
         return LoadedModel(engine, BUNDLED_FOLDER / TOKENIZER_FILE, BUNDLED_FOLDER, why, gate=None, is_verified=False)
+    if choice.engine == "t5_rank":
+        return _load_ranking(choice)
     folder = fetch_model(choice.model)
-    attempts = _attempts(folder, choice)
-    for attempt in attempts[:-1]:
+    ways = attempts(folder, choice)
+    for attempt in ways[:-1]:
         try:
-            return _try_engine(folder, attempt, choice)
-        except EngineError as error:
+            return _try_engine(folder, attempt, choice, is_fresh=is_fresh)
+        except (EngineError, EngineOutOfMemoryError) as error:
             _log.warning("engine.refused", engine=attempt.engine, precision=attempt.precision, reason=str(error))
-    return _try_engine(folder, attempts[-1], choice)
+    return _try_engine(folder, ways[-1], choice, is_fresh=is_fresh)
 
 
-def _check_names(choice: EngineChoice) -> None:
-    if choice.engine in KNOWN_ENGINES:
-        raise ConfigError(f"engine: {choice.engine} is not built yet; this version has auto, {', '.join(ENGINES)}")
-    if choice.engine not in {"auto", *ENGINES}:
-        raise ConfigError(f"engine: {choice.engine!r} is unknown; expected auto, {', '.join(ENGINES)}")
-    if choice.precision not in PRECISIONS:
-        raise ConfigError(f"precision: {choice.precision!r} is unknown; expected {', '.join(PRECISIONS)}")
-    if choice.model == BUNDLED and choice.engine == "pytorch":
-        raise ConfigError("engine: the bundled model runs on openvino only; for pytorch name a folder or a hub id")
+def _load_ranking(choice: EngineChoice) -> LoadedModel:
+    """An instruction model: nobody keeps golden logits of one, so its float32 form on a CPU is the reference."""
+    folder = t5_rank.open_ranking_folder(fetch_folder(choice.model), choice.model)
+    engine = t5_rank.T5RankEngine(folder, t5_rank.T5RankOptions(choice.precision, threads=choice.threads))
+    try:
+        singles = ranking_golden(folder)
+        plain = t5_rank.T5RankEngine(folder, t5_rank.T5RankOptions("float32", "cpu", choice.threads))
+        expected = np.concatenate([plain.score(single).logits for single in singles])
+        plain.close()
+        report = _checked(engine, verify_singles(engine, singles, expected))
+    except BaseException:
+        engine.close()
+        raise
+    stamp = engine.info.stamp
+    why = f"t5_rank, {stamp.precision}: asked for"
+    _log.info("engine.loaded", engine=stamp.engine, precision=stamp.precision, model=stamp.name, reason=why)
+    return LoadedModel(engine, folder.tokenizer_file, folder.path, why, report, is_verified=True)
 
 
-def _attempts(folder: ModelFolder, choice: EngineChoice) -> list[_Attempt]:
-    """What to try, best first: one way only where engine and precision are named, or with `strict`."""
-    if choice.engine == "pytorch":
-        return [_Attempt("pytorch", choice.precision, "asked for")]
-    attempts: list[_Attempt] = []
-    if choice.engine == "openvino":
-        why = "asked for"
-    elif folder.openvino_file():
-        why = "the model is stored for it"
-    else:
-        if pytorch.has_cuda():
-            attempts.append(_Attempt("pytorch", choice.precision, "there is a CUDA device"))
-        why = "the best engine for a CPU"
-    if choice.precision == "auto" and ov.has_fast_bfloat16():
-        attempts.append(_Attempt("openvino", "bfloat16", f"{why}; this CPU computes in bfloat16"))
-    precision = "float32" if choice.precision == "auto" else choice.precision
-    attempts.append(_Attempt("openvino", precision, why))
-    return attempts[:1] if choice.strict else attempts
-
-
-def _try_engine(folder: ModelFolder, attempt: _Attempt, choice: EngineChoice) -> LoadedModel:
+def _try_engine(folder: ModelFolder, attempt: Attempt, choice: EngineChoice, *, is_fresh: bool) -> LoadedModel:
     cache_dir = choice.cache_dir or default_cache_dir()
-    if attempt.engine == "pytorch":
+    if attempt.engine == "tensorrt":
+        opened = _open_tensorrt(folder, attempt, cache_dir)
+    elif attempt.engine == "pytorch":
         opened = _open_pytorch(folder, attempt, choice)
     else:
         opened = _open_openvino(_exported(folder, cache_dir), attempt, choice)
     try:
         golden, is_verified = _golden(opened)
-        report = _gate(opened, golden, cache_dir)
+        report = _gate(opened, golden, cache_dir, is_fresh=is_fresh)
     except BaseException:
         opened.engine.close()
         raise
@@ -149,16 +131,22 @@ def _try_engine(folder: ModelFolder, attempt: _Attempt, choice: EngineChoice) ->
     return LoadedModel(opened.engine, where.tokenizer_file, where.path, why, report, is_verified)
 
 
-def _open_openvino(folder: ModelFolder, attempt: _Attempt, choice: EngineChoice) -> _Opened:
+def _open_tensorrt(folder: ModelFolder, attempt: Attempt, cache_dir: Path) -> _Opened:
+    engine, plan = trt_open.open_tensorrt(folder, BuildOrder(attempt.precision), cache_dir)
+    # The plan's name stands for everything that changes it: library, driver, GPU.
+    return _Opened(engine, folder, (plan.folder.name,), attempt.precision == "float8", plan)
+
+
+def _open_openvino(folder: ModelFolder, attempt: Attempt, choice: EngineChoice) -> _Opened:
     engine = ov.OpenVinoEngine(folder, ov.OpenVinoOptions(attempt.precision, choice.threads))
     graph = folder.openvino_file()
     # The model's digest names the weights; the same weights in another graph are another model to the gate.
     graph_digest = "" if graph is None else file_sha256(graph)
-    environment = (ov.library_version(), *ov.cpu_capabilities(), graph_digest)
+    environment = (ov.library_version(), *ov.cpu_capabilities(), graph_digest, f"rewrites {REWRITES}")
     return _Opened(engine, folder, environment, engine.has_8bit_weights)
 
 
-def _open_pytorch(folder: ModelFolder, attempt: _Attempt, choice: EngineChoice) -> _Opened:
+def _open_pytorch(folder: ModelFolder, attempt: Attempt, choice: EngineChoice) -> _Opened:
     engine = pytorch.PyTorchEngine(folder, pytorch.PyTorchOptions(attempt.precision, threads=choice.threads))
     environment = (pytorch.library_version(), engine.info.details["device"])
     return _Opened(engine, folder, environment, has_8bit_weights=False)
@@ -211,19 +199,33 @@ def _logits(engine: Engine, folder: ModelFolder) -> Float32Array:
         engine.close()
 
 
-def _gate(opened: _Opened, golden: Golden, cache_dir: Path) -> GateReport:
+def _gate(opened: _Opened, golden: Golden, cache_dir: Path, *, is_fresh: bool) -> GateReport:
     stamp = opened.engine.info.stamp
     key = verdict_key(
         {"stamp": astuple(stamp), "environment": opened.environment, "golden": golden_digest(golden)},
     )
-    kept = recall_verdict(cache_dir, key)
+    kept = None if is_fresh else recall_verdict(cache_dir, key)
     if kept is not None:
         return kept
-    report = verify(opened.engine, opened.folder, golden, has_8bit_weights=opened.has_8bit_weights)
+    report = _measured(opened, golden)
+    _checked(opened.engine, report)
+    keep_verdict(cache_dir, key, report)
+    return report
+
+
+def _checked(engine: Engine, report: GateReport) -> GateReport:
     if not report.passed:
+        stamp = engine.info.stamp
         raise EngineError(
             f"{stamp.name}: the {stamp.engine} engine in {stamp.precision} does not agree with the float32 model: "
             f"{report.reason}; use precision: float32, or another engine"
         )
-    keep_verdict(cache_dir, key, report)
+    return report
+
+
+def _measured(opened: _Opened, golden: Golden) -> GateReport:
+    if opened.plan is None or not isinstance(opened.engine, TensorRtEngine):
+        return verify(opened.engine, opened.folder, golden, has_8bit_weights=opened.has_8bit_weights)
+    report = verify_plan(opened.engine, opened.folder, golden)
+    PlanStore(opened.plan.folder.parent).amend(opened.plan, as_notes(report))
     return report

@@ -1,10 +1,11 @@
 """How an engine's lack of memory shows itself, in one error for all of them."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Final
+from collections.abc import Callable
+from typing import Final, TypeVar
 
 from worker.errors import EngineOutOfMemoryError
+
+Result = TypeVar("Result")
 
 _MARKS: Final = (
     "bad_alloc",
@@ -17,16 +18,17 @@ _MARKS: Final = (
 )
 
 
-@contextmanager
-def memory_errors_told() -> Iterator[None]:
-    """Raise what a library says of missing memory in the block as EngineOutOfMemoryError; leave all else as it is."""
+def with_memory_errors_told(work: Callable[[], Result]) -> Result:
+    """What `work` gives; what a library in it says of missing memory comes as EngineOutOfMemoryError.
+
+    Raises:
+        EngineOutOfMemoryError: the memory ran out.
+    """
     try:
-        yield
+        return work()
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-    else:
-        return
     # Outside the handler: the first error's frames hold the arrays for which there was no room.
     raise EngineOutOfMemoryError("there is no memory for a batch of this size: lower batching.max_tokens")
 

@@ -7,16 +7,19 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from worker.engines.artifact import ModelFolder
+from worker.engines.graph import simplify
 from worker.engines.layout import PaddedBatch, checked_logits, pad, warm_up_batches
+from worker.engines.ov_requests import Feed, InferRequests
 from worker.engines.telemetry import silence_telemetry
 from worker.errors import ConfigError, EngineError
 from worker.types import Batch, EngineInfo, ModelStamp, PairScores
 
-TOKEN_BUDGET: Final = 2048
-"""Padded tokens per batch. MiniLM with 8-bit weights, bfloat16, 2 cores, 768 pairs of mixed texts, in texts of 8 pairs
-a second by budget 512, 1024, 2048, 4096 and 8192: 23.6, 30.5, 32.3, 27.9, 22.1. Small batches stay in the cache."""
+STREAM_TOKENS: Final = 1024
+"""Padded tokens per stream and batch. More does not make a MiniLM faster, fewer do not keep its products busy, and what
+a stream works on stays in the cache of its core."""
 _HINTS: Final = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 _CAPABILITIES: Final = {"bfloat16": "BF16", "float16": "FP16"}
 """What `OPTIMIZATION_CAPABILITIES` calls the arithmetic that a precision needs."""
@@ -40,6 +43,8 @@ class OpenVinoOptions:
     """`auto` (bfloat16 where the CPU has it), `float32`, `bfloat16` or `float16`."""
     threads: int | None = None
     """None: every core this process may use."""
+    streams: int | None = None
+    """Parts of a batch that are scored at the same time; None: one per thread."""
 
 
 class OpenVinoEngine:
@@ -57,10 +62,13 @@ class OpenVinoEngine:
         self._head = folder.head
         precision = _choose_precision(options.precision, core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
         threads = options.threads or usable_cores()
+        streams = min(threads, options.streams or threads)
         try:
             model = core.read_model(_graph(folder))
             self.has_8bit_weights = _has_8bit_weights(model)
-            compiled = core.compile_model(model, "CPU", _properties(precision, threads))
+            rewrites = simplify(model)
+            properties = _properties(precision, threads, streams)
+            compiled = core.compile_model(model, "CPU", properties)
         except RuntimeError as error:
             message = f"{folder.path}: OpenVINO cannot load this model"
             raise EngineError(message) from error
@@ -69,16 +77,20 @@ class OpenVinoEngine:
             message = f"{folder.path}: expected one output, the logits, but the graph has {len(compiled.outputs)}"
             raise EngineError(message)
         self._types = {name: _integer_type(compiled.input(name)) for name, _ in self._inputs}
-        self._request: Any = compiled.create_infer_request()
+        self._requests: InferRequests | None = InferRequests(
+            compiled, streams, lambda: core.compile_model(_simplified(core, folder), "CPU", properties)
+        )
         self._info = EngineInfo(
             stamp=ModelStamp(folder.name, folder.digest(folder.openvino_weights()), "openvino", precision),
             head=folder.head,
             max_pair_tokens=folder.max_pair_tokens,
-            token_budget=max(TOKEN_BUDGET, folder.max_pair_tokens),
+            token_budget=max(streams * STREAM_TOKENS, folder.max_pair_tokens),
             details={
                 "device": str(core.get_property("CPU", "FULL_DEVICE_NAME")),
                 "threads": str(threads),
+                "streams": str(streams),
                 "weights": "8-bit" if self.has_8bit_weights else "as exported",
+                "rewrites": ", ".join(rewrites) or "none",
             },
         )
 
@@ -96,24 +108,49 @@ class OpenVinoEngine:
         """Logits of every pair of `batch`, float32 [pairs, classes], rows in the batch's order. Blocks.
 
         Raises:
+            EngineOutOfMemoryError: there is no memory for this batch.
             EngineError: the engine is closed.
+            EngineOutOfMemoryError: the memory ran out; a smaller batch may fit.
             ValueError: the model's logits are not finite.
         """
-        if self._request is None:
+        if self._requests is None:
             message = "the openvino engine is closed"
             raise EngineError(message)
         pairs = len(batch.lengths)
         if pairs == 0:
             return PairScores(np.empty((0, self._head.classes), dtype=np.float32))
-        padded: PaddedBatch = pad(batch, self._pad_id)
-        feed = {name: getattr(padded, field).astype(self._types[name], copy=False) for name, field in self._inputs}
-        self._request.infer(feed, share_inputs=True)
-        # The tensor is the request's own memory, overwritten by the next call.
-        return PairScores(checked_logits(self._request.get_output_tensor(0).data.copy(), pairs, self._head))
+        padded, parts = pad(batch, self._pad_id), shares(batch.lengths, len(self._requests))
+        feeds = [self._feed(padded, rows, int(batch.lengths[rows].max())) for rows in parts]
+        found = np.concatenate(self._requests.infer(feeds))
+        logits = np.empty_like(found)
+        logits[np.concatenate(parts)] = found
+        return PairScores(checked_logits(logits, pairs, self._head))
 
     def close(self) -> None:
         """Give back memory and threads. Not to be used after."""
-        self._request = None
+        self._requests = None
+
+    def _feed(self, padded: PaddedBatch, rows: npt.NDArray[np.intp], width: int) -> Feed:
+        """The inputs of the graph for some rows, as wide as the longest of them."""
+        return {
+            name: np.ascontiguousarray(getattr(padded, field)[rows, :width], dtype=self._types[name])
+            for name, field in self._inputs
+        }
+
+
+def _simplified(core: Any, folder: ModelFolder) -> Any:  # noqa: ANN401  not typed for us
+    model = core.read_model(_graph(folder))
+    simplify(model)
+    return model
+
+
+def shares(lengths: npt.NDArray[np.int32], most: int) -> list[npt.NDArray[np.intp]]:
+    """The rows of a batch in at most `most` parts of about as many tokens, each of neighbours in length."""
+    order = np.argsort(lengths, kind="stable")
+    ends = np.cumsum(lengths[order])
+    # A row belongs to the part in which the middle of its tokens lies.
+    part = ((ends - lengths[order] / 2) * most / ends[-1]).astype(np.intp)
+    return [order[part == number] for number in range(most) if (part == number).any()]
 
 
 def compile_for_cpu(model: Any, options: OpenVinoOptions) -> Any:  # noqa: ANN401  # the library is not typed for us
@@ -124,7 +161,7 @@ def compile_for_cpu(model: Any, options: OpenVinoOptions) -> Any:  # noqa: ANN40
     """
     core = _core()
     precision = _choose_precision(options.precision, core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
-    return core.compile_model(model, "CPU", _properties(precision, options.threads or usable_cores()))
+    return core.compile_model(model, "CPU", _properties(precision, options.threads or usable_cores(), 1))
 
 
 def usable_cores() -> int:
@@ -144,7 +181,7 @@ def has_fast_bfloat16() -> bool:
 
 
 def cpu_capabilities() -> tuple[str, ...]:
-    """What arithmetic OpenVINO finds in this CPU, and the CPU's name: what a gate's verdict depends on."""
+    """What arithmetic OpenVINO finds in this CPU, and the CPU's name: what a verdict on an engine depends on."""
     core = _core()
     capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     return (str(core.get_property("CPU", "FULL_DEVICE_NAME")), *sorted(str(name) for name in capabilities))
@@ -173,9 +210,12 @@ def _graph(folder: ModelFolder) -> Path:
     return graph
 
 
-def _properties(precision: str, threads: int) -> dict[str, object]:
+def _properties(precision: str, threads: int, streams: int) -> dict[str, object]:
     return {
         "INFERENCE_NUM_THREADS": threads,
+        "NUM_STREAMS": streams,
+        # Every process would pin its threads to the same first cores, and there are host threads beside them.
+        "ENABLE_CPU_PINNING": False,
         "INFERENCE_PRECISION_HINT": _HINTS[precision],
         "PERFORMANCE_HINT": "LATENCY",
         # Quantised activations take their scale over neighbours, and change 5 to 13 % of MiniLM's decisions.

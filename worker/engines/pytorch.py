@@ -1,19 +1,25 @@
-"""The float32 reference, and a second way onto a GPU: PyTorch and transformers."""
+"""The float32 reference, and a second way onto a GPU: PyTorch, with transformers' models or our own encoders."""
 
 import importlib.util
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from worker.engines.artifact import ModelFolder
+from worker.engines.encoders.families import is_known_family, read_encoder
+from worker.engines.encoders.feeding import Fed, packed, padded
 from worker.engines.layout import checked_logits, pad, warm_up_batches
+from worker.engines.memory import with_memory_errors_told
 from worker.engines.telemetry import silence_telemetry
-from worker.errors import ConfigError, EngineError
+from worker.errors import ConfigError, EngineError, EngineOutOfMemoryError
 from worker.types import Batch, EngineInfo, ModelStamp, PairScores
 
 INSTALL_HINT: Final = 'pip install "nli-stream-worker[gpu]"'
 _PRECISIONS: Final = ("float32", "float16", "bfloat16")
+_LAYOUTS: Final = ("auto", "transformers", "padded", "packed")
 _CPU_TOKEN_BUDGET: Final = 2048
 _GPU_TOKEN_BUDGET: Final = 16384
 
@@ -27,6 +33,11 @@ class PyTorchOptions:
     device: str = "auto"
     """`auto` (CUDA where there is one), `cpu` or `cuda`."""
     threads: int | None = None
+    layout: str = "auto"
+    """`transformers` runs its own model, padded; `padded` and `packed` our encoder of the family; `auto` is packed on
+    a GPU where the family is known, else transformers."""
+    is_compiled: bool = False
+    """With `padded`: compile the encoder, which takes minutes at the first batches."""
 
 
 class PyTorchEngine:
@@ -56,13 +67,19 @@ class PyTorchEngine:
         self._pad_id = folder.pad_token_id
         self._has_type_ids = folder.has_type_ids
         self._module: Any = _load(folder, getattr(self._torch, precision)).to(device)
+        layout = self._choose_layout(options.layout)
+        self._logits = self._make_scorer(layout, precision, is_compiled=options.is_compiled)
         budget = _GPU_TOKEN_BUDGET if device == "cuda" else _CPU_TOKEN_BUDGET
         self._info = EngineInfo(
             stamp=ModelStamp(folder.name, folder.digest(folder.safetensors_files()), "pytorch", precision),
             head=folder.head,
             max_pair_tokens=folder.max_pair_tokens,
             token_budget=max(budget, folder.max_pair_tokens),
-            details={"device": self._torch.cuda.get_device_name() if device == "cuda" else "cpu"},
+            details={
+                "device": self._torch.cuda.get_device_name() if device == "cuda" else "cpu",
+                "layout": layout,
+                "compiled": str(options.is_compiled).lower(),
+            },
         )
 
     @property
@@ -91,32 +108,82 @@ class PyTorchEngine:
         """Logits of every pair of `batch`, float32 [pairs, classes], rows in the batch's order. Blocks.
 
         Raises:
+            EngineOutOfMemoryError: there is no memory for this batch.
             EngineError: the engine is closed.
             ValueError: the model's logits are not finite.
         """
-        module = self.module
+        if self._module is None:
+            message = "the pytorch engine is closed"
+            raise EngineError(message)
         pairs = len(batch.lengths)
         if pairs == 0:
             return PairScores(np.empty((0, self._info.head.classes), dtype=np.float32))
-        padded = pad(batch, self._pad_id)
-        feed = {"input_ids": padded.input_ids, "attention_mask": padded.attention_mask}
-        if self._has_type_ids:
-            feed["token_type_ids"] = padded.type_ids
-        with self._torch.inference_mode():
-            tensors = {name: self._torch.from_numpy(values).to(self._device) for name, values in feed.items()}
-            logits = module(**tensors).logits.float().cpu().numpy()
+        try:
+            logits = with_memory_errors_told(lambda: self._fetched(batch))
+        except EngineOutOfMemoryError:
+            # What the failed attempt had reserved would stand in the way of a smaller one.
+            self._empty_cache()
+            raise
         return PairScores(checked_logits(logits, pairs, self._info.head))
 
     def close(self) -> None:
         """Give back memory. Not to be used after."""
         self._module = None
+        # What scored holds the weights too.
+        self._logits = self._run_module
+        self._empty_cache()
+
+    def _fetched(self, batch: Batch) -> npt.NDArray[np.floating]:
+        with self._torch.inference_mode():
+            logits: npt.NDArray[np.floating] = self._logits(batch).float().cpu().numpy()
+        return logits
+
+    def _empty_cache(self) -> None:
         if self._device == "cuda":
             self._torch.cuda.empty_cache()
+
+    def _choose_layout(self, wanted: str) -> str:
+        if wanted not in _LAYOUTS:
+            message = f"layout: expected {', '.join(_LAYOUTS)}, not {wanted!r}"
+            raise ConfigError(message)
+        if wanted != "auto":
+            return wanted
+        is_known = is_known_family(self._module.config.to_dict())
+        return "packed" if self._device == "cuda" and is_known else "transformers"
+
+    def _make_scorer(self, layout: str, precision: str, *, is_compiled: bool) -> Callable[[Batch], Any]:
+        """What gives logits of a batch, on the device."""
+        if layout == "transformers":
+            return self._run_module
+        encoder = read_encoder(self._module, precision)
+        # The encoder has weights of its own, and the GPU need not hold both.
+        self._module = self._module.cpu()
+        if layout == "packed":
+            has_kernel = self._device == "cuda" and precision != "float32" and has_packed_attention()
+            return lambda batch: self._run(encoder.score, packed(batch, self._device, has_kernel=has_kernel))
+        score = self._torch.compile(encoder.score, dynamic=True) if is_compiled else encoder.score
+        return lambda batch: self._run(score, padded(batch, self._device, self._pad_id))
+
+    def _run(self, score: Callable[..., Any], fed: Fed) -> Any:  # noqa: ANN401  # torch is optional
+        return score(fed.layout, fed.ids, fed.types if self._has_type_ids else None)
+
+    def _run_module(self, batch: Batch) -> Any:  # noqa: ANN401  # torch is optional
+        rectangle = pad(batch, self._pad_id)
+        feed = {"input_ids": rectangle.input_ids, "attention_mask": rectangle.attention_mask}
+        if self._has_type_ids:
+            feed["token_type_ids"] = rectangle.type_ids
+        tensors = {name: self._torch.from_numpy(values).to(self._device) for name, values in feed.items()}
+        return self._module(**tensors).logits
 
 
 def has_torch() -> bool:
     """Whether torch and transformers are installed."""
     return all(importlib.util.find_spec(module) for module in ("torch", "transformers"))
+
+
+def has_packed_attention() -> bool:
+    """Whether torch has its kernel for pairs of any lengths, which came with 2.10."""
+    return has_torch() and importlib.util.find_spec("torch.nn.attention.varlen") is not None
 
 
 def has_cuda() -> bool:

@@ -46,6 +46,17 @@ def parse_source(model: str) -> Path | HubModel:
     return HubModel(repository, revision)
 
 
+def fetch_folder(model: str) -> Path:
+    """The folder of what `model` names, whatever kind of model it is; downloads what the hub's cache does not hold.
+
+    Raises:
+        ConfigError: it names nothing.
+        EngineError: it cannot be downloaded.
+    """
+    source = parse_source(model)
+    return download(source.repository, source.commit) if isinstance(source, HubModel) else source
+
+
 def fetch_model(model: str) -> ModelFolder:
     """The model that `model` names, opened; downloads what the hub's cache does not hold.
 

@@ -27,6 +27,7 @@ _EMBEDDINGS: Final = ("word_embeddings.weight", "tok_embeddings.weight", "embed_
 _TYPES: Final = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 _LARGEST: Final = 7
 """Values are kept in 4 bits, from -7 to 7."""
+_LARGEST_DEVIATIONS: Final = 2.5
 
 
 def load_token_vectors(tokenizer_file: Path) -> TokenVectors | None:
@@ -52,7 +53,8 @@ def load_token_vectors(tokenizer_file: Path) -> TokenVectors | None:
 
 def write_token_vectors(file: Path, tokenizer_file: Path, vectors: Float32Array) -> None:
     """Keep `vectors`, float32 [tokens, dimensions], for the vocabulary of `tokenizer_file`; dimensions are even."""
-    largest = np.abs(vectors).max(axis=1)
+    # Steps for what is usual: a single large value would leave too few for the others.
+    largest = np.minimum(np.abs(vectors).max(axis=1), _LARGEST_DEVIATIONS * vectors.std(axis=1))
     scales = np.where(largest > 0, largest / _LARGEST, 1.0).astype(np.float16)
     values = np.clip(np.rint(vectors / scales.astype(np.float32)[:, np.newaxis]), -_LARGEST, _LARGEST)
     nibbles = (values + _LARGEST + 1).astype(np.uint8)
@@ -63,7 +65,7 @@ def write_token_vectors(file: Path, tokenizer_file: Path, vectors: Float32Array)
 
 def vocabulary_digest(tokenizer_file: Path) -> str:
     """What tells one vocabulary from another: a sha256 over its tokens in the order of their ids, in hex."""
-    tokens = _tokens(tokenizer_file)
+    tokens = token_list(tokenizer_file)
     return hashlib.sha256("\n".join(tokens).encode("utf-8", "surrogatepass")).hexdigest()
 
 
@@ -75,7 +77,7 @@ def from_word_embeddings(folder: ModelFolder) -> Float32Array:
     Raises:
         EngineError: it has no safetensors, or no word embeddings in them.
     """
-    tokens = _tokens(folder.tokenizer_file)
+    tokens = token_list(folder.tokenizer_file)
     embeddings = _word_embeddings(folder)[: len(tokens)]
     centred = embeddings - embeddings.mean(axis=0)
     return np.asarray(centred * token_weights(tokens[: len(embeddings)])[:, np.newaxis], np.float32)
@@ -116,7 +118,7 @@ def _read(file: Path) -> tuple[TokenVectors, str]:
     return TokenVectors(values, scales.astype(np.float32)), vocabulary
 
 
-def _tokens(tokenizer_file: Path) -> list[str]:
+def token_list(tokenizer_file: Path) -> list[str]:
     """The tokens in the order of their ids."""
     document: Any = read_json_object(tokenizer_file)
     try:

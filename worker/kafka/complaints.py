@@ -13,9 +13,11 @@ LAPSE_SECONDS = 15.0
 
 log = structlog.get_logger(__name__)
 
-# librdkafka's words for UNRELEASED_INSTANCE_ID and FENCED_INSTANCE_ID: the code of a fatal error does not come along.
+# librdkafka's words for UNRELEASED_INSTANCE_ID, FENCED_INSTANCE_ID and GROUP_AUTHORIZATION_FAILED (which is fatal under
+# KIP-848 only): the code of a fatal error does not come along.
 _UNRELEASED = "instance ID is still used"
 _FENCED = "Static consumer fenced"
+_FORBIDDEN = "Group authorization failed"
 _NAMED_TWICE = "give every worker its own"
 _FIXES: Mapping[int, str] = {
     KafkaError.GROUP_AUTHORIZATION_FAILED: "grant Read on the consumer group",
@@ -23,8 +25,8 @@ _FIXES: Mapping[int, str] = {
 }
 
 
-class InstanceTakenError(Exception):
-    """The group still has a member of our name: to be tried again under a new client."""
+class StartOverError(Exception):
+    """The client has given up for good, and a new one need not: the message says what to mend meanwhile."""
 
 
 class Complaints:
@@ -41,8 +43,8 @@ class Complaints:
         """`error` was reported.
 
         Raises:
-            InstanceTakenError: the group still has a member of our name.
-            FatalError: the client cannot go on.
+            StartOverError: only another client can go on.
+            FatalError: none can.
         """
         # A fatal error comes as a message whose own error is not marked as fatal.
         if error.fatal() or error.code() == KafkaError._FATAL:  # noqa: SLF001  librdkafka's own codes are named so
@@ -57,13 +59,6 @@ class Complaints:
             about = f"{topic} may not be read" if subject == topic else "the group may not be used"
             self._tell(subject, f"{about} ({error.name()}): {fix}")
 
-    def waiting_for_instance(self) -> str:
-        """Why no partition comes while the group has a member of our name."""
-        return (
-            f"the group still has a member called kafka.instance_id {self._instance}: if it was this worker, its "
-            f"session has yet to end; if it is another worker, {_NAMED_TWICE}"
-        )
-
     def review(self) -> None:
         """Take back what has not been repeated for a while."""
         now = self._clock.monotonic()
@@ -77,7 +72,12 @@ class Complaints:
 
     def _end(self, said: str) -> None:
         if _UNRELEASED in said:
-            raise InstanceTakenError
+            raise StartOverError(
+                f"the group still has a member called kafka.instance_id {self._instance}: if it was this worker, its "
+                f"session has yet to end; if it is another worker, {_NAMED_TWICE}"
+            )
+        if _FORBIDDEN in said:
+            raise StartOverError(f"the group may not be used: {_FIXES[KafkaError.GROUP_AUTHORIZATION_FAILED]}")
         if _FENCED in said:
             raise FatalError(f"another worker has joined as kafka.instance_id {self._instance}: {_NAMED_TWICE}")
         raise FatalError(f"the Kafka consumer cannot go on ({said})")

@@ -19,7 +19,7 @@ from confluent_kafka import TopicPartition as KafkaPartition
 from worker.clock import Clock, SystemClock
 from worker.errors import FatalError, RetryableError
 from worker.kafka.clients import ClientSettings, checked_settings
-from worker.kafka.complaints import Complaints, InstanceTakenError
+from worker.kafka.complaints import Complaints, StartOverError
 from worker.kafka.offsets import Assignment, GroupOffsets
 from worker.kafka.others import OthersProgress
 from worker.kafka.readable import Sieve
@@ -115,8 +115,8 @@ class RecordConsumer:
                     self._note_error(error, message)
                 elif (record := self._record(message)) is not None:
                     records.append(record)
-        except InstanceTakenError:
-            self._start_over()
+        except StartOverError as gone:
+            self._start_over(str(gone))
         self._complaints.review()
         return records if self.sieve is None else self.sieve.sift(records)
 
@@ -148,14 +148,17 @@ class RecordConsumer:
         except KafkaException as error:
             log.warning("consumer.commit_failed", reason=error.args[0].name())
 
-    def unread(self) -> dict[TopicPartition, int]:
-        """Records between our position and the last stable offset, per owned partition, as the client last heard."""
+    def unread(self, ends: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
+        """Offsets between our position and the last stable one, per owned partition.
+
+        The latter as the client last heard, or as in `ends` where that is more: of a paused partition it hears nothing.
+        """
         unread = {}
         for partition in self._assignment.partitions():
-            position = self._positions.get(partition)
-            # With read_committed the cached high watermark is the last stable offset.
-            _, high = self._consumer.get_watermark_offsets(KafkaPartition(*partition), cached=True)
-            unread[partition] = max(0, high - position) if position is not None else 0
+            # With read_committed the cached high watermark is the last stable offset; what is not known is negative.
+            low, high = self._consumer.get_watermark_offsets(KafkaPartition(*partition), cached=True)
+            position = self._positions.get(partition, max(0, low))
+            unread[partition] = max(0, high - position, ends.get(partition, 0) - position)
         for partition, count in self._waiting().items():
             unread[partition] = unread.get(partition, 0) + count
         return unread
@@ -201,7 +204,7 @@ class RecordConsumer:
         topic, number, offset = message.topic(), message.partition(), message.offset()
         if topic is None or number is None or offset is None:
             raise RuntimeError("This is a bug. A message without an error has no position.")
-        partition = TopicPartition(topic, number)
+        partition = TopicPartition._make((topic, number))
         epoch = self._assignment.epoch(partition)
         if epoch is None:  # fetched before the partition was taken from us
             return None
@@ -221,10 +224,12 @@ class RecordConsumer:
                 raise FatalError(self._out_of_range(partition))
         self._complaints.note(error, topic)
 
-    def _start_over(self) -> None:
-        """A new client under the same name: the old one has given up for good. Nothing was assigned to it."""
-        self._told.complained("membership", self._complaints.waiting_for_instance())
+    def _start_over(self, reason: str) -> None:
+        """A new client under the same name: the old one has given up for good, and with it what it was assigned."""
+        self._told.complained("membership", reason)
+        self._guarded(self._on_lost, _kafka_partitions(self._assignment.partitions()))
         self._consumer.close()
+        self._failure = None  # such a client lets go of nothing without complaint
         self._consumer = Consumer(self._settings)
         self._rejoin_at = self._clock.monotonic() + REJOIN_SECONDS
 

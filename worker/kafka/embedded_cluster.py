@@ -24,12 +24,17 @@ class EmbeddedCluster:
         settings: EmbeddedSettings | None = None,
         *,
         nodes: int = NODES,
+        advertised_ports: Mapping[int, Mapping[str, int]] | None = None,
         progress: Progress = lambda _message: None,
     ) -> None:
-        """Of several, `settings.port` is the first one's, the others have the next ones; `data_dir` has a folder each."""
+        """Of several, the first has `settings.port`, the others the next ones, and each a folder in `data_dir`.
+
+        `advertised_ports` are those of the settings, node by node.
+        """
         self._settings = settings or EmbeddedSettings()
         self._progress = progress
         self._count = nodes
+        self._advertised = advertised_ports or {}
         self._nodes: dict[int, EmbeddedKafka] = {}
 
     def __enter__(self) -> Self:
@@ -108,6 +113,7 @@ class EmbeddedCluster:
                 replace(
                     settings,
                     data_dir=folders[node_id],
+                    advertised_ports=self._advertised.get(node_id, settings.advertised_ports),
                     place=Place(node_id, cluster_id, ports[node_id], controllers),
                 ),
                 progress=self._progress,

@@ -14,6 +14,8 @@ from worker.kafka.topics import ORIGINAL_TIMESTAMP_HEADER, TopicDirectory, targe
 from worker.kafka.triage import Blame, RefusedError, Reports, Triage, is_refusal
 from worker.types import Finished, OutboundRecord, Record, Refusal
 
+FULL_QUEUE_SECONDS = 20.0
+"""How long the client's queue may be full: then the broker is away, and the thread has to show that it is alive."""
 CALL_SECONDS = 2.0
 """How long one transactional call may block before it is repeated."""
 BACK_OFF_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
@@ -133,11 +135,14 @@ class PublisherParts:
         arguments = self._arguments(output)
         if on_delivery is not None:
             arguments["on_delivery"] = on_delivery
+        deadline = self.clock.monotonic() + FULL_QUEUE_SECONDS
         while True:
             try:
                 producer.produce(output.topic, output.value, output.key, **arguments)
                 break
-            except BufferError:
+            except BufferError as error:
+                if self.clock.monotonic() > deadline:
+                    raise KafkaException(KafkaError(KafkaError._QUEUE_FULL)) from error  # noqa: SLF001  its own code
                 producer.poll(0.01)
 
     def _arguments(self, output: OutboundRecord) -> dict[str, Any]:

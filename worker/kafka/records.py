@@ -41,7 +41,7 @@ def _headers(message: Message) -> Headers | None:
         headers = _READ_HEADERS(message)
     except (SystemError, UnicodeDecodeError):
         return None
-    return tuple((name, _bytes(value)) for name, value in headers or ())
+    return tuple([(name, _bytes(value)) for name, value in headers]) if headers else ()
 
 
 def _bytes(value: str | bytes | None) -> bytes | None:

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
@@ -76,10 +76,9 @@ class TopicDirectory:
         found = {t: len(metadata.topics[t].partitions) for t in wanted if t in metadata.topics}
         described = self._describe(found)
         with self._lock:
-            for topic in wanted:
-                self._facts.pop(topic, None)
+            known = {topic: self._facts.pop(topic, None) for topic in wanted}
             for topic, partitions in found.items():
-                self._facts[topic] = _facts(partitions, described.get(topic, {}))
+                self._facts[topic] = _facts(partitions, described.get(topic), known[topic])
 
     def create(self, topics: Mapping[str, int], config: Mapping[str, str] | None = None) -> None:
         """Create `topics` (name -> partitions) with the broker's default replication and `config`. Blocks.
@@ -144,7 +143,9 @@ class TopicDirectory:
         return described
 
 
-def _facts(partitions: int, config: Mapping[str, str | None]) -> TopicFacts:
+def _facts(partitions: int, config: Mapping[str, str | None] | None, known: TopicFacts | None) -> TopicFacts:
+    if config is None:  # not told, this time or ever
+        return TopicFacts(partitions) if known is None else replace(known, partitions=partitions)
     before, after = (_number(config.get(f"message.timestamp.{side}.max.ms")) for side in ("before", "after"))
     size = _number(config.get("max.message.bytes")) or DEFAULT_MAX_MESSAGE_BYTES
     if config.get("message.timestamp.type") == "LogAppendTime":  # the broker sets its own and looks at none

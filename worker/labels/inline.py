@@ -139,11 +139,11 @@ def _effective(document: dict[str, JsonValue], request: Request) -> LabelSchema:
     if request.hypothesis_template is not None:
         document["hypothesis_templates"] = [request.hypothesis_template]
     if request.multi_label is not None:
+        if request.multi_label and not document.get("multi_label"):
+            document.pop("shortlist", None)  # not every set that has one may have it in the other mode
         document["multi_label"] = request.multi_label
     if document.get("multi_label"):
         document.pop("abstain", None)
-        if request.multi_label:
-            document.pop("shortlist", None)  # not every set that has one may have it in this mode
     else:
         labels = document["labels"]
         document["labels"] = [_without_negative(label) for label in labels] if isinstance(labels, list) else labels

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from worker.documents import key_path
 from worker.errors import ErrorCode, MessageError, RetryableError, SchemaError, Stage
@@ -233,12 +234,16 @@ def _name_in(document: JsonValue) -> str | None:
 
 
 def _own(snapshot: Snapshot, default: str) -> LabelSchema:
-    reference = parse_reference(default)
+    reference = _parse_own(default)
     # A record that was read before its schema went is still scored under what held then.
     schema = (None if reference is None else snapshot.get(reference)) or snapshot.retired.get(default)
     if schema is None:
         raise RetryableError(f"label schema {key_path([default])}: the topic's own, and not there yet")
     return schema
+
+
+_parse_own = lru_cache(maxsize=256)(parse_reference)
+"""For references of the configuration: those of messages may be anything, and are not kept."""
 
 
 def _named(snapshot: Snapshot, text: str) -> LabelSchema:

@@ -21,6 +21,7 @@ from worker.labels.parts import (
     LongText,
     ShortlistRule,
     Template,
+    Words,
     is_template,
 )
 from worker.labels.tree import LabelTree, fill_template, label_tree
@@ -70,6 +71,9 @@ class LabelSchema(BaseModel):
     multi_label: bool = Field(default=False, description="True: each label is decided by itself.")
     hypothesis_templates: tuple[Template, ...] = Field(
         default=(DEFAULT_TEMPLATE,), min_length=1, description="Sentences with one `{}` each; logits are averaged."
+    )
+    instruction: Words | None = Field(
+        default=None, description="The question put to an instruction model (`engine: t5_rank`); others ignore it."
     )
     labels: tuple[Label, ...] = Field(min_length=1, description="In order of preference: ties go to the first.")
     hierarchy: Hierarchy | None = Field(default=None, description="Only where labels have children; null: defaults.")
@@ -234,6 +238,8 @@ def _excesses(schema: LabelSchema, limits: LabelLimits) -> Iterator[tuple[str, s
         for key in ("name", "description", "hypothesis", "negative"):
             if len((getattr(label, key) or "").encode()) > limits.label_bytes:
                 yield key_path((*path, key)), most
+    if len((schema.instruction or "").encode()) > limits.label_bytes:
+        yield "instruction", most
     for index, template in enumerate(schema.hypothesis_templates):
         if len(template.encode()) > limits.label_bytes:
             yield f"hypothesis_templates.{index}", most

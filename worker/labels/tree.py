@@ -1,7 +1,7 @@
 """The labels of a schema as they are scored: flat or as a tree, each with its hypotheses."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from worker.labels.parts import Label
 
@@ -15,6 +15,28 @@ class Node:
     children: tuple[int, ...]
     hypotheses: tuple[str, ...]
     """One per template; a single one where the label brings a whole hypothesis."""
+
+
+@dataclass(frozen=True, slots=True)
+class LabelPairs:
+    """The hypotheses of one label, as indices into those of its stage."""
+
+    positive: tuple[int, ...]
+    """One per template; a single one where the label brings a whole hypothesis."""
+    negative: int | None
+    """The contrasting hypothesis, where the label has one."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TreeStage:
+    """Labels that are scored together."""
+
+    nodes: tuple[int, ...]
+    """The labels, as indices into the tree."""
+    hypotheses: tuple[str, ...]
+    """Each different hypothesis once: labels that share one share its pair."""
+    labels: tuple[LabelPairs, ...]
+    """In the order of `nodes`."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,6 +56,18 @@ class LabelTree:
     """Pairs, per window, that scoring every label would cost."""
     most_pairs: int
     """Pairs, per window, that a message costs at most."""
+    _stages: dict[tuple[int, ...], TreeStage] = field(default_factory=dict, repr=False)
+
+    def stage(self, nodes: tuple[int, ...]) -> TreeStage:
+        """The stage that scores `nodes`, `first` or what is `after` a node: worked out once, for every message."""
+        stage = self._stages.get(nodes)
+        if stage is None:  # two threads may both make it: they make the same
+            stage = self._stages[nodes] = self.part(nodes)
+        return stage
+
+    def part(self, nodes: tuple[int, ...]) -> TreeStage:
+        """What scores some of the labels of a stage, as chosen for one message."""
+        return _stage(self.nodes, nodes)
 
     @property
     def is_staged(self) -> bool:
@@ -85,6 +119,16 @@ def label_tree(
 def fill_template(template: str, words: str) -> str:
     """The hypothesis that `template` makes of a label's words, by replacement: braces in `words` stay as they are."""
     return template.replace("{}", words)
+
+
+def _stage(tree: tuple[Node, ...], nodes: tuple[int, ...]) -> TreeStage:
+    index: dict[str, int] = {}
+    labels = []
+    for node in (tree[place] for place in nodes):
+        positive = tuple(index.setdefault(hypothesis, len(index)) for hypothesis in node.hypotheses)
+        negative = node.label.negative
+        labels.append(LabelPairs(positive, None if negative is None else index.setdefault(negative, len(index))))
+    return TreeStage(nodes, tuple(index), tuple(labels))
 
 
 def _hypotheses(label: Label, templates: tuple[str, ...]) -> tuple[str, ...]:

@@ -189,6 +189,11 @@ class Binding(BaseModel):
         """Every topic that its records may go to."""
         return tuple(dict.fromkeys((self.output_topic, self.dead_letter_topic, *self.routes.values())))
 
+    @property
+    def frame_bytes(self) -> int:
+        """What the output format adds to a prediction in JSON."""
+        return 0 if self.output_format == "json" else FRAME_BYTES
+
     def late_by(self, timestamp_ms: int | None, now_seconds: float) -> float | None:
         """The age in seconds of a record that is late at `now_seconds` since the Unix epoch; None where it is not."""
         if self.max_age_seconds is None or timestamp_ms is None:
@@ -224,7 +229,7 @@ class Binding(BaseModel):
             emit=self.emit,
             merge_field=self.merge_field,
             timestamp=self.timestamp,
-            max_bytes=max_bytes - (FRAME_BYTES if self.output_format != "json" else 0),
+            max_bytes=max_bytes,
             format=self.format,
         )
 

@@ -5,6 +5,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -99,13 +101,17 @@ def encode(
     Raises:
         MessageError: at the stage `encode`: `merge_field_taken`, `encode_failed` or `output_too_large`.
     """
-    message = prediction_object(prediction, request, stamps)
-    message = _placed_after(message, "model", {"source": _source(record)})
-    headers = _headers(record, stamps, shape)
+    model = stamps.model
+    # Looked up by strings: those compare in no time, a stamp as a whole does not.
+    stamp = (model.name, model.digest, model.engine, model.precision)
+    frame = _frame(stamps.schema_name, stamps.schema_version, stamps.schema_digest, stamp, prediction.calibrated)
+    message = _laid_out(prediction, request, frame, stamps.scored_at, {"source": _source(record)})
+    headers, headers_bytes = _headers(record, stamps, shape)
     value = _write(message, record, shape)
-    if shape.emit == "envelope" and record_bytes(record.key, value, headers) > shape.max_bytes:
+    size = _RECORD_OVERHEAD_BYTES + len(record.key or b"") + len(value) + headers_bytes
+    if shape.emit == "envelope" and size > shape.max_bytes:
         value = _dump({**message, "event_omitted": True})
-    size = record_bytes(record.key, value, headers)
+        size = record_bytes(record.key, value, headers)
     if size > shape.max_bytes:
         raise _refused(ErrorCode.OUTPUT_TOO_LARGE, f"output: {size} bytes, the limit is {shape.max_bytes}")
     return OutboundRecord(
@@ -124,51 +130,79 @@ def prediction_object(prediction: Prediction, request: Request, stamps: Stamps) 
     Raises:
         MessageError: `encode_failed`, where a score is not a finite number.
     """
-    if not all(math.isfinite(item.score) for item in prediction.scores):
-        raise _refused(ErrorCode.ENCODE_FAILED, "scores: expected finite numbers")
     model = stamps.model
-    return {
-        "contract": CONTRACT,
-        "id": request.id,
-        "mode": prediction.mode,
-        "label": prediction.label,
-        "selected": list(prediction.selected),
-        "scores": [_score(item) for item in prediction.scores],
-        **({} if prediction.template_spread is None else {"template_spread": prediction.template_spread}),
-        "schema": {"name": stamps.schema_name, "version": stamps.schema_version, "digest": stamps.schema_digest},
-        "model": {
+    frame = _Frame(
+        {"name": stamps.schema_name, "version": stamps.schema_version, "digest": stamps.schema_digest},
+        {
             "name": model.name,
             "digest": model.digest,
             "engine": model.engine,
             "precision": model.precision,
             "calibrated": prediction.calibrated,
         },
-        "text": {
-            "tokens": prediction.text.tokens,
-            "tokens_dropped": prediction.text.tokens_dropped,
-            "windows": prediction.text.windows,
-        },
-        "pairs": {
-            "scored": prediction.pairs.scored,
-            "cached": prediction.pairs.cached,
-            "skipped": prediction.pairs.skipped,
-        },
-        "scored_at": stamps.scored_at,
+    )
+    return _laid_out(prediction, request, frame, stamps.scored_at, {})
+
+
+class _Frame(NamedTuple):
+    """What predictions have in common, as JSON values or already written."""
+
+    schema: Any
+    model: Any
+
+
+@lru_cache(maxsize=256)
+def _frame(name: str, version: int, digest: str, model: tuple[str, str, str, str], calibrated: bool) -> _Frame:  # noqa: FBT001
+    """The frame of all predictions under one label schema, written once."""
+    stamp = dict(zip(("name", "digest", "engine", "precision"), model, strict=True))
+    schema = _dump({"name": name, "version": version, "digest": digest})
+    return _Frame(orjson.Fragment(schema), orjson.Fragment(_dump({**stamp, "calibrated": calibrated})))
+
+
+def _laid_out(
+    prediction: Prediction, request: Request, frame: _Frame, scored_at: str, source: dict[str, JsonValue]
+) -> dict[str, Any]:
+    """The fields of a prediction in the order of the contract."""
+    # A sum is finite only if all it is made of is.
+    if not math.isfinite(sum([item.score for item in prediction.scores])):
+        raise _refused(ErrorCode.ENCODE_FAILED, "scores: expected finite numbers")
+    text, pairs = prediction.text, prediction.pairs
+    return {
+        "contract": CONTRACT,
+        "id": request.id,
+        "mode": prediction.mode,
+        "label": prediction.label,
+        "selected": [*prediction.selected],
+        "scores": [_score(item) for item in prediction.scores],
+        **({} if prediction.template_spread is None else {"template_spread": prediction.template_spread}),
+        "schema": frame.schema,
+        "model": frame.model,
+        **source,
+        "text": {"tokens": text.tokens, "tokens_dropped": text.tokens_dropped, "windows": text.windows},
+        "pairs": {"scored": pairs.scored, "cached": pairs.cached, "skipped": pairs.skipped},
+        "scored_at": scored_at,
     }
 
 
 def _score(item: LabelScore) -> dict[str, JsonValue]:
-    score: dict[str, JsonValue] = {"label": item.label, "score": float(item.score)}
+    score: dict[str, JsonValue] = {"label": item.label, "score": item.score}
     return score if item.path is None else {**score, "path": [*item.path]}
 
 
 def utc_timestamp(milliseconds: int) -> str | None:
     """RFC 3339 with milliseconds, in UTC; None before year 1 and after year 9999."""
+    seconds, rest = divmod(milliseconds, 1000)
+    start = _utc_second(seconds)
+    return None if start is None else f"{start}.{rest:03d}Z"
+
+
+@lru_cache(maxsize=1024)
+def _utc_second(seconds: int) -> str | None:
     try:
-        moment = _EPOCH + timedelta(milliseconds=milliseconds)
+        moment = _EPOCH + timedelta(seconds=seconds)
     except OverflowError:
         return None
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return moment.isoformat(timespec="seconds").removesuffix("+00:00")
 
 
 def replace_headers(headers: Headers, ours: Sequence[tuple[str, bytes]]) -> Headers:
@@ -179,31 +213,43 @@ def replace_headers(headers: Headers, ours: Sequence[tuple[str, bytes]]) -> Head
 
 def record_bytes(key: bytes | None, value: bytes | None, headers: Headers) -> int:
     """What a record takes on the wire, uncompressed; never less than the truth."""
-    held = sum(len(_header_name(name)) + len(held or b"") + _HEADER_OVERHEAD_BYTES for name, held in headers)
-    return len(key or b"") + len(value or b"") + held + _RECORD_OVERHEAD_BYTES
+    return len(key or b"") + len(value or b"") + _headers_bytes(headers) + _RECORD_OVERHEAD_BYTES
+
+
+def _headers_bytes(headers: Headers) -> int:
+    return sum(len(_header_name(name)) + len(held or b"") + _HEADER_OVERHEAD_BYTES for name, held in headers)
 
 
 def _header_name(name: str) -> bytes:
     return name.encode("utf-8", "surrogateescape")
 
 
-def _headers(record: Record, stamps: Stamps, shape: OutputShape) -> Headers:
-    ours = [
-        ("nli-schema", f"{stamps.schema_name}@{stamps.schema_version}".encode()),
-        ("nli-model", f"{stamps.model.name}@{stamps.model.digest}".encode()),
-        ("content-type", b"application/json"),
-    ]
-    if stamps.late_seconds is not None:
-        ours.append((LATE_HEADER, str(int(stamps.late_seconds)).encode()))
-    if shape.routed_for is not None:
-        ours.append((ROUTED_HEADER, shape.routed_for.encode()))
+def _headers(record: Record, stamps: Stamps, shape: OutputShape) -> tuple[Headers, int]:
+    """The headers of a prediction, and what they take of a record."""
+    ours, ours_bytes = _own_headers(stamps.schema_name, stamps.schema_version, stamps.model.name, stamps.model.digest)
+    routed_for, is_cloud_event = shape.routed_for, shape.format == "cloudevents"
+    if not record.headers and stamps.late_seconds is None and routed_for is None and not is_cloud_event:
+        return ours, ours_bytes
+    late = () if stamps.late_seconds is None else ((LATE_HEADER, str(int(stamps.late_seconds)).encode()),)
+    routed = () if routed_for is None else ((ROUTED_HEADER, routed_for.encode()),)
+    attributes = prediction_headers(record, stamps.scored_at) if is_cloud_event else ()
     # They speak of this very prediction: what an event brings from a prediction before it is not true of it.
     untrue = {LATE_HEADER, ROUTED_HEADER, SCHEMA_ID_HEADER}
-    if shape.format == "cloudevents":
-        ours += prediction_headers(record, stamps.scored_at)
+    if is_cloud_event:
         untrue |= {name for name, _ in record.headers if is_event_attribute(name)}
     kept = tuple(header for header in record.headers if header[0] not in untrue)
-    return replace_headers(kept, ours)
+    headers = replace_headers(kept, (*ours, *late, *routed, *attributes))
+    return headers, _headers_bytes(headers)
+
+
+@lru_cache(maxsize=256)
+def _own_headers(name: str, version: int, model: str, digest: str) -> tuple[tuple[tuple[str, bytes], ...], int]:
+    ours = (
+        ("nli-schema", f"{name}@{version}".encode()),
+        ("nli-model", f"{model}@{digest}".encode()),
+        ("content-type", b"application/json"),
+    )
+    return ours, _headers_bytes(ours)
 
 
 def _source(record: Record) -> JsonValue:
@@ -216,16 +262,7 @@ def _source(record: Record) -> JsonValue:
     }
 
 
-def _placed_after(message: dict[str, JsonValue], key: str, more: dict[str, JsonValue]) -> dict[str, JsonValue]:
-    placed: dict[str, JsonValue] = {}
-    for name, value in message.items():
-        placed[name] = value
-        if name == key:
-            placed |= more
-    return placed
-
-
-def _write(message: dict[str, JsonValue], record: Record, shape: OutputShape) -> bytes:
+def _write(message: dict[str, Any], record: Record, shape: OutputShape) -> bytes:
     event = record.value or b""
     if shape.emit == "prediction":
         return _dump(message)

@@ -19,6 +19,7 @@ Format = Literal["json", "text", "json_schema", "avro", "protobuf", "cloudevents
 """How the values of a topic's events are written."""
 
 _ALL_OVERRIDES = frozenset(OVERRIDES)
+_NOTHING_SET = (None, None, None, None)
 _ARRAY_INDEX = re.compile(r"0|[1-9][0-9]{0,9}")
 
 
@@ -96,6 +97,8 @@ def parse_pointer(pointer: str) -> Pointer:
 
 def read_pointer(document: JsonValue, pointer: Pointer) -> JsonValue:
     """The value that `pointer` names, or None where there is none (a null is as good as absent)."""
+    if len(pointer) == 1 and isinstance(document, dict):
+        return document.get(pointer[0])
     value = document
     for part in pointer:
         if isinstance(value, dict):
@@ -133,7 +136,8 @@ def read_request(event: JsonValue, record: Record, fields: InputFields, limits: 
         hypothesis_template=template,
         multi_label=multi_label,
     )
-    _check_overrides(request, fields.allowed)
+    if (request.labels, label_schema, template, multi_label) != _NOTHING_SET:
+        _check_overrides(request, fields.allowed)
     return request
 
 

@@ -5,6 +5,7 @@ Labels are bounded sets: topic, partition, stage, reason, outcome, schema, engin
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
+from worker.observability.bulk import BulkHistogram
 from worker.types import ModelStamp
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -88,10 +89,11 @@ class Metrics:
             "Records older than max_age_seconds when they were read. Rising: the worker lags, or its producers do.",
             ("topic",),
         )
-        self.end_to_end_latency_seconds = self._histogram(
+        self.end_to_end_latency_seconds = BulkHistogram(
             "worker_end_to_end_latency_seconds",
             "From a record's timestamp to its prediction's commit. Rising with the lag: add workers or partitions.",
             _SECONDS,
+            self.registry,
         )
         self.stage_duration_seconds = self._histogram(
             "worker_stage_duration_seconds",
@@ -130,9 +132,17 @@ class Metrics:
             "worker_batch_tokens_allowed",
             "Padded tokens a batch may have since memory ran out; 0: no limit. Above zero for long: memory is short.",
         )
+        self.pairs_cached = self._counter(
+            "worker_pairs_cached_total",
+            "Pairs whose scores were known from before. Falling against pairs scored: texts repeat less, or later.",
+        )
+        self.score_cache_bytes = self._gauge(
+            "worker_score_cache_bytes",
+            "What the kept scores take. At batching.cache_bytes with many pairs cached: more of them may pay.",
+        )
         self.shortlist_audits = self._counter(
             "worker_shortlist_audits_total",
-            "Messages scored whole to audit their shortlist. Many `missed`: raise top_k, or describe the labels better.",
+            "Messages scored whole to audit their shortlist. Many `missed`: raise top_k, or describe labels better.",
             ("outcome",),
         )
 

@@ -1,11 +1,10 @@
 """Step 8: scores back to their messages, and messages back into the order of their partitions."""
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
 from worker.errors import MessageError
 from worker.pipeline.evidence import ScoredStage
@@ -53,32 +52,44 @@ class _OpenStage:
     """The stage of a message that is being scored."""
 
     plan: PairPlan
-    logits: Float32Array  # [pairs, classes]
-    is_scored: npt.NDArray[np.bool_]  # [pairs]
-    missing: int
+    pairs: int
+    classes: int
     premise: Premise | None
+    missing: int
+    scored_pairs: int = 0
+    """One bit per pair."""
+    logits: Float32Array | None = None
+    """float32 [pairs, classes], once the first scores are there."""
+    cached: list[int] = field(default_factory=list)
 
     @classmethod
     def of(cls, plan: PairPlan, pairs: TokenizedPairs, classes: int) -> "_OpenStage":
         count = len(pairs.lengths)
-        return cls(
-            shortlisted(plan, pairs.shortlist),
-            np.empty((count, classes), np.float32),
-            np.zeros(count, np.bool_),
-            count,
-            pairs.premise,
-        )
+        return cls(shortlisted(plan, pairs.shortlist), count, classes, pairs.premise, count)
 
-    def note(self, ref: PairRef, row: Float32Array) -> None:
-        if self.is_scored[ref.pair]:
-            message = f"This is a bug. Pair {ref.pair} of message {ref.message} was scored twice."
-            raise RuntimeError(message)
-        self.logits[ref.pair] = row
-        self.is_scored[ref.pair] = True
-        self.missing -= 1
+    def note(self, message: int, first: int, rows: Float32Array, *, is_cached: bool) -> None:
+        """The scores of consecutive pairs, from `first` on."""
+        count = len(rows)
+        bits = ((1 << count) - 1) << first
+        if self.scored_pairs & bits:
+            text = f"This is a bug. Pair {first} or one after it of message {message} was scored twice."
+            raise RuntimeError(text)
+        self.scored_pairs |= bits
+        self.missing -= count
+        if is_cached:
+            self.cached.extend(range(first, first + count))
+        if count == self.pairs:
+            self.logits = rows
+            return
+        if self.logits is None:
+            self.logits = np.empty((self.pairs, self.classes), np.float32)
+        self.logits[first : first + count] = rows
 
     def scored(self) -> ScoredStage:
-        return ScoredStage(self.plan, self.logits.reshape(-1, len(self.plan.hypotheses), self.logits.shape[1]))
+        if self.logits is None:
+            raise RuntimeError("This is a bug. A stage without pairs was scored.")
+        logits = self.logits.reshape(-1, len(self.plan.hypotheses), self.classes)
+        return ScoredStage(self.plan, logits, frozenset(self.cached))
 
 
 @dataclass(slots=True)
@@ -110,7 +121,7 @@ class Assembly:
         """Logits have `classes` columns; `follow_up` says which pairs a message needs after those of one stage."""
         self._classes = classes
         self._follow_up = follow_up
-        self._lanes: dict[TopicPartition, deque[_Slot]] = {}
+        self._lanes: dict[tuple[str, int], deque[_Slot]] = {}
         self._slots: dict[int, _Slot] = {}
 
     def __len__(self) -> int:
@@ -121,24 +132,26 @@ class Assembly:
         """Give `record` its place in its partition's lane; its pairs are to come."""
         slot = _Slot(record, number, pairs.text, open_stage=_OpenStage.of(plan, pairs, self._classes))
         self._slots[number] = slot
-        self._lanes.setdefault(record.source, deque()).append(slot)
+        self._lane(record).append(slot)
 
     def refuse(self, number: int, record: Record, refusal: Refusal) -> None:
         """Give `record` its place although it cannot be predicted: its dead letter keeps the order too."""
-        slot = _Slot(record, number, refusal=refusal)
-        self._lanes.setdefault(record.source, deque()).append(slot)
+        self._lane(record).append(_Slot(record, number, refusal=refusal))
 
-    def gather(self, batch: Batch, scores: PairScores) -> list[tuple[int, TokenizedPairs]]:
+    def gather(self, batch: Batch, scores: PairScores, *, is_cached: bool = False) -> list[tuple[int, TokenizedPairs]]:
         """Note the scores of `batch`; gives the pairs that have to be scored next, by the number of their message.
+
+        With `is_cached` they were known from before.
 
         Scores of messages that were dropped are ignored. That all are finite is `scoring`'s promise.
         """
         following: list[tuple[int, TokenizedPairs]] = []
-        for row, ref in enumerate(batch.refs):
-            slot = self._slots.get(ref.message)
+        slots, logits = self._slots, scores.logits
+        for message, first, start, end in runs(batch.refs):
+            slot = slots.get(message)
             if slot is None or slot.open_stage is None:
                 continue
-            slot.open_stage.note(ref, scores.logits[row])
+            slot.open_stage.note(message, first, logits[start:end], is_cached=is_cached)
             if slot.open_stage.missing == 0 and slot.refusal is None:
                 following += [(slot.number, pairs) for pairs in self._advance(slot, slot.open_stage)]
         return following
@@ -169,6 +182,13 @@ class Assembly:
             self._slots.pop(number, None)
         return dropped
 
+    def _lane(self, record: Record) -> deque[_Slot]:
+        # A plain tuple is as good a key as a TopicPartition, and made in a fraction of the time.
+        lane = self._lanes.get((record.topic, record.partition))
+        if lane is None:
+            lane = self._lanes[record.source] = deque()
+        return lane
+
     def _advance(self, slot: _Slot, done: _OpenStage) -> Sequence[TokenizedPairs]:
         """Close a stage and open the next one; the pairs of that one, if there is one."""
         slot.stages.append(done.scored())
@@ -185,3 +205,16 @@ class Assembly:
         slot.open_stage = _OpenStage.of(following.plan, following.pairs, self._classes)
         slot.text = min(slot.text, following.pairs.text)  # told is what the pair saw that saw least of the text
         return (following.pairs,)
+
+
+def runs(refs: Sequence[PairRef]) -> Iterator[tuple[int, int, int, int]]:
+    """Rows of a batch that are consecutive pairs of one message: the message, its first pair, first row, end row."""
+    start, message, first, following = 0, -1, 0, -1
+    for row, (of, pair) in enumerate(refs):
+        if of != message or pair != following:
+            if row:
+                yield message, first, start, row
+            start, message, first = row, of, pair
+        following = pair + 1
+    if refs:
+        yield message, first, start, len(refs)

@@ -5,26 +5,41 @@ counted in batches cut since a pair arrived.
 """
 
 from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import repeat
+from operator import itemgetter
+from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from worker.types import Batch, PairRef, TokenizedPairs
 
-BUCKET_TOKENS = 8
-"""Lengths are told apart in steps of 8 tokens: within a step padding costs at most 7 tokens a pair."""
-NEIGHBOUR_SHARE = 0.75
-"""A batch is filled up from shorter buckets down to this share of its width: bounds padding to a quarter."""
+NEIGHBOUR_SHARE = 0.85
+"""A batch is filled up with pairs down to this share of its longest: a bound on its padding."""
 OLDEST_WAITS_BATCHES = 16
 """A pair that has seen this many batches go by without it leads the next one."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Waiting:
-    ref: PairRef
-    pairs: TokenizedPairs
-    start: int
-    length: int
+class BatchLimit:
+    """How large the next batch may be, and how long a pair may be passed over."""
+
+    tokens: int
+    """Padded tokens; a longer single pair is a batch of its own."""
+    waits_batches: int = OLDEST_WAITS_BATCHES
+
+
+class _Run(NamedTuple):
+    """Consecutive pairs of one message that are equally long."""
+
+    message: int
+    first: int
+    pairs: int
+    tokenized: TokenizedPairs
+    start: int  # of the first one's tokens
+    length: int  # of each
     arrived_after: int  # batches cut before it came
 
 
@@ -36,8 +51,9 @@ class Batcher:
 
     def __init__(self, token_budget: int) -> None:
         """Batches cost at most `token_budget` padded tokens; a longer single pair is a batch of its own."""
-        self._token_budget = token_budget
-        self._buckets: dict[int, deque[_Waiting]] = {}
+        self._limit = BatchLimit(token_budget)
+        self._buckets: dict[int, deque[_Run]] = {}  # by length
+        self._waiting: dict[int, int] = {}  # pairs, by length
         self._tokens = 0
         self._pairs = 0
         self._batches = 0
@@ -55,65 +71,122 @@ class Batcher:
     def add(self, message: int, pairs: TokenizedPairs) -> None:
         """Queue every pair of `message`."""
         start = 0
-        for index, length in enumerate(pairs.lengths.tolist()):
-            waiting = _Waiting(PairRef(message, index), pairs, start, length, self._batches)
-            self._buckets.setdefault(-(-length // BUCKET_TOKENS), deque()).append(waiting)
-            start += length
+        for first, count, length in _equally_long(pairs.lengths.tolist()):
+            self._put(_Run(message, first, count, pairs, start, length, self._batches))
+            start += count * length
         self._tokens += start
         self._pairs += len(pairs.lengths)
 
     def drop(self, messages: set[int]) -> None:
         """Forget the waiting pairs of `messages`."""
-        for width, bucket in list(self._buckets.items()):
-            kept = deque(waiting for waiting in bucket if waiting.ref.message not in messages)
-            self._pairs -= len(bucket) - len(kept)
-            self._tokens -= sum(w.length for w in bucket) - sum(w.length for w in kept)
-            if kept:
-                self._buckets[width] = kept
-            else:
-                del self._buckets[width]
+        kept = [run for bucket in self._buckets.values() for run in bucket if run.message not in messages]
+        self._buckets, self._waiting = {}, {}
+        for run in kept:
+            self._put(run)
+        self._pairs = sum(run.pairs for run in kept)
+        self._tokens = sum(run.pairs * run.length for run in kept)
 
-    def pop(self) -> Batch | None:
-        """The next batch, or None when nothing waits.
+    def pop(self, limit: BatchLimit | None = None) -> Batch | None:
+        """The next batch, or None when nothing waits; under `limit` where one is given.
 
-        The fullest bucket leads, unless the oldest pair has waited too long; shorter neighbours fill up.
+        It is led by the length with which most of the limit is used on tokens that are no padding, unless the oldest
+        pair has waited too long; the next shorter ones fill it up.
         """
         if not self._buckets:
             return None
-        widest = self._leading_bucket()
-        taken: list[_Waiting] = []
-        longest = 0
-        for width in range(widest, 0, -1):
-            if taken and width < widest * NEIGHBOUR_SHARE:
+        limit = limit or self._limit
+        longest = self._leading_length(limit)
+        most = max(1, limit.tokens // longest)
+        taken: list[_Run] = []
+        for length in sorted((each for each in self._buckets if each <= longest), reverse=True):
+            if most == 0 or length < longest * NEIGHBOUR_SHARE:
                 break
-            longest = self._take(width, taken, longest)
+            most -= self._take(length, most, taken)
         self._batches += 1
-        self._pairs -= len(taken)
-        self._tokens -= sum(waiting.length for waiting in taken)
+        self._pairs -= sum([run.pairs for run in taken])
+        self._tokens -= sum([run.pairs * run.length for run in taken])
         return _batch(taken)
 
-    def _leading_bucket(self) -> int:
-        oldest = min(self._buckets, key=lambda width: self._buckets[width][0].arrived_after)
-        if self._batches - self._buckets[oldest][0].arrived_after >= OLDEST_WAITS_BATCHES:
+    def _put(self, run: _Run) -> None:
+        bucket = self._buckets.get(run.length)
+        if bucket is None:
+            bucket = self._buckets[run.length] = deque()
+            self._waiting[run.length] = 0
+        bucket.append(run)
+        self._waiting[run.length] += run.pairs
+
+    def _leading_length(self, limit: BatchLimit) -> int:
+        oldest = min(self._buckets, key=lambda length: self._buckets[length][0].arrived_after)
+        if self._batches - self._buckets[oldest][0].arrived_after >= limit.waits_batches:
             return oldest
-        return max(self._buckets, key=lambda width: width * len(self._buckets[width]))
+        return best_length(self._waiting, limit.tokens)
 
-    def _take(self, width: int, taken: list[_Waiting], longest: int) -> int:
-        bucket = self._buckets.get(width)
-        while bucket:
-            length = max(longest, bucket[0].length)
-            if taken and length * (len(taken) + 1) > self._token_budget:
-                return longest
-            taken.append(bucket.popleft())
-            longest = length
-        self._buckets.pop(width, None)
-        return longest
+    def _take(self, length: int, most: int, taken: list[_Run]) -> int:
+        """Move up to `most` pairs of this length over to `taken`; how many they are."""
+        bucket, count = self._buckets[length], 0
+        while bucket and count < most:
+            run = bucket.popleft()
+            room = most - count
+            if run.pairs > room:
+                rest = run._replace(first=run.first + room, pairs=run.pairs - room, start=run.start + room * length)
+                bucket.appendleft(rest)
+                run = run._replace(pairs=room)
+            taken.append(run)
+            count += run.pairs
+        self._waiting[length] -= count
+        if not bucket:
+            del self._buckets[length], self._waiting[length]
+        return count
 
 
-def _batch(taken: list[_Waiting]) -> Batch:
-    return Batch(
-        refs=tuple(waiting.ref for waiting in taken),
-        token_ids=np.concatenate([w.pairs.token_ids[w.start : w.start + w.length] for w in taken]),
-        type_ids=np.concatenate([w.pairs.type_ids[w.start : w.start + w.length] for w in taken]),
-        lengths=np.array([waiting.length for waiting in taken], np.int32),
-    )
+def best_length(waiting: Mapping[int, int], token_budget: int) -> int:
+    """Which length, of those `waiting` (pairs by length), is the best to lead a batch: the one that holds most tokens.
+
+    Padding and room that is left count alike: both are tokens that could have been in it.
+    """
+    lengths = np.array(sorted(waiting, reverse=True))
+    counts = np.array([waiting[length] for length in lengths.tolist()])
+    pairs_until = np.concatenate([[0], np.cumsum(counts)])
+    tokens_until = np.concatenate([[0], np.cumsum(counts * lengths)])
+    # Where a batch led by each length would end: at its budget, or where pairs are too short for it.
+    by_budget = pairs_until[:-1] + np.maximum(1, token_budget // lengths)
+    by_share = pairs_until[np.searchsorted(-lengths, -lengths * NEIGHBOUR_SHARE, side="right")]
+    ends = np.minimum(by_budget, by_share)
+    held = _tokens_before(ends, pairs_until, tokens_until, lengths) - tokens_until[:-1]
+    # A pair beyond the budget is a batch of its own and would always hold the most.
+    return int(lengths[np.argmax(np.minimum(held, token_budget))])
+
+
+def _tokens_before(
+    ends: npt.NDArray[np.int64],
+    pairs_until: npt.NDArray[np.int64],
+    tokens_until: npt.NDArray[np.int64],
+    lengths: npt.NDArray[np.int64],
+) -> npt.NDArray[np.int64]:
+    """The tokens of the first `ends` pairs, longest first."""
+    place = np.searchsorted(pairs_until, ends, side="right") - 1
+    beyond = ends - pairs_until[place]
+    return np.asarray(tokens_until[place] + beyond * lengths[np.minimum(place, len(lengths) - 1)])
+
+
+def _equally_long(lengths: Sequence[int]) -> Iterator[tuple[int, int, int]]:
+    """Consecutive pairs of one length: the first one, how many, their length."""
+    first = 0
+    for index in range(1, len(lengths) + 1):
+        if index == len(lengths) or lengths[index] != lengths[first]:
+            yield first, index - first, lengths[first]
+            first = index
+
+
+def _batch(taken: list[_Run]) -> Batch:
+    # Pairs of one message side by side, so that its scores are one piece: within a batch any order costs the same.
+    taken.sort(key=itemgetter(0, 1))
+    refs: list[PairRef] = []
+    ids, types, lengths = [], [], []
+    for message, first, count, tokenized, start, length, _ in taken:
+        refs.extend(map(PairRef, repeat(message, count), range(first, first + count)))
+        end = start + count * length
+        ids.append(tokenized.token_ids[start:end])
+        types.append(tokenized.type_ids[start:end])
+        lengths += [length] * count
+    return Batch(tuple(refs), np.concatenate(ids), np.concatenate(types), np.array(lengths, np.int32))

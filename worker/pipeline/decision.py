@@ -33,6 +33,7 @@ def decide(stages: Sequence[ScoredStage], text: TokenSpan, model: ModelView) -> 
         label, selected = _winner(schema, descent)
     ranking = sorted(scores, key=lambda node: (-scores[node], node))  # ties go to the label listed first
     cost = sum(stage.pairs for stage in stages)
+    cached = sum(len(stage.cached) for stage in stages)
     return Prediction(
         mode="multi" if schema.multi_label else "single",
         label=label,
@@ -43,7 +44,7 @@ def decide(stages: Sequence[ScoredStage], text: TokenSpan, model: ModelView) -> 
         ),
         calibrated=is_calibrated(schema, model),
         text=text,
-        pairs=PairCounts(scored=cost, skipped=text.windows * schema.tree.pairs - cost),
+        pairs=PairCounts(cost - cached, cached, text.windows * schema.tree.pairs - cost),
         template_spread=max(spreads, default=None),
     )
 

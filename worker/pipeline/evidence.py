@@ -34,6 +34,8 @@ class ScoredStage:
     plan: PairPlan
     logits: Float32Array
     """float32 [windows, hypotheses, classes], hypotheses in the order of the plan."""
+    cached: frozenset[int] = frozenset()
+    """Which of the pairs, windows by hypotheses, were known from before."""
 
     @property
     def pairs(self) -> int:
@@ -62,7 +64,11 @@ def published(stage: ScoredStage) -> ScoredStage:
         return stage
     plan = without_audit(stage.plan)
     places = {hypothesis: place for place, hypothesis in enumerate(stage.plan.hypotheses)}
-    return ScoredStage(plan, stage.logits[:, [places[hypothesis] for hypothesis in plan.hypotheses]])
+    kept = [places[hypothesis] for hypothesis in plan.hypotheses]
+    whole = stage.logits.shape[1]
+    pairs = (window * whole + place for window in range(stage.logits.shape[0]) for place in kept)
+    cached = frozenset(number for number, pair in enumerate(pairs) if pair in stage.cached)
+    return ScoredStage(plan, stage.logits[:, kept], cached)
 
 
 def stage_scores(stage: ScoredStage, model: ModelView) -> StageScores:
@@ -82,6 +88,36 @@ def stage_scores(stage: ScoredStage, model: ModelView) -> StageScores:
         each = np.stack([scores(by_template[:, :, template]) for template in range(by_template.shape[2])])
         spread = float((each.max(axis=0) - each.min(axis=0)).max())
     return StageScores(scores(by_template.mean(axis=2)), spread)
+
+
+@dataclass(frozen=True, slots=True)
+class ManyScores:
+    """What one stage says of its labels for many messages, as `StageScores` for one."""
+
+    scores: Float64Array
+    """float64 [messages, labels]."""
+    template_spreads: Float64Array | None
+    """float64 [messages]."""
+
+
+def scores_of_all(plan: PairPlan, logits: Float32Array, model: ModelView) -> ManyScores:
+    """What `stage_scores` says of each message scored under `plan`: logits [messages, windows, hypotheses, classes]."""
+    schema = plan.schema
+    independent = schema.multi_label or len(plan.nodes) == 1
+    messages, windows, hypotheses, classes = logits.shape
+    alone = ScoredStage(plan, logits.reshape(messages * windows, hypotheses, classes))
+    by_template = _evidence(alone, model.head, contrasted=independent).reshape(messages, windows, len(plan.nodes), -1)
+    is_mean = schema.long_text is not None and schema.long_text.aggregate == "mean"
+
+    def scores(of_windows: Float64Array) -> Float64Array:
+        z = np.asarray(of_windows.mean(axis=1) if is_mean else of_windows.max(axis=1))
+        return _normalised(_calibrated(z, plan, model), independent=independent)
+
+    spreads = None
+    if by_template.shape[3] > 1:
+        each = np.stack([scores(by_template[..., template]) for template in range(by_template.shape[3])])
+        spreads = np.asarray((each.max(axis=0) - each.min(axis=0)).max(axis=1))
+    return ManyScores(scores(by_template.mean(axis=3)), spreads)
 
 
 def _evidence(stage: ScoredStage, head: NliHead, *, contrasted: bool) -> Float64Array:
@@ -113,5 +149,5 @@ def _calibrated(z: Float64Array, plan: PairPlan, model: ModelView) -> Float64Arr
 def _normalised(z: Float64Array, *, independent: bool) -> Float64Array:
     if independent:
         return np.asarray(0.5 * (1.0 + np.tanh(0.5 * z)))  # the sigmoid, without overflow
-    exponents = np.exp(z - z.max())
-    return np.asarray(exponents / exponents.sum())
+    exponents = np.exp(z - z.max(axis=-1, keepdims=True))
+    return np.asarray(exponents / exponents.sum(axis=-1, keepdims=True))

@@ -4,17 +4,10 @@ from dataclasses import dataclass, replace
 
 from worker.errors import ErrorCode, MessageError, Stage
 from worker.labels.schema import LabelSchema
+from worker.labels.tree import LabelPairs, TreeStage
 from worker.types import Request, Shortlist
 
-
-@dataclass(frozen=True, slots=True)
-class LabelPairs:
-    """The hypotheses of one label, as indices into the plan's hypotheses."""
-
-    positive: tuple[int, ...]
-    """One per template; a single one where the label brings a whole hypothesis."""
-    negative: int | None
-    """The contrasting hypothesis, where the label has one."""
+__all__ = ["LabelPairs", "PairPlan", "check_cost", "plan_below", "plan_pairs", "shortlisted", "without_audit"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +38,14 @@ def plan_pairs(request: Request, schema: LabelSchema, max_pairs: int) -> PairPla
         MessageError: the message may cost more than `max_pairs` pairs, even if its text is short.
     """
     check_cost(schema, 1, max_pairs)
-    return _planned(PairPlan(request, schema, (), (), (), max_pairs), schema.tree.first)
+    return _planned(request, schema, schema.tree.stage(schema.tree.first), max_pairs)
 
 
 def plan_below(plan: PairPlan, node: int) -> PairPlan | None:
     """The stage after `plan` where `node` was the best of its labels; None where there is nothing below it."""
-    children = plan.schema.tree.after(node)
-    return _planned(plan, children) if children else None
+    tree = plan.schema.tree
+    children = tree.after(node)
+    return _planned(plan.request, plan.schema, tree.stage(children), plan.max_pairs) if children else None
 
 
 def shortlisted(plan: PairPlan, shortlist: Shortlist | None) -> PairPlan:
@@ -60,12 +54,12 @@ def shortlisted(plan: PairPlan, shortlist: Shortlist | None) -> PairPlan:
         return plan
     if shortlist.is_audited:
         return replace(plan, audited=shortlist.nodes)
-    return _planned(plan, shortlist.nodes)
+    return _part_of(plan, shortlist.nodes)
 
 
 def without_audit(plan: PairPlan) -> PairPlan:
     """What would have been scored of `plan` had it not been audited."""
-    return plan if plan.audited is None else _planned(plan, plan.audited)
+    return plan if plan.audited is None else _part_of(plan, plan.audited)
 
 
 def check_cost(schema: LabelSchema, windows: int, max_pairs: int) -> None:
@@ -81,11 +75,9 @@ def check_cost(schema: LabelSchema, windows: int, max_pairs: int) -> None:
         raise MessageError(ErrorCode.TOO_MANY_PAIRS, Stage.PLAN, reason)
 
 
-def _planned(plan: PairPlan, nodes: tuple[int, ...]) -> PairPlan:
-    index: dict[str, int] = {}
-    labels = []
-    for node in (plan.schema.tree.nodes[place] for place in nodes):
-        positive = tuple(index.setdefault(hypothesis, len(index)) for hypothesis in node.hypotheses)
-        negative = node.label.negative
-        labels.append(LabelPairs(positive, None if negative is None else index.setdefault(negative, len(index))))
-    return replace(plan, nodes=nodes, hypotheses=tuple(index), labels=tuple(labels), audited=None)
+def _planned(request: Request, schema: LabelSchema, stage: TreeStage, max_pairs: int) -> PairPlan:
+    return PairPlan(request, schema, stage.nodes, stage.hypotheses, stage.labels, max_pairs)
+
+
+def _part_of(plan: PairPlan, nodes: tuple[int, ...]) -> PairPlan:
+    return _planned(plan.request, plan.schema, plan.schema.tree.part(nodes), plan.max_pairs)

@@ -1,74 +1,35 @@
 """Step 5: pairs as token ids. A text is tokenised once, a hypothesis once for as long as it is in use."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from tokenizers import Encoding, Tokenizer
+from tokenizers import Tokenizer
 
 from worker.errors import EngineError, ErrorCode, MessageError, SchemaError, Stage
 from worker.labels.schema import LabelSchema
+from worker.pipeline.joining import JoinedPairs, PairTemplate, Premises, join
 from worker.pipeline.planning import PairPlan, check_cost, shortlisted
+from worker.pipeline.prompts import DEFAULT_QUESTION, ONE_LABEL, SEVERAL_LABELS, after_text, prompting
 from worker.pipeline.shortlist import Shortlister
+from worker.pipeline.words import TextEncoder
 from worker.types import Int32Array, Premise, Shortlist, TokenizedPairs, TokenSpan, TokenVectors
+
+__all__ = ["PairTemplate", "PairTokenizer", "window_starts"]
 
 HYPOTHESES_KEPT = 16_384
 """Tokenised hypotheses kept; at `limits.label_bytes` of 1 KiB each about 70 MB at the very most."""
 ROOMS_KEPT = 4096
 """Label schemas of which it is kept how much room for text their hypotheses leave."""
+PROMPTS_KEPT = 256
+"""Lists of options that are kept as tokens."""
 
 
 NO_VECTORS = (
     "shortlist: this model has no token vectors; remove the key, or write them with "
     "`python -m worker.engines.token_vectors MODEL_FOLDER`"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class PairTemplate:
-    """Where a tokenizer puts special tokens around a pair, as token ids and type ids (each int32 [n])."""
-
-    prefix: Int32Array
-    prefix_types: Int32Array
-    middle: Int32Array
-    middle_types: Int32Array
-    suffix: Int32Array
-    suffix_types: Int32Array
-    premise_type: int
-    hypothesis_type: int
-
-    @property
-    def special_tokens(self) -> int:
-        """How many tokens of a pair are neither premise nor hypothesis."""
-        return len(self.prefix) + len(self.middle) + len(self.suffix)
-
-    @classmethod
-    def learn(cls, tokenizer: Tokenizer) -> "PairTemplate":
-        """The template, read off an encoded pair.
-
-        Raises:
-            EngineError: the tokenizer does not keep premise and hypothesis apart.
-        """
-        encoding = tokenizer.encode("a", "b")
-        places = encoding.sequence_ids
-        if 0 not in places or 1 not in places:
-            message = "the tokenizer has no pair template: an NLI model needs one that encodes two texts"
-            raise EngineError(message)
-        ids, types = np.array(encoding.ids, np.int32), np.array(encoding.type_ids, np.int32)
-        a_start, a_end = places.index(0), len(places) - places[::-1].index(0)
-        b_start, b_end = places.index(1), len(places) - places[::-1].index(1)
-        return cls(
-            ids[:a_start],
-            types[:a_start],
-            ids[a_end:b_start],
-            types[a_end:b_start],
-            ids[b_end:],
-            types[b_end:],
-            int(types[a_start]),
-            int(types[b_start]),
-        )
 
 
 class PairTokenizer:
@@ -85,10 +46,12 @@ class PairTokenizer:
         vectors: TokenVectors | None = None,
         *,
         audit_every: int = 0,
+        has_options: bool = False,
     ) -> None:
         """Load `tokenizer.json`; pairs are cut to `max_pair_tokens`, special tokens included.
 
-        With `vectors` schemas may ask for a shortlist; one text in `audit_every` is scored beside it (0: none).
+        With `vectors` schemas may ask for a shortlist; one text in `audit_every` is scored beside it (0: none). With
+        `has_options` the text is followed by a question and all hypotheses of the stage.
 
         Raises:
             EngineError: the file is missing or no tokenizer for pairs.
@@ -100,8 +63,11 @@ class PairTokenizer:
             raise EngineError(message) from error
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
+        self._texts = TextEncoder(self._tokenizer)
         self._max_pair_tokens = max_pair_tokens
         self._template = PairTemplate.learn(self._tokenizer)
+        self._has_options = has_options
+        self._prompts = lru_cache(maxsize=PROMPTS_KEPT)(self._encode_prompt)
         # What raises is not kept: a hypothesis that never fits takes no memory.
         self._hypothesis = lru_cache(maxsize=HYPOTHESES_KEPT)(self._encode_hypothesis)
         self._least_rooms: dict[str, int] = {}
@@ -116,9 +82,19 @@ class PairTokenizer:
 
     def tokenize(self, plans: Sequence[PairPlan]) -> list[TokenizedPairs | MessageError]:
         """The pairs of each plan, or why they cannot be made; in the order of `plans`."""
-        texts = [plan.request.text for plan in plans]
-        encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
-        return [self._join_or_error(plan, encoding) for plan, encoding in zip(plans, encodings, strict=True)]
+        if not plans:
+            return []
+        encoded = self._texts.encode([plan.request.text for plan in plans])
+        first = plans[0]
+        if all(plan.hypotheses is first.hypotheses and plan.schema is first.schema for plan in plans):
+            return self._join_alike(plans, Premises.of(encoded))
+        pairs: list[TokenizedPairs | MessageError | None] = [None] * len(plans)
+        for alike in _alike(plans):
+            premises = Premises.of([encoded[place] for place in alike])
+            joined = self._join_alike([plans[place] for place in alike], premises)
+            for place, each in zip(alike, joined, strict=True):
+                pairs[place] = each
+        return [each for each in pairs if each is not None]
 
     def tokenize_next(self, plan: PairPlan, premise: Premise) -> TokenizedPairs:
         """The pairs of a further stage, of a text that was tokenised for the first one.
@@ -145,46 +121,66 @@ class PairTokenizer:
             SchemaError: it asks for a shortlist, and this model has no token vectors.
         """
         self.check(schema.tree.hypotheses())
+        if self._has_options:
+            self._least_room(schema)
+            if any(len(node.children) == 1 for node in schema.tree.nodes):
+                raise SchemaError(ONE_LABEL)
         if schema.shortlist is not None:
             if self._shortlister is None:
                 raise SchemaError(NO_VECTORS)
             self._shortlister.prepare(schema)
 
-    def _join_or_error(self, plan: PairPlan, text: Encoding) -> TokenizedPairs | MessageError:
-        token_ids = np.array(text.ids, np.int32)
+    def _join_alike(self, plans: Sequence[PairPlan], premises: Premises) -> list[TokenizedPairs | MessageError]:
+        """The pairs of plans that share one tuple of hypotheses."""
+        schema = plans[0].schema
+        if schema.shortlist is not None or (schema.long_text is not None and schema.long_text.strategy == "windows"):
+            # The hypotheses or the texts of each pair are a matter of the message.
+            return [self._join_alone(plan, ids) for plan, ids in zip(plans, premises.split(), strict=True)]
+        try:
+            joined = self._joined(plans[0], premises)
+            if schema.tree.is_staged:  # what the deeper stages leave room for has to be known now
+                self._least_room(schema)
+        except MessageError as error:
+            return [error] * len(plans)
+        tokens, seen = premises.lengths.tolist(), joined.kept.min(axis=1).tolist()
+        ends = np.cumsum(joined.lengths.sum(axis=1)).tolist()
+        texts = premises.split() if schema.tree.is_staged else [None] * len(plans)
+        pairs: list[TokenizedPairs | MessageError] = []
+        start = 0
+        for row, (plan, end) in enumerate(zip(plans, ends, strict=True)):
+            pairs.append(
+                TokenizedPairs(
+                    joined.token_ids[start:end],
+                    joined.type_ids[start:end],
+                    joined.lengths[row],
+                    TokenSpan(seen[row], tokens[row] - seen[row]),
+                    None if (text := texts[row]) is None else self._kept(plan, Premise(text, tokens[row])),
+                )
+            )
+            start = end
+        return pairs
+
+    def _join_alone(self, plan: PairPlan, token_ids: Int32Array) -> TokenizedPairs | MessageError:
         try:
             return self._join(plan, Premise(token_ids, len(token_ids)))
         except MessageError as error:
             return error
 
+    def _joined(self, plan: PairPlan, premises: Premises) -> JoinedPairs:
+        hypotheses = [self._hypothesis(text) for text in plan.hypotheses]
+        return join(premises, hypotheses, self._template_for(plan.schema, plan.hypotheses), self._max_pair_tokens)
+
     def _join(self, plan: PairPlan, premise: Premise) -> TokenizedPairs:
-        template = self._template
         windows = self._windows(plan, premise)
         shortlist = self._shortlist(plan, windows)
         plan = shortlisted(plan, shortlist)
-        ids: list[Int32Array] = []
-        types: list[Int32Array] = []
-        lengths: list[int] = []
-        least_seen = premise.tokens
-        for window in windows:
-            for text in plan.hypotheses:
-                hypothesis = self._hypothesis(text)
-                kept = min(len(window), self._room(hypothesis))
-                least_seen = min(least_seen, kept)
-                ids += (template.prefix, window[:kept], template.middle, hypothesis, template.suffix)
-                types += (
-                    template.prefix_types,
-                    np.full(kept, template.premise_type, np.int32),
-                    template.middle_types,
-                    np.full(len(hypothesis), template.hypothesis_type, np.int32),
-                    template.suffix_types,
-                )
-                lengths.append(template.special_tokens + kept + len(hypothesis))
-        seen = premise.tokens if len(windows) > 1 else least_seen
+        lengths = np.fromiter(map(len, windows), np.int64, len(windows))
+        joined = self._joined(plan, Premises(np.concatenate(windows), lengths))
+        seen = premise.tokens if len(windows) > 1 else min(premise.tokens, int(joined.kept.min()))
         return TokenizedPairs(
-            np.concatenate(ids),
-            np.concatenate(types),
-            np.array(lengths, np.int32),
+            joined.token_ids,
+            joined.type_ids,
+            joined.lengths.reshape(-1),
             TokenSpan(seen, premise.tokens - seen, len(windows)),
             self._kept(plan, premise),
             shortlist,
@@ -221,25 +217,52 @@ class PairTokenizer:
         """Tokens that the longest hypothesis of `schema` leaves for text."""
         room = self._least_rooms.get(schema.digest)
         if room is None:
-            room = min(self._room(self._hypothesis(text)) for text in schema.tree.hypotheses())
+            hypotheses = tuple(dict.fromkeys(schema.tree.hypotheses()))
+            template = self._template_for(schema, hypotheses)
+            room = min(self._room(self._hypothesis(text), template) for text in hypotheses)
             if len(self._least_rooms) >= ROOMS_KEPT:
                 self._least_rooms.clear()
             self._least_rooms[schema.digest] = room
         return room
 
-    def _room(self, hypothesis: Int32Array) -> int:
-        return self._max_pair_tokens - self._template.special_tokens - len(hypothesis)
+    def _room(self, hypothesis: Int32Array, template: PairTemplate) -> int:
+        return self._max_pair_tokens - template.special_tokens - len(hypothesis)
+
+    def _template_for(self, schema: LabelSchema, hypotheses: tuple[str, ...]) -> PairTemplate:
+        """What stands around text and hypothesis where the decision is between `hypotheses`."""
+        if not self._has_options:
+            return self._template
+        if schema.multi_label or len(hypotheses) == 1:
+            reason = SEVERAL_LABELS if schema.multi_label else ONE_LABEL
+            raise MessageError(ErrorCode.LABELS_INVALID, Stage.TOKENIZE, reason)
+        return self._prompts(schema.instruction or DEFAULT_QUESTION, hypotheses)
+
+    def _encode_prompt(self, question: str, options: tuple[str, ...]) -> PairTemplate:
+        template = prompting(self._template, self._encode_words(after_text(question, options)))
+        longest = max((self._hypothesis(option) for option in options), key=len)
+        if self._room(longest, template) < 1:
+            reason = f"a prompt with {len(options)} options leaves no room for text in {self._max_pair_tokens}"
+            raise MessageError(ErrorCode.HYPOTHESIS_TOO_LONG, Stage.TOKENIZE, reason)
+        return template
 
     def _encode_words(self, text: str) -> Int32Array:
         return np.array(self._tokenizer.encode(text, add_special_tokens=False).ids, np.int32)
 
     def _encode_hypothesis(self, text: str) -> Int32Array:
         ids = self._encode_words(text)
-        if self._room(ids) < 1:
+        if self._room(ids, self._template) < 1:
             reason = f"a hypothesis of {len(ids)} tokens leaves no room for text in {self._max_pair_tokens}"
             raise MessageError(ErrorCode.HYPOTHESIS_TOO_LONG, Stage.TOKENIZE, reason)
         ids.flags.writeable = False
         return ids
+
+
+def _alike(plans: Sequence[PairPlan]) -> list[list[int]]:
+    """The places of plans that share one tuple of hypotheses: those of one schema and stage do."""
+    groups: dict[tuple[int, int], list[int]] = {}
+    for place, plan in enumerate(plans):
+        groups.setdefault((id(plan.hypotheses), id(plan.schema)), []).append(place)
+    return list(groups.values())
 
 
 def window_starts(tokens: int, size: int, overlap: int) -> list[int]:

@@ -8,6 +8,7 @@ from typing import Final
 
 import numpy as np
 
+from worker.labels.schema import LabelSchema, parse_schema
 from worker.training.card import Provenance
 from worker.training.data import NliRow
 from worker.training.metrics import (
@@ -58,6 +59,8 @@ class TaskFigures:
     task: str
     cluster: str
     model: str
+    recipe: str
+    """What models of the same training share: a report has a column for each recipe and `column`."""
     column: Column
     classes: int
     texts: int
@@ -122,8 +125,8 @@ def evaluate_task(scorer: Scorer, task: Task, who: tuple[str, Provenance | None]
     pairs, seconds = scorer.meter.pairs, scorer.meter.seconds
     evidence = _evidence(scorer, task)
     truth = np.array([task.classes.index(row.label) for row in task.rows], np.int64)
-    names = task.schema.hypothesis_templates[: evidence.shape[2]]
-    each = tuple(_figures(name, evidence[:, :, number], truth) for number, name in enumerate(names))
+    names = task.schema.hypothesis_templates
+    each = tuple(_figures(names[number], evidence[:, :, number], truth) for number in range(evidence.shape[2]))
     averaged = evidence.mean(axis=2)
     scores = softmax(averaged)
     predicted = [evidence[:, :, number].argmax(axis=1) for number in range(evidence.shape[2])]
@@ -139,6 +142,7 @@ def evaluate_task(scorer: Scorer, task: Task, who: tuple[str, Provenance | None]
         task=task.name,
         cluster=task.cluster,
         model=model,
+        recipe=model if provenance is None else provenance.name,
         column=column_of(provenance, task.name, task.cluster),
         classes=classes,
         texts=len(task.rows),
@@ -180,8 +184,23 @@ def evaluate_nli(scorer: Scorer, name: str, rows: Sequence[NliRow], model: str) 
 def _evidence(scorer: Scorer, task: Task) -> Float64Array:
     """Entailment logits, float64 [texts, labels, templates]."""
     entailment = scorer.model.engine.info.head.entailment
-    stages = scorer.stages(task.schema, [row.text for row in task.rows])
-    return np.stack([evidence_by_template(stage, entailment) for stage in stages])
+    texts = [row.text for row in task.rows]
+    # An instruction model would read the hypotheses of all templates as options of one question.
+    apart = scorer.model.engine.info.ranks_options and len(task.schema.hypothesis_templates) > 1
+    schemas = _one_template_each(task.schema) if apart else (task.schema,)
+    found = [
+        np.stack([evidence_by_template(stage, entailment) for stage in scorer.stages(schema, texts)])
+        for schema in schemas
+    ]
+    return np.concatenate(found, axis=2)
+
+
+def _one_template_each(schema: LabelSchema) -> tuple[LabelSchema, ...]:
+    document = schema.document()
+    return tuple(
+        parse_schema({**document, "hypothesis_templates": [template]}, schema.reference)
+        for template in schema.hypothesis_templates
+    )
 
 
 def _figures(template: str, evidence: Float64Array, truth: Int64Array) -> TemplateFigures:

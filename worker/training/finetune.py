@@ -41,6 +41,8 @@ class Loop:
     precision: str = "auto"
     """`auto` (bfloat16), `bfloat16` or `float32`."""
     threads: int | None = None
+    has_checkpoints: bool = True
+    """False: a run that is killed starts anew, and one that is asked for again too."""
     progress: Progress = field(default=lambda step, steps, loss: None)  # noqa: ARG005
 
 
@@ -171,7 +173,7 @@ class _Run:
                 pairs=min(done * self._how.batch_pairs * self._how.accumulate, len(self._rows) * self._how.epochs),
                 seconds=round(seconds, 3),
             )
-        if done % CHECKPOINT_EVERY_STEPS == 0 or done == self._steps:
+        if self._loop.has_checkpoints and (done % CHECKPOINT_EVERY_STEPS == 0 or done == self._steps):
             self._save(done, seconds)
 
     def _save(self, done: int, seconds: float) -> None:
@@ -192,7 +194,7 @@ class _Run:
     def _resume(self) -> int:
         """How many steps an earlier process did; everything is as it was after them."""
         file = self._loop.folder / CHECKPOINT_FILE
-        if not file.is_file():
+        if not self._loop.has_checkpoints or not file.is_file():
             return 0
         state = self._torch.load(file, map_location=self._device, weights_only=True)
         self._module.load_state_dict(state["module"])

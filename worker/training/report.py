@@ -3,7 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -30,18 +30,42 @@ class Report:
     """What a reader has to know of the sample."""
 
     @property
-    def columns(self) -> tuple[Column, ...]:
-        """Those that have figures, in their order."""
-        present = {each.column for each in self.tasks}
-        return tuple(column for column in Column if column in present)
+    def columns(self) -> tuple["Heading", ...]:
+        """Those that have figures: the recipes in the order of their models, of each the columns in theirs."""
+        recipes = dict.fromkeys(each.recipe for each in self.tasks)
+        present = {(each.recipe, each.column) for each in self.tasks}
+        return tuple(
+            Heading(recipe, column, len(recipes) > 1)
+            for recipe in recipes
+            for column in Column
+            if (recipe, column) in present
+        )
 
-    def in_column(self, column: Column) -> dict[str, TaskFigures]:
+    def in_column(self, heading: "Heading") -> dict[str, TaskFigures]:
         """By set the figures of a column; of several models that belong in it the first."""
         found: dict[str, TaskFigures] = {}
         for each in self.tasks:
-            if each.column is column:
+            if (each.recipe, each.column) == (heading.recipe, heading.column):
                 found.setdefault(each.task, each)
         return found
+
+
+@dataclass(frozen=True, slots=True)
+class Heading:
+    """A column of the tables."""
+
+    recipe: str
+    column: Column
+    names_recipe: bool
+
+    def __str__(self) -> str:
+        """For people; the recipe is named where there are several."""
+        return f"{self.recipe}: {self.column}" if self.names_recipe else str(self.column)
+
+    @property
+    def stem(self) -> str:
+        """For the names of files."""
+        return f"{self.recipe}.{self.column.name.lower()}" if self.names_recipe else self.column.name.lower()
 
 
 def write_report(folder: Path, report: Report) -> None:
@@ -51,7 +75,7 @@ def write_report(folder: Path, report: Report) -> None:
     (folder / JSON_FILE).write_text(json.dumps(as_object(report), indent=1, ensure_ascii=False), encoding="utf-8")
     for column in report.columns:
         for name, figures in report.in_column(column).items():
-            stem = f"{name}.{column.name.lower()}"
+            stem = f"{name}.{column.stem}".replace("/", "-")
             (folder / PICTURES / f"{stem}.confusion.svg").write_text(confusion_svg(figures), encoding="utf-8")
             (folder / PICTURES / f"{stem}.reliability.svg").write_text(reliability_svg(figures), encoding="utf-8")
 
@@ -82,13 +106,35 @@ def markdown(report: Report) -> str:
     return "\n".join(lines) + "\n"
 
 
+def card_lines(report: Report, model: str) -> list[str]:
+    """What a model's card says of its figures: one paragraph of markdown and two tables."""
+    tasks = [each for each in report.tasks if each.model == model]
+    lines = ["", "## Figures", "", f"`{report.command}`", ""]
+    lines += [f"* {note}" for note in report.notes]
+    if tasks:
+        lines += ["", "| set | the model had seen | macro-F1 | 95 % | balanced accuracy | accuracy | ECE |"]
+        lines += ["|---|---|---|---|---|---|---|"]
+        lines += [
+            f"| {each.task} | {each.column} | {each.macro_f1:.3f} "
+            f"| {each.interval.low:.3f} to {each.interval.high:.3f} "
+            f"| {each.balanced_accuracy:.3f} | {each.accuracy:.3f} | {each.ece:.3f} |"
+            for each in tasks
+        ]
+        lines.append(f"| **mean of {len(tasks)}** | | {np.mean([each.macro_f1 for each in tasks]):.3f} | | | | |")
+    nli = [each for each in report.nli if each.model == model]
+    if nli:
+        lines += ["", "| NLI set | pairs | accuracy in two classes | majority |", "|---|---|---|---|"]
+        lines += [f"| {each.name} | {each.pairs} | {each.accuracy:.3f} | {each.majority:.3f} |" for each in nli]
+    return lines
+
+
 def _overview(report: Report) -> Iterator[str]:
     columns = report.columns
     yield "## Macro-F1 by set"
     yield ""
     yield "Mean over the templates, with the 95 % interval of the sample of texts."
     yield ""
-    yield f"| set | cluster | classes | texts | {' | '.join(columns)} |"
+    yield f"| set | cluster | classes | texts | {' | '.join(map(str, columns))} |"
     yield f"|---|---|---|---|{'---|' * len(columns)}"
     by_column = [report.in_column(column) for column in columns]
     for name in dict.fromkeys(each.task for each in report.tasks):
@@ -102,7 +148,7 @@ def _clusters(report: Report) -> Iterator[str]:
     columns = report.columns
     yield "## By cluster"
     yield ""
-    yield f"| cluster | {' | '.join(columns)} |"
+    yield f"| cluster | {' | '.join(map(str, columns))} |"
     yield f"|---|{'---|' * len(columns)}"
     for cluster in dict.fromkeys(each.cluster for each in report.tasks):
         cells = (
@@ -114,14 +160,16 @@ def _clusters(report: Report) -> Iterator[str]:
 
 def _compared(report: Report) -> Iterator[str]:
     """On how many sets the mix of tasks was better than NLI alone, and where it was worse."""
-    alone = report.in_column(Column.NLI_ONLY)
-    for column in (Column.CLUSTER_HELD_OUT, Column.SET_HELD_OUT):
-        mixed = report.in_column(column)
+    for heading in report.columns:
+        if heading.column not in {Column.CLUSTER_HELD_OUT, Column.SET_HELD_OUT}:
+            continue
+        alone = report.in_column(replace(heading, column=Column.NLI_ONLY))
+        mixed = report.in_column(heading)
         both = [name for name in mixed if name in alone]
         if both:
             worse = [name for name in both if mixed[name].macro_f1 <= alone[name].macro_f1]
             said = f"better than NLI alone on {len(both) - len(worse)} of {len(both)} sets"
-            yield f"{column}: {said}{'; not on ' + ', '.join(worse) if worse else ''}."
+            yield f"{heading}: {said}{'; not on ' + ', '.join(worse) if worse else ''}."
             yield ""
 
 

@@ -61,7 +61,8 @@ class Scorer:
             ConfigError: a hypothesis leaves no room for text.
             EngineError: the engine cannot score.
         """
-        tokenizer = PairTokenizer(self.model.tokenizer_file, self.most_tokens)
+        ranks = self.model.engine.info.ranks_options
+        tokenizer = PairTokenizer(self.model.tokenizer_file, self.most_tokens, has_options=ranks)
         step = max(1, _CHUNK_PAIRS // schema.tree.most_pairs)
         for start in range(0, len(texts), step):
             plans = [plan_pairs(Request("", text), schema, _MOST_PAIRS) for text in texts[start : start + step]]

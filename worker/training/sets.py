@@ -43,6 +43,7 @@ class _Files(BaseModel):
     train: str | None = Field(default=None, description="A file below the data folder: .jsonl, .csv, .parquet.")
     test: str | None = Field(default=None, description="As `train`; never trained on.")
     licence: Licence = Field(description="What the data may be used for.")
+    note: str | None = Field(default=None, description="What a reader of its figures has to know.")
 
     def is_shippable(self) -> bool:
         """Whether a model trained on it may be given away."""

@@ -18,7 +18,7 @@ from typing import Final
 import structlog
 
 from worker.clock import Clock, SystemClock
-from worker.engines.artifact import SAFETENSORS_FILE, TOKENIZER_FILE, open_folder
+from worker.engines.artifact import SAFETENSORS_FILE, TOKENIZER_FILE, file_sha256, open_folder
 from worker.engines.build import GateReport
 from worker.engines.export import export_model
 from worker.engines.hub import download
@@ -145,7 +145,7 @@ def base_folder(base: str | None) -> Path:
 def open_base_digest(folder: Path) -> str:
     """A name for the weights and the tokenizer of a folder that need not be an NLI model yet."""
     files = (folder / SAFETENSORS_FILE, folder / TOKENIZER_FILE)
-    return _digest(*(hashlib.sha256(file.read_bytes()).hexdigest() for file in files if file.is_file()))
+    return _digest(*(file_sha256(file) for file in files if file.is_file()))
 
 
 def export_bundled(model: Path, cache_dir: Path | None) -> Exported:

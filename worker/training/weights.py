@@ -85,10 +85,7 @@ def load_trainable(folder: Path, seed: int) -> Trainable:
 
 def save_trained(trained: Trainable, base: Path, target: Path) -> None:
     """Write a model folder: weights, configuration, and the tokenizer of `base` without its own cutting and padding."""
-    from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]  # noqa: PLC0415  # it is exported lazily
-
     target.mkdir(parents=True, exist_ok=True)
-    disable_progress_bars()
     trained.module.save_pretrained(target, safe_serialization=True)
     tokenizer = json.loads((base / TOKENIZER_FILE).read_bytes())
     tokenizer["truncation"] = tokenizer["padding"] = None

@@ -9,10 +9,11 @@ from tokenizers import Tokenizer
 
 from worker.classifier import Classifier, ClassifierParts
 from worker.engines.load import EngineChoice, load_engine
+from worker.label_sets import pair_tokenizer
 from worker.labels.schema import LabelSchema, parse_schema
 from worker.messages.codec import decode
 from worker.messages.inbound import InputFields
-from worker.pipeline.tokenization import PairTokenizer, window_starts
+from worker.pipeline.tokenization import window_starts
 from worker.settings import Limits
 from worker.types import JsonValue, Prediction, Record
 
@@ -27,12 +28,11 @@ class Model:
     def __init__(self) -> None:
         self.loaded = load_engine(EngineChoice("bundled", "auto", "auto"))
         self.schema: LabelSchema | None = None
-        info = self.loaded.engine.info
         self.classifier = Classifier(
             ClassifierParts(
                 decode=lambda record: decode(record, InputFields(), LIMITS),
                 resolve=lambda _: self.of_now(),
-                tokenizer=PairTokenizer(self.loaded.tokenizer_file, info.max_pair_tokens),
+                tokenizer=pair_tokenizer(self.loaded),
                 engine=self.loaded.engine,
                 max_pairs=LIMITS.pairs,
             )
@@ -186,3 +186,30 @@ def test_a_thousand_labels_are_scored_with_every_label_in_the_prediction(model: 
     prediction = model.predict("I was charged twice on my credit card.", named("a payment", *names))
     assert {"a payment", *names} == set(scores(prediction))
     assert pytest.approx(1.0, abs=1e-6) == sum(scores(prediction).values())
+
+
+WANTS = [
+    *("book a flight", "reset a password", "track a parcel", "report a broken screen", "order a pizza"),
+    *("change an address", "cancel a subscription", "ask for a refund", "find a restaurant", "play some music"),
+    *("translate a word", "report the weather", "make a payment", "set an alarm", "learn to cook"),
+]
+
+
+@pytest.mark.parametrize(
+    ("text", "best"),
+    [
+        ("Where is my package? The tracking page has not moved since Monday.", "track a parcel"),
+        ("I forgot my login and need a new password.", "reset a password"),
+        ("Wake me up at seven tomorrow morning.", "set an alarm"),
+        ("Will it rain this weekend?", "report the weather"),
+        ("Please give me my money back, the shoes do not fit.", "ask for a refund"),
+    ],
+)
+def test_a_shortlist_is_the_labels_in_question_scored_among_themselves(model: Model, text: str, best: str) -> None:
+    short = model.predict(text, named(*WANTS), shortlist={"top_k": 5})
+    assert (5, len(WANTS) - 5) == (short.pairs.scored, short.pairs.skipped)
+    listed = [name for name in WANTS if name in scores(short)]
+    assert best in listed
+    alone = model.predict(text, named(*listed))
+    assert near(scores(alone)) == scores(short)
+    assert short.label == max(listed, key=scores(alone).__getitem__)

@@ -6,7 +6,7 @@ from structlog.testing import capture_logs
 
 from tests.support.batches import batch_of
 from tests.support.tiny_openvino import TinyModel, write_tiny_model
-from worker.engines import export, load, ov, pytorch
+from worker.engines import export, load, ov, pytorch, trt_api
 from worker.engines.load import EngineChoice, load_engine
 from worker.engines.source import BUNDLED_FOLDER
 from worker.errors import ConfigError, EngineError
@@ -134,9 +134,19 @@ def test_the_pytorch_engine_without_torch_names_the_extra(tmp_path: Path, monkey
         load_engine(_choice(tmp_path, engine="pytorch"))
 
 
-@pytest.mark.parametrize("engine", ["tensorrt", "t5_rank", "gliclass"])
+def test_the_tensorrt_engine_without_its_library_names_the_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trt_api, "_MODULES", ("no_such_module",))
+    with pytest.raises(EngineError, match=r'pip install "nli-stream-worker\[tensorrt\]"'):
+        load_engine(_choice(tmp_path, engine="tensorrt"))
+
+
+@pytest.mark.parametrize("engine", ["gliclass"])
 def test_an_engine_that_is_not_built_yet_says_which_there_are(engine: str) -> None:
-    with pytest.raises(ConfigError, match="not built yet; this version has auto, openvino, pytorch, fake"):
+    with pytest.raises(
+        ConfigError, match="not built yet; this version has auto, tensorrt, pytorch, openvino, t5_rank, fake"
+    ):
         load_engine(EngineChoice(engine=engine))
 
 
@@ -147,6 +157,7 @@ def test_an_engine_that_is_not_built_yet_says_which_there_are(engine: str) -> No
         (EngineChoice(precision="fp16"), "precision: "),
         (EngineChoice(precision="int8"), "precision: "),
         (EngineChoice(engine="pytorch"), "engine: the bundled model"),
+        (EngineChoice(engine="tensorrt"), "engine: the bundled model"),
         (EngineChoice(model="org/model@main"), "model: "),
     ],
 )

@@ -1,14 +1,18 @@
+import itertools
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.support.batches import batch_of
 from tests.support.tiny_openvino import write_tiny_model
 from worker.engines import ov
 from worker.engines.artifact import open_folder
-from worker.engines.ov import OpenVinoEngine, OpenVinoOptions, usable_cores
-from worker.errors import ConfigError, EngineError
+from worker.engines.ov import OpenVinoEngine, OpenVinoOptions, shares, usable_cores
+from worker.errors import ConfigError, EngineError, EngineOutOfMemoryError
 
 
 @pytest.mark.parametrize(("quota", "cores"), [("max 100000", 8), ("200000 100000", 2), ("50000 100000", 1), ("odd", 8)])
@@ -53,3 +57,57 @@ def test_results_of_an_earlier_call_are_not_overwritten_by_a_later_one(tmp_path:
     kept = first.tolist()
     engine.score(batch_of([9, 10], [11, 12]))
     assert first.tolist() == kept
+
+
+class FailingRequest:
+    """An infer request of OpenVINO's to which something happens instead."""
+
+    def __init__(self, request: Any, instead: Callable[[], None]) -> None:  # noqa: ANN401  not typed for us
+        self._request, self._instead = request, instead
+
+    def start_async(self, _feed: object, *, share_inputs: bool) -> None:
+        assert share_inputs
+
+    def wait(self) -> None:
+        self._instead()
+
+    def get_output_tensor(self, index: int) -> Any:  # noqa: ANN401
+        return self._request.get_output_tensor(index)
+
+
+def run_out() -> None:
+    raise RuntimeError("Exception from infer_request.cpp: std::bad_alloc")
+
+
+@pytest.mark.parametrize("instead", [run_out, lambda: None], ids=["told", "silent"])
+def test_missing_memory_is_told_also_where_openvino_keeps_silent_and_the_next_batch_is_scored(
+    tmp_path: Path, instead: Callable[[], None]
+) -> None:
+    """Seen under a limit on the address space: no error, and the output of the batch before."""
+    engine = OpenVinoEngine(open_folder(write_tiny_model(tmp_path / "model")), OpenVinoOptions(threads=1))
+    batch = batch_of([5, 6, 7], [8, 9])
+    before = engine.score(batch).logits
+    assert engine._requests is not None
+    [request] = engine._requests._requests
+    engine._requests._requests = [FailingRequest(request, instead)]
+    with pytest.raises(EngineOutOfMemoryError):
+        engine.score(batch)
+    np.testing.assert_array_equal(before, engine.score(batch).logits)
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 8])
+def test_a_batch_is_shared_out_whole_in_parts_of_like_lengths(most: int) -> None:
+    lengths = np.array([40, 8, 8, 16, 40, 8, 30, 9], np.int32)
+    parts = shares(lengths, most)
+    assert len(parts) <= most
+    assert list(range(8)) == sorted(row for part in parts for row in part.tolist())
+    assert all(max(lengths[a]) <= min(lengths[b]) for a, b in itertools.pairwise(parts))
+
+
+def test_two_streams_get_about_as_many_tokens() -> None:
+    lengths = np.array([64] * 4 + [16] * 16, np.int32)
+    assert [256, 256] == [int(lengths[part].sum()) for part in shares(lengths, 2)]
+
+
+def test_a_single_pair_is_a_single_part() -> None:
+    assert [[0]] == [part.tolist() for part in shares(np.array([512], np.int32), 4)]

@@ -9,6 +9,7 @@ from worker.errors import ConfigError
 from worker.kafka.embedded_storage import (
     HOST,
     EmbeddedSettings,
+    Place,
     choose_ports,
     free_port,
     stored_cluster_id,
@@ -42,6 +43,27 @@ def test_every_listener_but_the_controllers_is_advertised(tmp_path: Path) -> Non
     assert "PLAINTEXT://127.0.0.1:20001,CONTROLLER://127.0.0.1:20002,SCRAM://127.0.0.1:20003" == found["listeners"]
     assert "PLAINTEXT://127.0.0.1:20001,SCRAM://127.0.0.1:20003" == found["advertised.listeners"]
     assert "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SCRAM:SASL_PLAINTEXT" == found["listener.security.protocol.map"]
+
+
+def test_a_port_that_is_told_to_clients_can_be_anothers(tmp_path: Path) -> None:
+    settings = EmbeddedSettings(extra_listeners={"FAR": "PLAINTEXT"}, advertised_ports={"FAR": 20_009})
+
+    found = _written(tmp_path, settings, {"PLAINTEXT": 20_001, "CONTROLLER": 20_002, "FAR": 20_003})
+
+    assert "PLAINTEXT://127.0.0.1:20001,FAR://127.0.0.1:20009" == found["advertised.listeners"]
+    assert found["listeners"].endswith("FAR://127.0.0.1:20003")
+
+
+@pytest.mark.parametrize(("nodes", "copies"), [(1, "1"), (2, "1"), (3, "3")])
+def test_from_three_nodes_on_everything_outlives_one_of_them(tmp_path: Path, nodes: int, copies: str) -> None:
+    place = Place(2, None, {}, {number: 20_010 + number for number in range(1, nodes + 1)})
+
+    found = _written(tmp_path, EmbeddedSettings(place=place), {"PLAINTEXT": 20_001, "CONTROLLER": 20_002})
+
+    assert "2" == found["node.id"]
+    assert nodes == len(found["controller.quorum.voters"].split(","))
+    assert {copies} == {found[f"{log}.replication.factor"] for log in ("offsets.topic", "transaction.state.log")}
+    assert ("2" if nodes == 3 else "1") == found["transaction.state.log.min.isr"]
 
 
 def test_every_listener_has_a_port_of_its_own() -> None:

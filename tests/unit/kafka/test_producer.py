@@ -328,3 +328,21 @@ def test_a_timestamp_that_the_topic_would_refuse_goes_into_a_header(scene: Scene
     told = [] if is_kept else [("nli-original-timestamp", str(timestamp_ms).encode())]
     assert (timestamp_ms if is_kept else None) == sent.get("timestamp")
     assert [("trace", b"1"), *told] == sent["headers"]
+
+
+def test_a_right_to_transactions_that_is_taken_away_while_it_works_is_waited_for(scene: Scene) -> None:
+    forbidden = Step(kafka_error(KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED))
+    scene.broker.plan("send_offsets", Step(BROKEN))
+    scene.broker.plan("init", forbidden, forbidden)
+    records = finished_lane(0, range(2))
+    scene.publisher.publish(records)
+    assert values_of(records) == scene.values()
+    assert any("grant Write and Describe on the transactional id" in (reason or "") for reason in scene.troubles)
+    assert scene.troubles[-1] is None
+
+
+def test_a_coordinator_that_only_takes_its_time_is_asked_again_by_the_same_producer(scene: Scene) -> None:
+    scene.broker.plan("send_offsets", Step(BROKEN))
+    scene.broker.plan("init", Step(TIMED_OUT), Step(TIMED_OUT))
+    scene.publisher.publish(finished_lane(0, range(2)))
+    assert 2 == len(scene.broker.producers)

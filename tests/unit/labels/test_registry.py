@@ -311,6 +311,10 @@ def test_a_message_that_sets_a_template_gets_a_variant_with_a_digest_of_its_own(
 def test_a_message_that_changes_the_mode_gets_what_can_hold_in_it() -> None:
     single = registry(document(abstain={"below": 0.3}))
     assert single.resolve(Request("i", "t", multi_label=True), "support", LIMITS).abstain is None
+    short = registry(document(shortlist={"top_k": 1}, labels=[{"name": "a", "threshold": 0.5}, {"name": "b"}]))
+    assert short.resolve(Request("i", "t", multi_label=True), "support", LIMITS).shortlist is None
+    templated = short.resolve(Request("i", "t", hypothesis_template="So {}."), "support", LIMITS)
+    assert templated.shortlist is not None
     multi = registry(document(multi_label=True, labels=[{"name": "a", "negative": "not a"}]))
     variant = multi.resolve(Request("i", "t", multi_label=False), "support", LIMITS)
     assert (False, None) == (variant.multi_label, variant.labels[0].negative)

@@ -29,6 +29,9 @@ EXPECTED = {
     "worker_label_schema_info": {"name", "version"},
     "worker_label_schema_refusals_total": {"name"},
     "worker_consumer_lag_records": {"topic", "partition"},
+    "worker_pairs_cached_total": set(),
+    "worker_score_cache_bytes": set(),
+    "worker_shortlist_audits_total": {"outcome"},
     "worker_engine_info": {"engine", "precision", "model", "model_digest"},
 }
 
@@ -53,9 +56,9 @@ def test_every_metric_is_there_under_its_name() -> None:
 
 def test_labels_are_the_bounded_sets_that_were_agreed() -> None:
     metrics = Metrics()
-    attributes = [value for value in vars(metrics).values() if hasattr(value, "_labelnames")]
+    attributes = [value for value in vars(metrics).values() if hasattr(value, "describe")]
 
-    found = {collector.describe()[0].name: set(collector._labelnames) for collector in attributes}
+    found = {collector.describe()[0].name: set(getattr(collector, "_labelnames", ())) for collector in attributes}
 
     assert {name.removesuffix("_total"): labels for name, labels in EXPECTED.items()} == found
 

@@ -107,7 +107,7 @@ def test_an_inverted_hypothesis_is_true_of_the_texts_of_other_classes() -> None:
 
 
 def test_a_hard_negative_is_a_text_of_a_class_that_uses_the_same_words() -> None:
-    words = {"cat": "purr meow fur", "lion": "purr mane fur", "car": "wheel road fuel", "bus": "wheel road seat"}
+    words = {"cat": "purr meow fur", "lion": "purr roar fur", "car": "wheel road fuel", "bus": "wheel road seat"}
     words |= {"sea": "wave salt", "sun": "heat light"}
     rows = [Row(f"{text} {number}", label) for label, text in words.items() for number in range(20)]
     classes = [Verbalized(label, (label,), ()) for label in words]

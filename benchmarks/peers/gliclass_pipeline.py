@@ -1,0 +1,45 @@
+"""GLiClass' own pipeline with random weights: all labels in one pass, so what a text costs as labels are added."""
+
+import time
+
+import protocol
+import torch
+from gliclass import GLiClassModel, GLiClassModelConfig, ZeroShotClassificationPipeline
+from transformers import AutoTokenizer, BertConfig
+
+
+def main() -> None:
+    """Time every run that the bench asks for; no Kafka is in between."""
+    given = protocol.settings()
+    torch.set_num_threads(given["threads"])
+    classify = _pipeline(given["model"])
+    protocol.ready("gliclass", "torch", "transformers")
+    for run in protocol.runs():
+        with torch.inference_mode():
+            classify(run["texts"][:1], run["labels"], threshold=0.5)
+            began = time.perf_counter()
+            classify(run["texts"], run["labels"], threshold=0.5)
+        protocol.say(event="done", seconds=time.perf_counter() - began)
+
+
+def _pipeline(folder: str) -> ZeroShotClassificationPipeline:
+    """An encoder of the same shape as the worker's model, under GLiClass' head."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<<LABEL>>", "<<SEP>>"]})
+    encoder = BertConfig.from_pretrained(folder)
+    encoder.vocab_size = len(tokenizer)
+    config = GLiClassModelConfig(
+        encoder_config=encoder,
+        class_token_index=tokenizer.convert_tokens_to_ids("<<LABEL>>"),
+        text_token_index=tokenizer.convert_tokens_to_ids("<<SEP>>"),
+        architecture_type="uni-encoder",
+        vocab_size=len(tokenizer),
+    )
+    model = GLiClassModel(config).eval()
+    return ZeroShotClassificationPipeline(
+        model, tokenizer, classification_type="multi-label", device="cpu", progress_bar=False
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,31 @@
+{{- define "worker.name" -}}
+{{- .Release.Name | trunc 52 | trimSuffix "-" -}}
+{{- end -}}
+
+{{- define "worker.selector" -}}
+app.kubernetes.io/name: nli-stream-worker
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "worker.labels" -}}
+{{ include "worker.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
+{{- end -}}
+
+{{- define "worker.serviceAccount" -}}
+{{- if .Values.serviceAccount.create -}}
+{{- .Values.serviceAccount.name | default (include "worker.name" .) -}}
+{{- else -}}
+{{- .Values.serviceAccount.name | default "default" -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* The document `worker.yaml`: what the values say, and what only the pod knows. */ -}}
+{{- define "worker.config" -}}
+{{- $set := dict "http" (dict "host" "0.0.0.0" "port" 8080) "cache_dir" "/var/cache/worker" -}}
+{{- $schemas := merge (dict "directory" "/etc/worker/schemas") (.Values.config.schemas | default dict) -}}
+{{- if .Values.labelSchemas -}}{{- $_ := set $set "schemas" $schemas -}}{{- end -}}
+{{- mergeOverwrite (deepCopy .Values.config) $set | toYaml -}}
+{{- end -}}

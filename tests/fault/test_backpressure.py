@@ -1,0 +1,170 @@
+"""An engine that is slower than its input: who waits, for how long, and what it costs in memory."""
+
+import signal
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from confluent_kafka import Producer
+from confluent_kafka import TopicPartition as KafkaPartition
+
+from tests.fault.conftest import StreamFactory, Verdict
+from tests.fault.test_engine import metric
+from tests.support.broker import REQUEST_SECONDS, BrokerUnderTest
+from tests.support.chaos import PARTITIONS, SOON, Stream, event
+from tests.support.chaos_worker import Faults
+from tests.support.wait import wait_until
+from tests.support.worker import get
+
+pytestmark = pytest.mark.kafka
+
+FLOOD, TRICKLE = 20_000, 50
+MEGABYTE = 1024 * 1024
+SMALL_QUEUES: Mapping[str, Any] = {
+    "limits": {"in_flight_records": 400, "in_flight_bytes": 4 * MEGABYTE},
+    "kafka": {"librdkafka": {**SOON, "queued.max.messages.kbytes": 8192, "fetch.max.bytes": 4 * MEGABYTE}},
+}
+GROWTH_MEGABYTES = 60
+"""What may come on top of a worker that has read nothing: see docs/backpressure.md."""
+
+
+Note = Callable[[str], None]
+
+
+@pytest.fixture
+def note(request: pytest.FixtureRequest) -> Note:
+    """Tells a measurement on the terminal, whether the test holds or not."""
+    return lambda text: request.config.get_terminal_writer().line(f"\n{text}")
+
+
+def committed(attacked: Stream, topic: str) -> int:
+    return sum(attacked.kafka.committed_offsets(attacked.group, topic).values())
+
+
+def test_fifty_records_are_done_long_before_a_flood_of_another_topic(
+    kafka: BrokerUnderTest, stream: StreamFactory, note: Note
+) -> None:
+    attacked = stream(0, {"limits": {"in_flight_records": 500}})
+    flood, trickle = attacked.setup.inputs
+    kafka.produce(flood, [event(number) for number in range(FLOOD)])
+    with attacked.worker(Faults(engine="none", pair_seconds=0.0005)) as process:
+        wait_until(lambda: committed(attacked, flood) > 1000, 60)
+        started = time.monotonic()
+        kafka.produce(trickle, [event(number) for number in range(TRICKLE)])
+        wait_until(lambda: committed(attacked, trickle) == TRICKLE, 60)
+        seconds, of_the_flood = time.monotonic() - started, committed(attacked, flood)
+        process.send_signal(signal.SIGTERM)
+        assert 0 == process.wait(60)
+    note(f"fairness: {TRICKLE} records waited {seconds:.1f} s behind a flood of which {of_the_flood} were done")
+    assert of_the_flood < FLOOD * 0.7
+    assert seconds < 10
+
+
+def resident_megabytes(process: int) -> float:
+    """What a process holds in memory."""
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    (line,) = [each for each in lines if each.startswith("VmRSS")]
+    return int(line.split()[1]) / 1024
+
+
+def large(number: int) -> dict[str, object]:
+    """An event of ten kilobytes."""
+    value = str(event(number)["value"]).replace("{", '{"filler": "' + "x" * 10_000 + '", ', 1)
+    return {**event(number), "value": value}
+
+
+def is_paused(attacked: Stream) -> bool:
+    return metric(attacked, "worker_partitions_paused ") > 0
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
+def test_an_engine_slower_than_its_input_pauses_and_resumes_within_its_memory_and_rebalances_nothing(
+    stream: StreamFactory, verdict: Verdict, note: Note
+) -> None:
+    attacked = stream(0, SMALL_QUEUES)
+    slow_down(attacked, note, records=4000, turns=2)
+    assert verdict(attacked, "engine: far slower than its input", attacked.run_to_end(120)).is_perfect
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+def test_an_engine_slower_than_its_input_for_minutes(stream: StreamFactory, verdict: Verdict, note: Note) -> None:
+    attacked = stream(0, SMALL_QUEUES)
+    slow_down(attacked, note, records=40_000, turns=60)
+    assert verdict(attacked, "engine: far slower than its input, minutes", attacked.run_to_end(900)).is_perfect
+
+
+def slow_down(attacked: Stream, note: Note, *, records: int, turns: int) -> None:
+    """Feed far more than is done in the time of so many pauses."""
+    with attacked.worker(Faults(engine="none", pair_seconds=0.002)) as process:
+        wait_until(lambda: get(attacked.setup, "/readyz")[0] == 200, 60)
+        before = most = resident_megabytes(process.pid)
+        for topic in attacked.setup.inputs:
+            attacked.kafka.produce(topic, [large(number) for number in range(records)])
+        attacked.count = records
+        for _ in range(turns):
+            wait_until(lambda: is_paused(attacked), 60)
+            wait_until(lambda: not is_paused(attacked), 60)
+            most = max(most, resident_megabytes(process.pid))
+            assert 200 == get(attacked.setup, "/readyz")[0]
+            assert 200 == get(attacked.setup, "/livez")[0]
+        assert records < attacked.lag() <= 2 * records
+        process.send_signal(signal.SIGTERM)
+        assert 0 == process.wait(60)
+    note(f"slow engine: {before:.0f} MB resident before, {most:.0f} at most, {2 * records * 10 / 1024:.0f} MB fed")
+    assert 1 == attacked.log().count('"partition.assigned"')
+    assert most - before < GROWTH_MEGABYTES
+
+
+def transact(kafka: BrokerUnderTest, topic: str, count: int, *, is_kept: bool) -> None:
+    """Write to every partition of `topic` in a transaction that is committed, or aborted."""
+    producer = Producer({"bootstrap.servers": kafka.bootstrap_servers, "transactional.id": f"writer-{topic}"})
+    producer.init_transactions(REQUEST_SECONDS)
+    producer.begin_transaction()
+    for number in range(count):
+        producer.produce(topic, '{"text": "a text"}', partition=number % PARTITIONS)
+    if is_kept:
+        producer.commit_transaction(REQUEST_SECONDS)
+    else:
+        producer.flush(REQUEST_SECONDS)
+        producer.abort_transaction(REQUEST_SECONDS)
+
+
+def lags(attacked: Stream, topic: str) -> dict[int, float]:
+    """As `/metrics` tells them, by partition."""
+    name = "worker_consumer_lag_records"
+    return {n: metric(attacked, f'{name}{{partition="{n}",topic="{topic}"}}') for n in range(PARTITIONS)}
+
+
+def test_the_lag_of_transactional_input_is_right_while_partitions_are_paused_and_when_all_is_done(
+    kafka: BrokerUnderTest, stream: StreamFactory
+) -> None:
+    attacked = stream(0, {"limits": {"in_flight_records": 40}})
+    topic = attacked.setup.inputs[0]
+    for is_kept in (True, False, True):
+        transact(kafka, topic, 400, is_kept=is_kept)
+    with attacked.worker(Faults(engine="hang", at=4)):
+        wait_until(lambda: is_paused(attacked), 60)
+        wait_until(lambda: all(lags(attacked, topic).values()), 30)
+        before = lags(attacked, topic)
+        for is_kept in (True, False):  # of these the paused client hears nothing
+            transact(kafka, topic, 400, is_kept=is_kept)
+        wait_until(lambda: all(lags(attacked, topic)[n] >= before[n] + 100 for n in range(PARTITIONS)), 30)
+        seen, done = lags(attacked, topic), kafka.committed_offsets(attacked.group, topic)
+        # No more than offsets there are, which markers and aborted records take too; no less than records are left.
+        assert all(300 - done.get(n, 0) <= seen[n] for n in range(PARTITIONS)), (seen, done)
+        assert all(seen[n] <= end_of(kafka, topic, n) - done.get(n, 0) for n in range(PARTITIONS)), (seen, done)
+    with attacked.worker(Faults(engine="none")):
+        wait_until(lambda: metric(attacked, "worker_predictions_delivered_total") > 0, 60)
+        wait_until(lambda: not any(lags(attacked, topic).values()) and not is_paused(attacked), 60)
+        done = kafka.committed_offsets(attacked.group, topic)
+        # Aborted records and the markers stand behind the last position.
+        assert all(end_of(kafka, topic, n) > done[n] for n in range(PARTITIONS))
+
+
+def end_of(kafka: BrokerUnderTest, topic: str, partition: int) -> int:
+    """The last stable offset."""
+    with kafka._consumer("read_committed", f"ends-{topic}") as consumer:
+        return int(consumer.get_watermark_offsets(KafkaPartition(topic, partition), timeout=REQUEST_SECONDS)[1])

@@ -1,0 +1,40 @@
+"""The benches run, and their reports have the shape that others read. No time is judged."""
+
+import json
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from worker.cli.main import build_app
+
+pytestmark = pytest.mark.kafka
+SMALL = ["--engine", "fake", "--seconds", "0.2", "--rounds", "1", "--workload", "short", "--json", "--quick"]
+
+
+def report(*arguments: str) -> dict[str, Any]:
+    result = CliRunner().invoke(build_app(), ["bench", *arguments])
+    assert result.exception is None, result.output
+    return dict(json.loads(result.stdout.strip().splitlines()[-1]))
+
+
+@pytest.mark.usefixtures("kafka")  # where there is no broker, this one cannot start either
+def test_the_pipeline_bench_tells_of_throughput_latency_and_label_changes() -> None:
+    found = report("pipeline", *SMALL, "--topics", "2", "--repeated", "0.3", "--schema-changes", "1")
+    assert {"bench", "machine", "broker", "engine", "workload", "saturation", "latency", "schema_changes"} <= set(found)
+    saturation = found["saturation"]
+    keys = ("messages_per_second", "pairs_per_second", "engine_only_pairs_per_second", "share_of_engine_only")
+    assert all(saturation[key] > 0 for key in keys)
+    assert 0 <= saturation["mean_padding_ratio"] < 1
+    assert {"labels": 8, "repeated": 0.3, "topics": 2}.items() <= found["workload"].items()
+    [at_load] = found["latency"]
+    assert 0 < at_load["p50_ms"] <= at_load["p99_ms"] <= at_load["max_ms"]
+    assert found["schema_changes"]["median_ratio"] > 0
+
+
+def test_the_engine_bench_tells_of_every_cell_and_workload() -> None:
+    found = report("engine", "--engine", "fake", "--quick", "--messages", "4", "--json")
+    assert 9 == len(found["grid"])
+    assert {"tokens_per_pair", "pairs_per_batch", "pairs_per_second", "tokens_per_second"} <= set(found["grid"][0])
+    assert [1024, 2048] == [row["token_budget"] for row in found["workloads"]]
+    assert all(0 <= row["padding_ratio"] < 1 for row in found["workloads"])

@@ -1,0 +1,151 @@
+"""The commands that measure and calibrate, on an engine without a model; those that train say what they need."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner, Result
+
+from tests.support.training_data import write_recipe, write_rows, write_world
+from worker.cli.main import build_app
+from worker.errors import ConfigError, SchemaError, WorkerError
+
+SCHEMA = {"name": "reviews", "version": 3, "labels": [{"name": "good"}, {"name": "bad", "description": "crash"}]}
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Path:
+    """Data, a table, a recipe and a schema."""
+    write_world(tmp_path)
+    write_recipe(tmp_path)
+    (tmp_path / "schema.yaml").write_text(yaml.safe_dump(SCHEMA))
+    return tmp_path
+
+
+def _run(*arguments: object) -> Result:
+    result = CliRunner().invoke(build_app(), [str(each) for each in arguments])
+    if isinstance(result.exception, WorkerError):
+        raise result.exception
+    assert 0 == result.exit_code, result.output
+    return result
+
+
+def test_a_dry_run_shows_what_each_stage_would_see_and_what_is_held_out(world: Path) -> None:
+    shown = _run(
+        "train", world / "recipe.yaml", "--data", world, "--out", world / "out", "--dry-run", "--folds", "clusters:2"
+    ).stdout
+
+    assert "small (without-clusters-sentiment)" in shown
+    assert "small (without-clusters-intent)" in shown
+    assert "stage mix: 3 sets" in shown
+    assert "films" in shown.split("without-clusters-intent")[1]
+    assert "films" not in shown.split("without-clusters-intent")[0]
+    assert not (world / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("train", "recipe.yaml", "--out", "out", "--dry-run", "--folds", "sets"), "--folds"),
+        (("train", "recipe.yaml", "--out", "out", "--dry-run", "--hold-out-set", "nosuch"), "nosuch"),
+        (("train", "nosuch.yaml", "--out", "out", "--dry-run"), "nosuch.yaml"),
+        (("evaluate",), "--sets"),
+        (("evaluate", "--sets", "sets.yaml", "--data", ".", "--only", "nosuch"), "nothing to evaluate"),
+        (("evaluate", "--sets", "sets.yaml", "--data", ".", "--run", "."), "no model"),
+        (("calibrate", "--schema", "schema.yaml"), "--labelled"),
+        (("calibrate", "--schema", "schema.yaml", "--unlabelled", "x.jsonl.gz", "--prior", "good"), "--prior"),
+        (("calibrate", "--schema", "schema.yaml", "--labelled", "x.jsonl.gz", "--label-column", "n"), "row 1"),
+        (("finetune", "--schema", "schema.yaml", "--examples", "x.jsonl.gz", "--base", "b"), "--out"),
+        (("finetune", "--schema", "schema.yaml", "--examples", "x.jsonl.gz", "--k", "none"), "--k"),
+        (("finetune", "--schema", "schema.yaml", "--examples", "tickets.train.jsonl.gz"), "example 1"),
+    ],
+)
+def test_what_cannot_be_done_is_one_sentence_that_names_the_option(
+    world: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], said: str
+) -> None:
+    write_rows(world / "x.jsonl.gz", [{"text": "a text", "label": "good", "n": 1}])
+    monkeypatch.chdir(world)
+
+    with pytest.raises((ConfigError, SchemaError), match=said):
+        _run(*arguments)
+
+
+def test_an_evaluation_prints_json_and_writes_its_report(world: Path) -> None:
+    printed = _run(
+        "evaluate", "--sets", world / "sets.yaml", "--data", world, "--engine", "fake", "--texts", 10, "--nli-rows", 20,
+        "--out", world / "report", "--json",
+    ).stdout  # fmt: skip
+
+    found = json.loads(printed)
+    assert ["reviews", "films", "tickets"] == [task["task"] for task in found["tasks"]]
+    assert {"as it is"} == set(found["means"])
+    assert [("pairs", 20)] == [(each["name"], each["pairs"]) for each in found["nli"]]
+    assert "## NLI, accuracy in two classes" in (world / "report" / "report.md").read_text()
+    assert found == json.loads((world / "report" / "report.json").read_text())
+
+
+def test_a_calibrated_schema_is_the_next_version_and_can_be_read(world: Path) -> None:
+    rows = world / "reviews.train.jsonl.gz"
+
+    shown = _run(
+        "calibrate",
+        "--schema",
+        world / "schema.yaml",
+        "--labelled",
+        rows,
+        "--engine",
+        "fake",
+        "--out",
+        world / "new.yaml",
+    ).stdout
+
+    assert "reviews@4" in shown
+    assert "texts that the fit did not see" in shown
+    written = yaml.safe_load((world / "new.yaml").read_text())
+    assert 4 == written["version"]
+    assert {"model", "temperature", "bias"} == set(written["calibration"])
+    _run("schemas", "validate", world / "new.yaml")
+
+
+def test_priors_are_matched_without_a_label(world: Path) -> None:
+    rows = write_rows(world / "plain.jsonl.gz", [{"text": f"text {n}"} for n in range(50)])
+
+    printed = _run(
+        "calibrate", "--schema", world / "schema.yaml", "--unlabelled", rows, "--prior", "good=0.9", "--engine", "fake",
+        "--json",
+    ).stdout  # fmt: skip
+
+    found = json.loads(printed)
+    assert found["before"] is None
+    assert found["bias"]["good"] > 0 > found["bias"]["bad"]
+
+
+def test_the_cheap_few_shot_curve_needs_no_training(world: Path) -> None:
+    printed = _run(
+        "finetune", "--schema", world / "schema.yaml", "--examples", world / "reviews.train.jsonl.gz", "--k", "2,4",
+        "--engine", "fake", "--json",
+    ).stdout  # fmt: skip
+
+    found = json.loads(printed)
+    methods = [(point["method"], point["k"]) for point in found["points"]]
+    assert ("zero-shot", 0) == methods[0]
+    assert {"calibrated", "logistic", "nearest"} == {method for method, k in methods if k == 4}
+    assert found["made"] is None
+
+
+def test_cleaning_lists_rows_not_texts_and_leaves_the_file_alone(world: Path) -> None:
+    rows = [{"text": f"{'apple pear' if n % 2 else 'hammer saw'} {n}", "label": str(n % 2)} for n in range(60)]
+    rows[10]["label"] = "1"
+    file = write_rows(world / "noisy.jsonl.gz", rows)
+    before = file.read_bytes()
+
+    shown = _run("clean", file, "--out", world / "kept.jsonl").stdout
+
+    assert "     10 1 -> 0" in shown
+    assert "hammer" not in shown
+    assert before == file.read_bytes()
+    assert 59 == len((world / "kept.jsonl").read_text().splitlines())
+    assert "hammer saw 10" in _run("clean", file, "--show-text").stdout
+    with pytest.raises(ConfigError, match="new file"):
+        _run("clean", file, "--out", file)

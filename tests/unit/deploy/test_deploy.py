@@ -1,0 +1,67 @@
+"""What stands in deploy/ speaks of the worker as it is."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from worker.config import load_config
+from worker.observability.metrics import Metrics
+
+ROOT = Path(__file__).parents[3]
+DEPLOY = ROOT / "deploy"
+RULES = DEPLOY / "prometheus" / "worker-rules.yml"
+DASHBOARD = DEPLOY / "grafana" / "dashboards" / "worker.json"
+CHART = DEPLOY / "helm" / "nli-stream-worker"
+METRIC = re.compile(r"\b(?:worker|process)_[a-z_]+\b")
+SUFFIXES = re.compile(r"_(?:bucket|sum|count|total)$")
+
+
+def expressions() -> list[str]:
+    rules = yaml.safe_load(RULES.read_text())
+    asked = [rule["expr"] for group in rules["groups"] for rule in group["rules"]]
+    panels = json.loads(DASHBOARD.read_text())["panels"]
+    return asked + [target["expr"] for panel in panels for target in panel.get("targets", [])]
+
+
+@pytest.mark.parametrize("expression", expressions())
+def test_every_metric_that_is_asked_for_is_one_of_the_worker(expression: str) -> None:
+    known = {metric.name for metric in Metrics().registry.collect()}
+    asked = {SUFFIXES.sub("", name) for name in METRIC.findall(expression)}
+    assert asked <= {SUFFIXES.sub("", name) for name in known}
+    assert asked or "up{" in expression
+
+
+def test_every_alert_has_its_section_in_the_runbook() -> None:
+    runbook = (ROOT / "docs" / "operations.md").read_text()
+    for group in yaml.safe_load(RULES.read_text())["groups"]:
+        for rule in group["rules"]:
+            assert f"docs/operations.md#{rule['alert'].lower()}" == rule["annotations"]["runbook"]
+            assert f"## {rule['alert']}\n" in runbook
+
+
+def test_the_chart_brings_the_same_alerts() -> None:
+    assert RULES.read_text() == (CHART / "files" / "worker-rules.yml").read_text()
+
+
+def test_the_configuration_of_docker_compose_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+    service = compose["services"]["worker"]
+    for name, value in service["environment"].items():
+        monkeypatch.setenv(name, value)
+    config = load_config(DEPLOY / "compose" / "worker.yaml")
+    assert "kafka:29092" == config.kafka.bootstrap_servers
+    made = [argument for argument in compose["services"]["topics"]["command"] if argument.startswith("--topic=")]
+    assert [f"--topic={binding.input}" for binding in config.topics] == made
+    for binding in config.topics:
+        assert (ROOT / "schemas" / f"{binding.label_schema}.yaml").is_file()
+
+
+def test_every_file_that_docker_compose_mounts_is_there() -> None:
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    mounted = [volume.split(":")[0] for service in services.values() for volume in service.get("volumes", [])]
+    sources = [source for source in mounted if source.startswith("./")]
+    assert sources
+    assert [] == [source for source in sources if not (ROOT / source).exists()]

@@ -1,0 +1,146 @@
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.fake_cuda import FACTS
+from tests.support.plans import write_folder
+from worker.engines import trt_builder
+from worker.engines.artifact import ModelFolder
+from worker.engines.plans import PLAN_FILE, PlanStore
+from worker.engines.trt_builder import Builder
+from worker.engines.trt_order import BuildOrder, check_order, precision_ladder
+from worker.errors import ConfigError, EngineError
+
+ORDER = BuildOrder("float16", "packed", 512)
+PLAN = f"""
+import json, pathlib, sys
+order = json.load(sys.stdin)
+scratch = pathlib.Path(order["scratch"])
+print("noise of a library")
+print(json.dumps({{"phase": "tactics", "done": 0.5}}), flush=True)
+known = scratch / "timings"
+(scratch / {PLAN_FILE!r}).write_bytes(b"plan")
+known.write_bytes((known.read_bytes() if known.exists() else b"") + b"more;")
+print(json.dumps({{"result": {{"fused_attention": 2}}}}))
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> ModelFolder:
+    return write_folder(tmp_path / "model")
+
+
+def _builder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str, seconds: float = 60.0) -> Builder:
+    monkeypatch.setattr(trt_builder, "_CHILD", (sys.executable, "-c", program))
+    return Builder(PlanStore(tmp_path / "plans"), "11.2.1.2", FACTS, seconds=seconds)
+
+
+def test_what_the_process_leaves_is_kept_with_its_notes(
+    folder: ModelFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    builder = _builder(tmp_path, monkeypatch, PLAN)
+    assert builder.find(folder, ORDER) is None
+    built = builder.build(folder, ORDER)
+    assert built.plan_file.read_bytes() == b"plan"
+    assert built.notes["fused_attention"] == 2
+    assert isinstance(built.notes["build_seconds"], float)
+    monkeypatch.setattr(trt_builder, "_CHILD", ("false",))
+    assert builder.build(folder, ORDER) == built
+
+
+def test_progress_is_passed_on_and_noise_is_not(
+    folder: ModelFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[tuple[str, float]] = []
+    monkeypatch.setattr(trt_builder, "_CHILD", (sys.executable, "-c", PLAN))
+    Builder(PlanStore(tmp_path / "plans"), "11", FACTS, lambda *about: said.append(about)).build(folder, ORDER)
+    assert said == [("tactics", 0.5)]
+
+
+def test_measured_kernels_are_handed_to_the_next_build(
+    folder: ModelFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    builder = _builder(tmp_path, monkeypatch, PLAN)
+    facts = builder.build(folder, ORDER).facts
+    builder.build(folder, ORDER, again=True)
+    key = f"{facts['tensorrt']} {facts['gpu']} {facts['driver']}"
+    assert builder.store.recall_timings(key) == b"more;more;"
+
+
+def test_a_process_that_hangs_is_ended_at_the_limit(
+    folder: ModelFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    builder = _builder(tmp_path, monkeypatch, "import signal; signal.pause()", seconds=0.5)
+    with pytest.raises(EngineError, match=r"not built within 0\.5 s; fewer profiles take less time"):
+        builder.build(folder, ORDER)
+    assert builder.find(folder, ORDER) is None
+
+
+@pytest.mark.parametrize(
+    ("program", "error"),
+    [
+        ('import json; print(json.dumps({"failure": "tensorrt built nothing"})); raise SystemExit(1)', "built nothing"),
+        ("raise SystemExit(3)", r"died \(exit code 3\)"),
+        (f"import os; os.kill(os.getpid(), {int(signal.SIGKILL)})", "SIGKILL, perhaps for lack of memory"),
+        ("pass", "left none behind"),
+    ],
+)
+def test_a_process_that_fails_or_dies_leaves_no_plan_and_says_how(
+    folder: ModelFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str, error: str
+) -> None:
+    builder = _builder(tmp_path, monkeypatch, program)
+    with pytest.raises(EngineError, match=error):
+        builder.build(folder, ORDER)
+    assert [path.name for path in builder.store.root.iterdir()] == [".building"]
+
+
+def test_the_real_process_says_what_it_lacks(
+    folder: ModelFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without torch, or with a weights file that holds nothing: a sentence either way, no traceback."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path.cwd()), os.environ.get("PYTHONPATH", "")]))
+    builder = Builder(PlanStore(tmp_path / "plans"), "11", FACTS)
+    with pytest.raises(EngineError, match=r"needs packages that are not installed|cannot load this model"):
+        builder.build(folder, ORDER)
+
+
+@pytest.mark.parametrize(
+    ("order", "error"),
+    [
+        (BuildOrder("int8"), "precision: the tensorrt engine computes in"),
+        (BuildOrder("float16", "ragged"), "layout: expected padded, lengths, packed"),
+        (BuildOrder("float8", "padded"), "layout: float8 is built with"),
+        (BuildOrder("float32", "packed"), "layout: fused attention computes in 16 bits"),
+    ],
+)
+def test_an_order_that_makes_no_sense_is_refused_before_anything_starts(
+    folder: ModelFolder, order: BuildOrder, error: str
+) -> None:
+    with pytest.raises(ConfigError, match=error):
+        check_order(order, folder)
+
+
+def test_a_family_that_is_only_built_from_graphs_says_so(folder: ModelFolder) -> None:
+    config = folder.path / "config.json"
+    config.write_text(config.read_text().replace('"bert"', '"deberta-v2"'))
+    with pytest.raises(EngineError, match="use layout padded in float16 or bfloat16"):
+        check_order(BuildOrder("float16", "packed"), folder)
+    check_order(BuildOrder("float16", "padded"), folder)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "words", "first"),
+    [("bert", 30_000, "float16"), ("deberta-v2", 128_100, "float16"), ("deberta-v2", 251_000, "bfloat16"),
+     ("modernbert", 50_368, "bfloat16")],
+)  # fmt: skip
+def test_the_ladder_begins_where_the_family_is_known_to_agree(
+    folder: ModelFolder, model_type: str, words: int, first: str
+) -> None:
+    config = folder.path / "config.json"
+    config.write_text(config.read_text().replace('"bert"', f'"{model_type}", "vocab_size": {words}'))
+    ladder = precision_ladder(folder)
+    assert ladder[0] == first
+    assert ladder[-1] == "float32"

@@ -1,0 +1,147 @@
+"""Corrections undo what was done to scores, are judged on texts they did not see, and end in a new schema version."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pytest
+
+from worker.clock import ManualClock
+from worker.engines.load import EngineChoice, LoadedModel, load_engine
+from worker.errors import SchemaError
+from worker.labels.schema import LabelSchema, parse_schema
+from worker.pipeline.evidence import ModelView, ScoredStage, stage_scores
+from worker.training import calibrate as calibrate_module
+from worker.training.calibrate import Labelled, calibrate, label_evidence, match_priors
+from worker.training.fits import Fit, best_thresholds, corrected, fitted
+from worker.training.linear import Float64Array
+from worker.training.scoring import Meter, Scorer
+from worker.types import JsonValue
+
+NAMES = ("a", "b", "c")
+
+
+@pytest.fixture
+def scorer() -> Iterator[Scorer]:
+    loaded: LoadedModel = load_engine(EngineChoice(engine="fake"))
+    yield Scorer(loaded, Meter(ManualClock()))
+    loaded.engine.close()
+
+
+def _schema(**more: JsonValue) -> LabelSchema:
+    labels: list[JsonValue] = [{"name": name} for name in NAMES]
+    return parse_schema({"name": "x", "version": 4, "labels": labels, **more}, "x")
+
+
+def _drawn(count: int, fit: Fit) -> tuple[Float64Array, Float64Array]:
+    """Evidence whose correction by `fit` is the truth: labels are drawn from the corrected scores."""
+    draw = np.random.default_rng(1)
+    evidence = draw.normal(size=(count, 3)) * 3
+    shares = corrected(evidence, fit, is_multi=False)
+    labels = [draw.choice(3, p=row) for row in shares]
+    return evidence, np.eye(3)[labels]
+
+
+def test_the_fit_finds_the_temperature_and_bias_that_made_the_labels() -> None:
+    true = Fit(2.5, np.array([1.0, -0.5, -0.5]))
+
+    found = fitted(*_drawn(4000, true), is_multi=False)
+
+    assert true.temperature == pytest.approx(found.temperature, rel=0.1)
+    assert np.abs(true.bias - found.bias).max() < 0.15
+
+
+def test_thresholds_are_those_of_the_best_f1() -> None:
+    scores = np.array([[0.9], [0.8], [0.6], [0.55], [0.1]])
+    truth = np.array([[1.0], [1.0], [1.0], [0.0], [0.0]])
+
+    assert [0.575] == pytest.approx(best_thresholds(scores, truth).tolist())
+    assert [0.5] == best_thresholds(scores, np.zeros((5, 1))).tolist()
+
+
+def test_calibration_lowers_the_error_on_texts_that_the_fit_did_not_see(
+    scorer: Scorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evidence, truth = _drawn(600, Fit(4.0, np.zeros(3)))
+    monkeypatch.setattr(calibrate_module, "label_evidence", lambda *_: evidence)
+    rows = [Labelled(f"{n}", frozenset({NAMES[place]})) for n, place in enumerate(truth.argmax(axis=1).tolist())]
+
+    found = calibrate(scorer, _schema(), rows, 5)
+
+    assert found.before is not None
+    assert found.after is not None
+    assert found.is_cross_validated
+    assert found.after.ece < found.before.ece / 3
+    assert 4.0 == pytest.approx(found.temperature, rel=0.15)
+
+
+def test_the_new_version_corrects_scores_as_the_fit_says_under_this_model_only(scorer: Scorer) -> None:
+    rows = [Labelled(f"a text number {n}", frozenset({NAMES[n * n % 3]})) for n in range(60)]
+
+    found = calibrate(scorer, _schema(), rows, 5)
+
+    assert "x@5" == found.schema.reference
+    document = found.schema.document()
+    assert scorer.model.engine.info.stamp.digest == document["calibration"]["model"]  # type: ignore[index,call-overload]  # plain JSON
+    texts = [row.text for row in rows]
+    stages = list(scorer.stages(found.schema, texts))
+    written = _worker_scores(scorer, stages)
+    bias = np.array([found.bias[name] for name in NAMES])
+    expected = corrected(label_evidence(scorer, _schema(), texts), Fit(found.temperature, bias), is_multi=False)
+    assert np.abs(expected - written).max() < 1e-3  # the document has four digits
+
+
+def test_with_several_labels_at_once_each_gets_a_threshold(scorer: Scorer) -> None:
+    rows = [Labelled(f"text {n}", frozenset(NAMES[: n % 4])) for n in range(60)]
+
+    found = calibrate(scorer, _schema(multi_label=True), rows, 5)
+
+    assert set(NAMES) == set(found.thresholds)
+    assert [found.thresholds[label.name] for label in found.schema.labels] == pytest.approx(
+        [label.threshold for label in found.schema.labels], abs=1e-4
+    )
+
+
+def test_an_earlier_calibration_is_replaced_not_piled_upon(scorer: Scorer) -> None:
+    rows = [Labelled(f"text {n}", frozenset({NAMES[n % 3]})) for n in range(40)]
+    first = calibrate(scorer, _schema(), rows, 5)
+
+    second = calibrate(scorer, first.schema, rows, 6)
+
+    assert first.temperature == second.temperature
+    assert first.bias == second.bias
+
+
+def test_matched_priors_make_labels_come_as_often_as_said(scorer: Scorer) -> None:
+    texts = [f"text number {n}" for n in range(300)]
+
+    found = match_priors(scorer, _schema(), texts, {"a": 0.7}, 5)
+
+    shares = _worker_scores(scorer, list(scorer.stages(found.schema, texts))).mean(axis=0)
+    assert [0.7, 0.15, 0.15] == pytest.approx(shares.tolist(), abs=2e-3)
+    assert found.before is None
+
+
+@pytest.mark.parametrize(
+    ("schema", "labels"),
+    [
+        (_schema(), {"nosuch"}),
+        (_schema(), {"a", "b"}),
+        (_schema(), set()),
+        (_schema(multi_label=True), {"nosuch"}),
+        (_schema(labels=[{"name": "a", "children": [{"name": "b"}]}, {"name": "c"}]), {"a"}),
+    ],
+)
+def test_labels_that_the_schema_cannot_have_are_refused(scorer: Scorer, schema: LabelSchema, labels: set[str]) -> None:
+    with pytest.raises(SchemaError):
+        calibrate(scorer, schema, [Labelled("a text", frozenset(labels))], 5)
+
+
+@pytest.mark.parametrize("priors", [{"nosuch": 0.5}, {"a": 1.5}, {"a": -0.1}, {"a": 0.5, "b": 0.1, "c": 0.1}])
+def test_priors_that_cannot_be_are_refused(scorer: Scorer, priors: dict[str, float]) -> None:
+    with pytest.raises(SchemaError, match="priors"):
+        match_priors(scorer, _schema(), ["a text"], priors, 5)
+
+
+def _worker_scores(scorer: Scorer, stages: Sequence[ScoredStage]) -> Float64Array:
+    info = scorer.model.engine.info
+    return np.stack([stage_scores(stage, ModelView(info.head, info.stamp.digest)).scores for stage in stages])

@@ -1,0 +1,116 @@
+"""Which engine is tried for a model, in which order, and why: one line for people."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from worker.engines import ov, pytorch, trt_api
+from worker.engines.artifact import ModelFolder
+from worker.engines.cuda import cuda_absence
+from worker.engines.source import BUNDLED
+from worker.engines.trt_order import precision_ladder
+from worker.errors import ConfigError
+
+ENGINES: Final = ("tensorrt", "pytorch", "openvino", "t5_rank", "fake")
+KNOWN_ENGINES: Final = ("gliclass",)
+"""Names that the configuration knows but this version has not."""
+PRECISIONS: Final = ("auto", "float32", "float16", "bfloat16", "int8", "float8")
+
+
+@dataclass(frozen=True, slots=True)
+class EngineChoice:
+    """What the configuration says of model and engine."""
+
+    model: str = BUNDLED
+    """`bundled`, a folder, or a Hugging Face id@commit."""
+    engine: str = "auto"
+    precision: str = "auto"
+    strict: bool = False
+    """No falling back to another engine or precision than the first choice."""
+    cache_dir: Path | None = None
+    """None: the user's cache folder."""
+    threads: int | None = None
+    """None: every core this process may use."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One way to run the model."""
+
+    engine: str
+    precision: str
+    why: str
+
+
+def check_names(choice: EngineChoice) -> None:
+    """Refuse what does not exist.
+
+    Raises:
+        ConfigError: a name is unknown, or the bundled model is to run on what it is not stored for.
+    """
+    if choice.engine in KNOWN_ENGINES:
+        raise ConfigError(f"engine: {choice.engine} is not built yet; this version has auto, {', '.join(ENGINES)}")
+    if choice.engine not in {"auto", *ENGINES}:
+        raise ConfigError(f"engine: {choice.engine!r} is unknown; expected auto, {', '.join(ENGINES)}")
+    if choice.precision not in PRECISIONS:
+        raise ConfigError(f"precision: {choice.precision!r} is unknown; expected {', '.join(PRECISIONS)}")
+    if choice.model == BUNDLED and choice.engine in {"pytorch", "tensorrt", "t5_rank"}:
+        raise ConfigError(
+            f"engine: the bundled model runs on openvino only; for {choice.engine} name a folder or a hub id"
+        )
+
+
+def attempts(folder: ModelFolder, choice: EngineChoice) -> list[Attempt]:
+    """What to try, best first: one way only with `strict`, one engine only where it is named."""
+    if choice.engine == "tensorrt":
+        ways = _tensorrt(folder, choice, "asked for")
+    elif choice.engine == "pytorch":
+        ways = _pytorch(folder, choice, "asked for")
+    elif choice.engine == "openvino":
+        ways = _openvino(choice, "asked for")
+    elif folder.openvino_file():
+        ways = _openvino(choice, "the model is stored for it")
+    else:
+        ways = _best(folder, choice)
+    return ways[:1] if choice.strict else ways
+
+
+def tensorrt_absence() -> str | None:
+    """Why the tensorrt engine cannot run here, and how to change that; None where it can."""
+    if not trt_api.has_tensorrt():
+        return f"tensorrt is not installed: {trt_api.INSTALL_HINT}"
+    # Looked for only where the library is there: the question imports torch.
+    return cuda_absence()
+
+
+def _best(folder: ModelFolder, choice: EngineChoice) -> list[Attempt]:
+    """TensorRT, then torch on a GPU, then OpenVINO."""
+    absence = tensorrt_absence()
+    ways: list[Attempt] = []
+    if absence is None:
+        ways += _tensorrt(folder, choice, "there is a GPU, and tensorrt is installed")
+    if pytorch.has_cuda() and choice.precision not in {"int8", "float8"}:
+        why = f"there is a GPU; {absence}" if absence else "there is a GPU"
+        ways += _pytorch(folder, choice, why)
+    reason = "the best engine for a CPU" if not ways else "the GPU's engines were refused"
+    return [*ways, *_openvino(choice, reason)]
+
+
+def _tensorrt(folder: ModelFolder, choice: EngineChoice, why: str) -> list[Attempt]:
+    precisions = precision_ladder(folder) if choice.precision == "auto" else (choice.precision,)
+    return [Attempt("tensorrt", precision, why) for precision in precisions]
+
+
+def _pytorch(folder: ModelFolder, choice: EngineChoice, why: str) -> list[Attempt]:
+    """In 16 bits on a GPU where nothing else is asked for; in float32 on a CPU."""
+    is_open = choice.precision == "auto" and pytorch.has_cuda()
+    precisions = precision_ladder(folder) if is_open else (choice.precision,)
+    return [Attempt("pytorch", precision, why) for precision in precisions]
+
+
+def _openvino(choice: EngineChoice, why: str) -> list[Attempt]:
+    ways: list[Attempt] = []
+    if choice.precision == "auto" and ov.has_fast_bfloat16():
+        ways.append(Attempt("openvino", "bfloat16", f"{why}; this CPU computes in bfloat16"))
+    precision = "float32" if choice.precision == "auto" else choice.precision
+    return [*ways, Attempt("openvino", precision, why)]

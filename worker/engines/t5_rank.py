@@ -1,0 +1,204 @@
+"""The instruction engine: an encoder-decoder ranks the options of a prompt by how likely it is to answer with each.
+
+A pair carries the prompt as type 0 and the option as type 1. The prompt of a text is encoded once for all its options
+that share a batch; each option is a short row of the decoder. What is said of a pair is the mean log-likelihood of the
+option's tokens, its end included (rank classification: Wei et al. 2022, section 2.3, normalised by length).
+"""
+
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from worker.engines.artifact import (
+    CONFIG_FILE,
+    TOKENIZER_CONFIG_FILE,
+    TOKENIZER_FILE,
+    ModelFolder,
+    read_json_object,
+)
+from worker.engines.layout import checked_logits
+from worker.engines.telemetry import silence_telemetry
+from worker.errors import ConfigError, EngineError
+from worker.types import Batch, EngineInfo, ModelStamp, NliHead, PairRef, PairScores
+
+INSTALL_HINT: Final = 'pip install "nli-stream-worker[gpu]"'
+HEAD: Final = NliHead(classes=2, entailment=0, contradiction=1)
+"""The likelihood of the option stands in the first column; the second is 0."""
+PRECISIONS: Final = ("float32", "bfloat16")
+"""Not float16: the feed-forward layers of T5 overflow in it."""
+_MAX_PAIR_TOKENS: Final = 512
+"""What Flan-T5 was trained on; its relative positions have no end of their own."""
+_TOKEN_BUDGET: Final = 8192
+_PROMPT, _OPTION = 0, 1
+
+
+@dataclass(frozen=True, slots=True)
+class T5RankOptions:
+    """How to compute."""
+
+    precision: str = "auto"
+    """`auto`: bfloat16 on a GPU, float32 on a CPU."""
+    device: str = "auto"
+    threads: int | None = None
+
+
+class T5RankEngine:
+    """A T5 in safetensors, run by transformers; no code of the model's own is run."""
+
+    def __init__(self, folder: ModelFolder, options: T5RankOptions) -> None:
+        """Load the model; takes seconds.
+
+        Raises:
+            ConfigError: a precision this engine has not.
+            EngineError: torch is not installed, or the folder's model cannot be loaded.
+        """
+        if not all(importlib.util.find_spec(module) for module in ("torch", "transformers")):
+            raise EngineError(f"the t5_rank engine needs packages that are not installed: {INSTALL_HINT}")
+        silence_telemetry()
+        import torch  # noqa: PLC0415  # heavy, and not a requirement of the worker
+
+        self._torch = torch
+        self._device = ("cuda" if torch.cuda.is_available() else "cpu") if options.device == "auto" else options.device
+        usual = "bfloat16" if self._device == "cuda" else "float32"
+        precision = usual if options.precision == "auto" else options.precision
+        if precision not in PRECISIONS:
+            raise ConfigError(f"precision: the t5_rank engine computes in {' or '.join(PRECISIONS)}, not {precision}")
+        if options.threads is not None:
+            torch.set_num_threads(options.threads)
+        self._module: Any = _load(folder, getattr(torch, precision)).to(self._device)
+        config = self._module.config
+        start = config.decoder_start_token_id
+        self._start = int(config.pad_token_id if start is None else start)
+        self._pad_id = folder.pad_token_id
+        self._info = EngineInfo(
+            stamp=ModelStamp(folder.name, folder.digest(folder.safetensors_files()), "t5_rank", precision),
+            head=HEAD,
+            max_pair_tokens=folder.max_pair_tokens,
+            token_budget=max(_TOKEN_BUDGET, folder.max_pair_tokens),
+            details={"device": torch.cuda.get_device_name() if self._device == "cuda" else "cpu"},
+            ranks_options=True,
+        )
+
+    @property
+    def info(self) -> EngineInfo:
+        """What was loaded; constant for the life of the engine."""
+        return self._info
+
+    def warm_up(self) -> None:
+        """Run a short and a long prompt once."""
+        for tokens in (8, self._info.max_pair_tokens):
+            types = np.zeros(tokens, np.int32)
+            types[-2:] = _OPTION
+            self.score(Batch((PairRef(0, 0),), np.ones(tokens, np.int32), types, np.array([tokens], np.int32)))
+
+    def score(self, batch: Batch) -> PairScores:
+        """Of every pair the mean log-likelihood of its option and 0, float32 [pairs, 2], in the batch's order. Blocks.
+
+        Raises:
+            EngineError: the engine is closed.
+            ValueError: a pair has no prompt or no option, or a likelihood is not finite.
+        """
+        if self._module is None:
+            raise EngineError("the t5_rank engine is closed")
+        if not len(batch.lengths):
+            return PairScores(np.empty((0, HEAD.classes), np.float32))
+        prompts, options = _apart(batch)
+        unique = list(dict.fromkeys(each.tobytes() for each in prompts))
+        places = {prompt: place for place, prompt in enumerate(unique)}
+        rows = np.array([places[each.tobytes()] for each in prompts], np.int64)
+        first = [np.frombuffer(prompt, np.int32) for prompt in unique]
+        likelihood = self._likelihood(first, rows, options)
+        return PairScores(checked_logits(np.stack((likelihood, np.zeros_like(likelihood)), axis=1), len(rows), HEAD))
+
+    def close(self) -> None:
+        """Give back memory. Not to be used after."""
+        self._module = None
+        if self._device == "cuda":
+            self._torch.cuda.empty_cache()
+
+    def _likelihood(
+        self,
+        prompts: list[npt.NDArray[np.int32]],
+        rows: npt.NDArray[np.int64],
+        options: list[npt.NDArray[np.int32]],
+    ) -> npt.NDArray[np.float32]:
+        torch = self._torch
+        ids, mask = self._padded(prompts, self._pad_id)
+        target, is_target = self._padded(options, self._pad_id)
+        shifted = torch.full_like(target, self._start)
+        shifted[:, 1:] = target[:, :-1]
+        with torch.inference_mode():
+            encoded = self._module.get_encoder()(input_ids=ids, attention_mask=mask).last_hidden_state
+            chosen = torch.from_numpy(rows).to(self._device)
+            logits = self._module(
+                encoder_outputs=(encoded[chosen],), attention_mask=mask[chosen], decoder_input_ids=shifted
+            ).logits.float()
+            each = torch.log_softmax(logits, dim=-1).gather(2, target[:, :, None])[:, :, 0] * is_target
+            return np.asarray((each.sum(dim=1) / is_target.sum(dim=1)).cpu().numpy(), np.float32)
+
+    def _padded(self, rows: list[npt.NDArray[np.int32]], pad_id: int) -> tuple[Any, Any]:
+        lengths = np.array([len(row) for row in rows])
+        is_token = np.arange(lengths.max()) < lengths[:, None]
+        filled = np.full(is_token.shape, pad_id, np.int64)
+        filled[is_token] = np.concatenate(rows)
+        torch = self._torch
+        return torch.from_numpy(filled).to(self._device), torch.from_numpy(is_token.astype(np.int64)).to(self._device)
+
+
+def open_ranking_folder(path: Path, name: str | None = None) -> ModelFolder:
+    """The encoder-decoder in the folder `path`, called `name` or like the folder.
+
+    Raises:
+        EngineError: a file is missing or broken, or the model is no T5.
+    """
+    config = read_json_object(path / CONFIG_FILE)
+    if config.get("model_type") not in {"t5", "mt5", "umt5"}:
+        raise EngineError(f"{path}: not a T5: {CONFIG_FILE} names another model_type; engine: t5_rank takes T5 models")
+    if not (path / TOKENIZER_FILE).is_file():
+        raise EngineError(f"{path}: no {TOKENIZER_FILE}: not a model folder")
+    most = _MAX_PAIR_TOKENS
+    if (path / TOKENIZER_CONFIG_FILE).is_file():
+        given = read_json_object(path / TOKENIZER_CONFIG_FILE).get("model_max_length")
+        # transformers writes 1e30 for "no limit"
+        most = int(given) if isinstance(given, int | float) and given <= _MAX_PAIR_TOKENS else most
+    pad = config.get("pad_token_id")
+    return ModelFolder(path, name or path.resolve().name, HEAD, most, pad if isinstance(pad, int) else 0, True)  # noqa: FBT003  # it has type ids: they tell prompt from option
+
+
+def _apart(batch: Batch) -> tuple[list[npt.NDArray[np.int32]], list[npt.NDArray[np.int32]]]:
+    """The prompts and the options of a batch."""
+    ends = np.cumsum(batch.lengths)[:-1]
+    prompts, options = [], []
+    for ids, types in zip(np.split(batch.token_ids, ends), np.split(batch.type_ids, ends), strict=True):
+        prompt, option = ids[types == _PROMPT], ids[types == _OPTION]
+        if not prompt.size or not option.size:
+            raise ValueError("a pair without a prompt or without an option: this engine needs both")
+        prompts.append(np.ascontiguousarray(prompt, np.int32))
+        options.append(option)
+    return prompts, options
+
+
+def _load(folder: ModelFolder, dtype: Any) -> Any:  # noqa: ANN401  # torch is optional
+    import transformers  # noqa: PLC0415  # heavy, and not a requirement of the worker
+
+    if not folder.safetensors_files():
+        raise EngineError(f"{folder.path}: no model.safetensors; other weight formats can run code and are not loaded")
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        module, report = transformers.AutoModelForSeq2SeqLM.from_pretrained(
+            folder.path,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            dtype=dtype,
+            output_loading_info=True,
+        )
+    except Exception as error:  # transformers and safetensors raise anything at all
+        raise EngineError(f"{folder.path}: transformers cannot load this model ({type(error).__name__})") from error
+    if report["missing_keys"]:
+        raise EngineError(f"{folder.path}: {len(report['missing_keys'])} weights are missing: not a whole model")
+    return module.eval()

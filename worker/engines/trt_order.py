@@ -1,0 +1,106 @@
+"""What is to be built for a model, and under which facts the plan is kept."""
+
+import importlib.metadata
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final
+
+from worker.engines.artifact import CONFIG_FILE, ModelFolder, read_json_object
+from worker.engines.cuda import DeviceFacts
+from worker.engines.profiles import LAYOUTS, choose_profiles
+from worker.engines.trt_build import BuildOptions
+from worker.errors import ConfigError, EngineError
+from worker.types import JsonValue
+
+PRECISIONS: Final = ("float32", "float16", "bfloat16", "float8")
+EXPORT_VERSION: Final = 1
+"""Rises when encoders, graphs or networks change what they compute."""
+TOKEN_BUDGET: Final = 16_384
+"""Tokens of one run; the engine takes as many for each of its lanes."""
+BUILD_SECONDS: Final = 3600.0
+_BERT_LIKE: Final = ("bert", "roberta", "xlm-roberta")
+_WIDE_VOCABULARY: Final = 200_000
+"""mDeBERTa's is of 250,000 words; DeBERTa-v3's of 128,000."""
+_EXPORTERS: Final = ("torch", "transformers", "onnxscript")
+
+
+@dataclass(frozen=True, slots=True)
+class BuildOrder:
+    """What to build."""
+
+    precision: str
+    layout: str = "padded"
+    token_budget: int = TOKEN_BUDGET
+    buckets: tuple[int, ...] = ()
+    options: BuildOptions = field(default_factory=BuildOptions)
+
+    def facts(self, folder: ModelFolder, tensorrt: str, device: DeviceFacts) -> dict[str, JsonValue]:
+        """Everything that changes what the plan computes, or whether it loads."""
+        profiles = choose_profiles(self.layout, folder.max_pair_tokens, self.token_budget, self.buckets)
+        return {
+            "model": folder.digest(folder.safetensors_files()),
+            "export": [EXPORT_VERSION, *(_version(name) for name in _EXPORTERS)],
+            "precision": self.precision,
+            "layout": self.layout,
+            "profiles": [[profile.tokens, profile.pairs] for profile in profiles],
+            "options": dict(asdict(self.options).items()),
+            "tensorrt": tensorrt,
+            "gpu": [device.name, device.capability, device.multiprocessors],
+            "driver": device.driver,
+            "cuda": device.runtime,
+        }
+
+
+def check_order(order: BuildOrder, folder: ModelFolder) -> None:
+    """Raise what would only show after minutes.
+
+    Raises:
+        ConfigError: a precision or layout that there is not.
+        EngineError: this model cannot be built like that.
+    """
+    if order.precision not in PRECISIONS:
+        raise ConfigError(f"precision: the tensorrt engine computes in {', '.join(PRECISIONS)}, not {order.precision}")
+    if order.layout not in LAYOUTS:
+        raise ConfigError(f"layout: expected {', '.join(LAYOUTS)}, not {order.layout}")
+    if not folder.safetensors_files():
+        raise EngineError(f"{folder.path}: no model.safetensors: the tensorrt engine is built from original weights")
+    is_network = order.layout != "padded" or order.precision == "float8"
+    if is_network and model_type(folder) not in _BERT_LIKE:
+        raise EngineError(
+            f"{folder.path}: layout {order.layout} in {order.precision} is built for {', '.join(_BERT_LIKE)} only; "
+            "use layout padded in float16 or bfloat16"
+        )
+    if order.precision == "float8" and order.layout == "padded":
+        raise ConfigError("layout: float8 is built with layout lengths or packed")
+    if is_network and order.precision == "float32":
+        raise ConfigError("layout: fused attention computes in 16 bits: use layout padded for float32")
+
+
+def precision_ladder(folder: ModelFolder) -> tuple[str, ...]:
+    """What to try where no precision is named, the fastest that is likely to agree first.
+
+    In float16 the scores of mDeBERTa leave its range, and ModernBERT was trained in bfloat16.
+    """
+    config = read_json_object(folder.path / CONFIG_FILE)
+    kind, words = config.get("model_type"), config.get("vocab_size")
+    is_wide = kind == "deberta-v2" and isinstance(words, int) and words > _WIDE_VOCABULARY
+    if kind == "modernbert" or is_wide:
+        return ("bfloat16", "float16", "float32")
+    return ("float16", "bfloat16", "float32")
+
+
+def model_type(folder: ModelFolder) -> str:
+    """What `config.json` calls the family."""
+    return str(read_json_object(folder.path / CONFIG_FILE).get("model_type"))
+
+
+def timings_key(facts: Mapping[str, Any]) -> str:
+    """Under which measured kernels are kept: they hold for any model."""
+    return f"{facts['tensorrt']} {facts['gpu']} {facts['driver']}"
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "none"
