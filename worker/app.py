@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import structlog
@@ -26,6 +26,7 @@ from worker.kafka.offsets import Assignment, GroupOffsets
 from worker.kafka.producer import TransactionalPublisher
 from worker.kafka.publishing import Publisher, PublisherParts
 from worker.kafka.refusals import RefusedTopics
+from worker.kafka.registry_parts import registry_parts
 from worker.kafka.topics import TopicDirectory
 from worker.label_sets import LabelSets, directory_source, pair_tokenizer, topic_follower
 from worker.labels.registry import LabelRegistry
@@ -112,6 +113,7 @@ class Assembler:
         self.ends = StableEnds(self.client, self.assignment)
         self.refused = RefusedTopics(clock, lambda topic, reason: self._note(f"refused:{topic}", reason))
         self.labels = LabelSets(config, self.metrics, self.readiness)
+        self.registry = registry_parts(config.registry, self.bindings, self.readiness, clock)
 
     def probes(self) -> Probes:
         """What the HTTP port answers from."""
@@ -174,7 +176,8 @@ class Assembler:
         binding, now_seconds = self.bindings[record.topic], self.clock.wall()
         if binding.late_by(record.timestamp_ms, now_seconds) is not None:
             self.metrics.records_late.labels(topic=record.topic).inc()
-        return decode(record, binding.input_fields, self.config.limits, now_seconds)
+        read = None if self.registry is None else self.registry.read
+        return decode(record, binding.input_fields, self.config.limits, now_seconds, read)
 
     def resolve(self, request: Request, topic: str) -> LabelSchema:
         """Step 3 under the binding of the topic."""
@@ -183,6 +186,8 @@ class Assembler:
     def encoder(self, model: LoadedModel) -> Encoder:
         """Step 10 for every binding."""
         outgoing = Outgoing(self.bindings, model.engine.info.stamp, self.clock, self._max_bytes)
+        if self.registry is not None:
+            outgoing = replace(outgoing, framed=self.registry.framed)
         return Encoder(outgoing.predictions, outgoing.dead_letter)
 
     def publisher(self, group: GroupOffsets, offered: OfferedPositions, encoder: Encoder) -> Publisher:
@@ -212,6 +217,8 @@ class Assembler:
         """Who keeps inputs closed whose outputs are missing."""
         bindings = self.bindings
         wiring = Wiring(bindings.outputs, self.config.kafka.create_topics, bindings.patterns, bindings.rivals)
+        if self.registry is not None:
+            wiring = replace(wiring, obstacle=self.registry.obstacle)
         beat = partial(self.heartbeats.beat, "topics")
         return OutputWatch(self.directory, wiring, self.readiness, beat, self.refused.is_closed)
 
@@ -249,7 +256,7 @@ def open_worker(config: Config, clock: Clock | None = None, lifecycle: Lifecycle
     make = Assembler(config, clock or SystemClock(), lifecycle)
     make.readiness.block("engine", "the model is being loaded")
     make.readiness.block("assignment", "no partition has been assigned yet")
-    with HealthServer(make.probes(), config.http.host, config.http.port) as http:
+    with HealthServer(make.probes(), config.http.host, config.http.port, config.http.expected_token()) as http:
         source = directory_source(config)
         model = load_engine(make.engine_choice())
         threads: list[threading.Thread] = []
@@ -277,6 +284,8 @@ def open_worker(config: Config, clock: Clock | None = None, lifecycle: Lifecycle
             for thread in threads:
                 thread.join(LEAVE_SECONDS)
             model.engine.close()
+            if make.registry is not None:
+                make.registry.close()
 
 
 def _is_open(
@@ -329,8 +338,11 @@ def _processor(
         Cadence(target_seconds / 2, TRANSACTION_RECORDS),
     )
     settings = consumer_settings(config.kafka, make.instance)
+    consumer = RecordConsumer(settings, group, config.kafka.start, make.assignment)
+    if make.registry is not None:
+        consumer.sieve = make.registry.sieve
     parts = ProcessorParts(
-        consumer=RecordConsumer(settings, group, config.kafka.start, make.assignment),
+        consumer=consumer,
         intake=intake,
         backlog=backlog,
         ends=make.ends.ends,
