@@ -21,8 +21,9 @@ from worker.kafka.at_least_once import AtLeastOncePublisher
 from worker.kafka.clients import connection, consumer_settings, instance_name, producer_settings
 from worker.kafka.consumer import RecordConsumer
 from worker.kafka.ends import StableEnds
+from worker.kafka.group_offsets import GroupOffsets
 from worker.kafka.label_topic import LabelTopicFollower
-from worker.kafka.offsets import Assignment, GroupOffsets
+from worker.kafka.offsets import Assignment
 from worker.kafka.producer import TransactionalPublisher
 from worker.kafka.publishing import Publisher, PublisherParts
 from worker.kafka.refusals import RefusedTopics

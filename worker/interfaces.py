@@ -36,7 +36,7 @@ def interface_files() -> dict[str, str]:
         "label-status.json": _json({"$schema": _DRAFT, **TypeAdapter(Answer).json_schema()}),
     }
     files = {f"messages/{name}": text for name, text in messages.items()}
-    return {**files, "asyncapi.yaml": _asyncapi()}
+    return {**files, "messages/asyncapi.yaml": _asyncapi()}
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -196,9 +196,9 @@ def _asyncapi() -> str:
 def _message(name: str, payload: str, headers: str | None) -> dict[str, Any]:
     described: dict[str, Any] = {"name": name, "contentType": "application/json"}
     if headers is not None:
-        described["headers"] = {"$ref": f"./messages/{headers}"}
+        described["headers"] = {"$ref": f"./{headers}"}
     if payload:
-        described["payload"] = {"$ref": f"./messages/{payload}"}
+        described["payload"] = {"$ref": f"./{payload}"}
     else:
         described |= {"contentType": "application/octet-stream", "payload": {"description": "As it came; or null."}}
     return described

@@ -48,7 +48,7 @@ def test_every_json_schema_is_one(name: str) -> None:
 
 
 def test_the_asyncapi_document_names_only_what_is_there() -> None:
-    document = yaml.safe_load(interface_files()["asyncapi.yaml"])
+    document = yaml.safe_load(interface_files()["messages/asyncapi.yaml"])
     assert "3.0.0" == document["asyncapi"]
     for channel in document["channels"].values():
         for message in channel["messages"].values():

@@ -13,7 +13,8 @@ from worker.engines.load import load_engine
 from worker.flow import OfferedPositions
 from worker.kafka.clients import consumer_settings
 from worker.kafka.consumer import RecordConsumer
-from worker.kafka.offsets import GroupOffsets, commit_positions
+from worker.kafka.group_offsets import GroupOffsets
+from worker.kafka.offsets import commit_positions
 from worker.kafka.publishing import Publisher
 from worker.label_sets import directory_source
 from worker.lifecycle import spare_the_collector

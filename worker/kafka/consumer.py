@@ -20,7 +20,8 @@ from worker.clock import Clock, SystemClock
 from worker.errors import FatalError, RetryableError
 from worker.kafka.clients import ClientSettings, checked_settings
 from worker.kafka.complaints import Complaints, StartOverError
-from worker.kafka.offsets import Assignment, GroupOffsets
+from worker.kafka.group_offsets import GroupOffsets
+from worker.kafka.offsets import Assignment
 from worker.kafka.others import OthersProgress
 from worker.kafka.readable import Sieve
 from worker.kafka.rebalance import RebalanceListener
