@@ -71,7 +71,9 @@ def test_what_a_reference_serializer_wrote_is_read_by_field_path(
     assert found["1"]["text"]["tokens"] < found["2"]["text"]["tokens"]
     assert "event_base64" in found["1"]
     assert 3 == len(codes(kafka, topic))
-    assert {b"payload_invalid", b"json_invalid"} >= set(codes(kafka, topic))
+    # What is cut off after its frame is an empty message in Protobuf, and a whole one.
+    cut_off = {b"text_missing"} if kind == "protobuf" else set()
+    assert {b"payload_invalid", b"json_invalid"} | cut_off >= set(codes(kafka, topic))
 
 
 def test_a_schema_that_evolves_in_midstream_is_followed(

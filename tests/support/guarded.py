@@ -66,18 +66,20 @@ class GuardedKafka:
 
     def allow(self, *rights: Right, user: str = USER) -> None:
         """Give rights to a user."""
-        futures = self.open.admin().create_acls([_binding(right, user) for right in rights])
+        admin = self.open.admin()  # alive until its futures are done
+        futures = admin.create_acls([_binding(right, user) for right in rights])
         for future in futures.values():
             future.result(REQUEST_SECONDS)
 
     def revoke(self, *rights: Right) -> None:
         """Take rights away."""
+        admin = self.open.admin()
         for right in rights:
             kind, pattern, operation = _parts(right)
             wanted = AclBindingFilter(
                 kind, right.name, pattern, f"User:{USER}", "*", operation, AclPermissionType.ALLOW
             )
-            for future in self.open.admin().delete_acls([wanted]).values():
+            for future in admin.delete_acls([wanted]).values():
                 assert 1 == len(future.result(REQUEST_SECONDS))
 
 
