@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from worker.app import Assembler
+from worker.assembler import Assembler
 from worker.cluster_checks import Finding, of_cluster
 from worker.engines.choice import EngineChoice, tensorrt_absence
 from worker.engines.load import LoadedModel, load_engine

@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from worker.app import TRANSACTION_RECORDS, Assembler
+from worker.app import TRANSACTION_RECORDS
+from worker.assembler import Assembler
 from worker.clock import SystemClock
 from worker.config import Config
 from worker.delivery import Encoder
