@@ -145,7 +145,7 @@ def test_check_names_each_right_that_is_missing(
     guarded.revoke(missing)
     ran = worker_command("check", "-c", str(setup.path), "--json")
     assert 1 == ran.code
-    failed = [each for each in json.loads(ran.output)["findings"] if each["verdict"] == "failed"]
+    failed = [each for each in json.JSONDecoder().raw_decode(ran.output)[0]["findings"] if each["verdict"] == "failed"]
     assert {subject} == {each["subject"] for each in failed}
     assert any(told in each["message"] for each in failed)
 
