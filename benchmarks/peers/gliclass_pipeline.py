@@ -30,6 +30,7 @@ def _pipeline(folder: str) -> ZeroShotClassificationPipeline:
     encoder.vocab_size = len(tokenizer)
     config = GLiClassModelConfig(
         encoder_config=encoder,
+        encoder_model=folder,
         class_token_index=tokenizer.convert_tokens_to_ids("<<LABEL>>"),
         text_token_index=tokenizer.convert_tokens_to_ids("<<SEP>>"),
         architecture_type="uni-encoder",

@@ -18,7 +18,7 @@ from worker.bench.peers import FAUST, QUIX, TRANSFORMERS_LOOP, Peer, Script, run
 from worker.bench.pipeline_bench import describe_workload
 from worker.bench.subject import Binding, routed, running_worker
 from worker.bench.tokenised import TEMPLATE
-from worker.bench.workloads import Recipe, Workload, workload
+from worker.bench.workloads import Recipe, Workload, marked, workload
 from worker.engines.artifact import open_folder
 from worker.engines.load import EngineChoice
 from worker.engines.ov import usable_cores
@@ -31,6 +31,7 @@ FLOAT32, BFLOAT16 = "float32", "bfloat16"
 ONE_BY_ONE: Final = "transformers_float32_batch1"
 BEST: Final = {FLOAT32: "transformers_float32_best", BFLOAT16: "transformers_bfloat16_best"}
 _OTHERS: Final = {"quix_float32": QUIX, "faust_float32": FAUST}
+_LEAST_TEXTS: Final = 24
 _LATENCY_LOAD: Final = 0.5
 """Share of a contestant's own saturation at which its latency is measured."""
 
@@ -45,7 +46,7 @@ class CompareBench:
     recipe: Recipe
     batches: tuple[int, ...] = (8, 16, 32, 64, 128)
     """Of which the transformers loop gets the best, for each precision."""
-    tuning_texts: int = 32
+    tuning_texts: int = 16
     seconds: float = 20.0
     """About how long the transformers loop in float32 takes for a run."""
     rounds: int = 3
@@ -216,7 +217,7 @@ def _best_batch(bench: CompareBench, loop: Peer, dtype: str, place: _Field) -> t
 
 def _sized(bench: CompareBench, best: tuple[int, float]) -> Workload:
     """Everybody gets the same messages: as many as take the plain loop about the time of a run."""
-    return workload(replace(bench.recipe, texts=max(bench.tuning_texts, int(best[1] * bench.seconds))))
+    return workload(replace(bench.recipe, texts=max(_LEAST_TEXTS, int(best[1] * bench.seconds))))
 
 
 def _rounds(bench: CompareBench, contestants: Sequence[AnyContestant], made: Workload, say: Say) -> dict[str, Results]:
@@ -224,8 +225,8 @@ def _rounds(bench: CompareBench, contestants: Sequence[AnyContestant], made: Wor
     results = {name: Results() for name in by_name}
     for number, name in alternating(list(by_name), bench.rounds):
         say(f"round {number + 1} of {bench.rounds}: {name}")
-        saturate(by_name[name], made.texts, results[name])
-    texts = made.texts[: max(4, int(len(made.texts) * bench.latency_share))]
+        saturate(by_name[name], marked(made.texts, number), results[name])
+    texts = marked(made.texts[: max(_LEAST_TEXTS // 2, int(len(made.texts) * bench.latency_share))], bench.rounds)
     for name, each in by_name.items():
         say(f"latency of {name}")
         rate = median([run.messages_per_second for run in results[name].saturated])

@@ -56,7 +56,7 @@ class WorkerContestant:
     def run(self, texts: tuple[str, ...], rate: float | None) -> Run:
         """Everything at once, or at `rate` messages a second. Blocks."""
         check = self.subject.check
-        self.arena.saturate(self.route, texts[:WARM_UP_MESSAGES], check)
+        self.arena.saturate(self.route, warm_up(texts), check)
         if rate is None:
             return self.arena.saturate(self.route, texts, check)
         return self.arena.pace(self.route, texts, rate, check)
@@ -84,12 +84,12 @@ class PeerContestant:
         topic = f"{self.name}-{self._runs}"
         route = Route((topic,))
         self.arena.add(route)
-        count = len(texts) + min(WARM_UP_MESSAGES, len(texts))
+        count = len(texts) + len(warm_up(texts))
         self.peer.tell(
             {"input": topic, "output": f"{topic}{PREDICTIONS}", "group": topic, "messages": count, **self.ways}
         )
         self.peer.expect("started")
-        self.arena.saturate(route, texts[:WARM_UP_MESSAGES], self.peer.check)
+        self.arena.saturate(route, warm_up(texts), self.peer.check)
         if rate is None:
             run = self.arena.saturate(route, texts, self.peer.check)
         else:
@@ -97,6 +97,11 @@ class PeerContestant:
         self.peer.expect("done")
         self.arena.drop(route)
         return run
+
+
+def warm_up(texts: tuple[str, ...]) -> tuple[str, ...]:
+    """What is sent ahead: texts of the same kind, none of them one of the run's."""
+    return tuple(f"- {text}" for text in texts[:WARM_UP_MESSAGES])
 
 
 def saturate(contestant: WorkerContestant | PeerContestant, texts: tuple[str, ...], results: Results) -> None:

@@ -9,11 +9,12 @@ from worker.bench.arena import Arena, Route
 from worker.bench.engine_bench import Say
 from worker.bench.peers import GLICLASS, Peer, running_peer
 from worker.bench.subject import Binding, Subject, routed
-from worker.bench.workloads import Kind, Recipe, label_names, workload
+from worker.bench.workloads import Kind, Recipe, label_names, marked, workload
 from worker.errors import WorkerError
 
 _GLICLASS: Final = "gliclass"
 _LEAST_TEXTS: Final = 8
+_WARM_UP: Final = 600
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +74,13 @@ def measure_curves(
     """Each curve by its name: a list of points with what each contestant did there."""
     arena, subject, home, settings = place
     found: dict[str, list[dict[str, object]]] = {}
-    for point in curves.points():
+    for number, point in enumerate(curves.points()):
         say(f"curve {point.curve}: {point.value}")
         labels = point.recipe.labels
         made = workload(replace(point.recipe, texts=max(_LEAST_TEXTS, curves.pairs // labels)))
         route, _ = routes[point.name]
-        arena.saturate(route, made.texts[:2], subject.check)
-        run = arena.saturate(route, made.texts, subject.check)
+        arena.saturate(route, marked(made.texts[:2], _WARM_UP), subject.check)
+        run = arena.saturate(route, marked(made.texts, number), subject.check)
         row: dict[str, object] = {
             point.curve: point.value,
             "worker": {

@@ -188,7 +188,8 @@ def _watching(worker: Worker, records: int) -> Iterator[Callable[[], float]]:
         thread.join()
 
 
-def _table(report: HostReport) -> str:
+def host_table(report: HostReport) -> str:
+    """The report as people read it."""
     rows = [f"  {each.step:<28}{each.microseconds:8.1f}" for each in report.steps]
     total = sum(each.microseconds for each in report.steps)
     head = (
@@ -219,7 +220,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if chosen.json:
         print(json.dumps([report.as_json() for report in reports]))  # noqa: T201
     else:
-        print("\n\n".join(map(_table, reports)))  # noqa: T201
+        print("\n\n".join(map(host_table, reports)))  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from worker.bench.figures import alternating, median, median_ratio, report_of
 from worker.bench.machine import Usage, describe_machine, watched
 from worker.bench.subject import Subject, routed, running_worker
 from worker.bench.tokenised import PairSet, pair_set, schema_of
-from worker.bench.workloads import Recipe, Workload, workload
+from worker.bench.workloads import Recipe, Workload, marked, workload
 from worker.engines.layout import filler_batch
 from worker.engines.load import EngineChoice, LoadedModel, load_engine
 from worker.kafka.embedded_jars import KAFKA_VERSION
@@ -26,6 +26,8 @@ _MOST_PER_SECOND: Final = 1500
 """More than any worker moves: an engine that costs nothing gets no more messages than this."""
 _CHANGE_SECONDS: Final = 1.0
 _TAIL: Final = 0.99
+_WARM_UP, _AT_LOAD, _CHANGES = 600, 500, 400
+"""Numbers from which such runs are counted, so that no two runs have the same texts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,8 @@ def _measured(
     bench: PipelineBench, work: tuple[Workload, _Alone], place: tuple[Arena, Route, Subject], say: Say
 ) -> dict[str, object]:
     (made, alone), (arena, route, subject) = work, place
-    arena.saturate(route, made.texts[:_FIRST_LOOK_TEXTS], subject.check)  # nobody's first messages count
+    # Nobody's first messages count.
+    arena.saturate(route, marked(made.texts[:_FIRST_LOOK_TEXTS], _WARM_UP), subject.check)
     before = subject.metrics()
     found = _saturated(bench, work, place, say)
     scored = {name: value - before.get(name, 0.0) for name, value in subject.metrics().items()}
@@ -162,7 +165,7 @@ def _sized(bench: PipelineBench, model: LoadedModel, say: Say) -> tuple[Workload
 
 def _pairs(model: LoadedModel, made: Workload) -> PairSet:
     tokenizer = PairTokenizer(model.tokenizer_file, model.engine.info.max_pair_tokens)
-    return pair_set(tokenizer, made.texts, schema_of("bench", made.labels))
+    return pair_set(tokenizer, marked(made.texts, 0), schema_of("bench", made.labels))
 
 
 def _saturated(
@@ -176,7 +179,7 @@ def _saturated(
             found.alone.append(alone.speeds())
             continue
         with watched(subject.pid) as usage:
-            found.runs.append(arena.saturate(route, made.texts, subject.check))
+            found.runs.append(arena.saturate(route, marked(made.texts, number), subject.check))
         found.usages.append(usage)
     return found
 
@@ -221,7 +224,8 @@ def _at_load(
     rate = share * saturation
     count = min(len(made.texts), max(_LEAST_MESSAGES // 2, int(rate * bench.seconds)))
     with watched(subject.pid) as usage:
-        run = arena.pace(route, made.texts[:count], rate, subject.check)
+        texts = marked(made.texts[:count], _AT_LOAD + round(100 * share))
+        run = arena.pace(route, texts, rate, subject.check)
     return {
         "load": share,
         "messages_per_second": rate,
@@ -242,7 +246,8 @@ def _with_changes(
     for number, name in alternating(("without", "with"), bench.schema_changes):
         say(f"round {number + 1} of {bench.schema_changes}: {name} label changes")
         with _changing(subject.schemas.change if name == "with" else None) as applied:
-            found[name].append(arena.saturate(route, made.texts, subject.check).messages_per_second)
+            texts = marked(made.texts, _CHANGES + 2 * number + (name == "with"))
+            found[name].append(arena.saturate(route, texts, subject.check).messages_per_second)
         versions += len(applied)
     return {
         "rounds": bench.schema_changes,

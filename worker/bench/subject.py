@@ -130,8 +130,6 @@ def running_worker(
             "schemas": {"directory": str(schemas.path)},
             "http": {"port": port},
             "log_level": "warning",
-            # Runs send the same texts: all but the first would be measured without an engine.
-            "batching": {"cache_bytes": 0},
             "topics": [{"input": each.topic, "label_schema": each.topic} for each in bindings],
         }
         config, log = home / "worker.yaml", home / "worker.log"

@@ -25,6 +25,7 @@ def register(app: typer.Typer) -> None:
     commands.command("engine")(engine)
     commands.command("pipeline")(pipeline)
     commands.command("compare")(compare)
+    commands.command("host")(host)
     app.add_typer(commands, name="bench")
 
 
@@ -119,6 +120,24 @@ def compare(
     if picture is not None:
         draw_picture(report, picture)
     _show(report, ("contestants",), as_json=as_json)
+
+
+def host(
+    labels: int = typer.Option(2, min=1, help="How many labels."),
+    records: int = typer.Option(20_000, min=1, help="Records of one run."),
+    rounds: int = typer.Option(3, min=1, help="Runs of each, alternating."),
+    quick: bool = QUICK,
+    as_json: bool = AS_JSON,
+) -> None:
+    """What the worker costs around its engine, step by step, next to a bare transactional loop; the engine is fake."""
+    from worker.bench.host import HostOptions, host_table, measure_host
+
+    _quiet()
+    options = (
+        HostOptions(min(records, 5_000), labels, min(rounds, 2)) if quick else HostOptions(records, labels, rounds)
+    )
+    report = measure_host(options, _say(as_json=as_json))
+    print(json.dumps(report.as_json()) if as_json else host_table(report))
 
 
 def _quiet() -> None:

@@ -20,6 +20,9 @@ from worker.types import Batch, EngineInfo, ModelStamp, PairScores
 STREAM_TOKENS: Final = 1024
 """Padded tokens per stream and batch. More does not make a MiniLM faster, fewer do not keep its products busy, and what
 a stream works on stays in the cache of its core."""
+WIDTH_STEP: Final = 8
+ROWS_STEP: Final = 4
+"""What a part of a batch is rounded up to: OpenVINO compiles kernels for every shape that it meets, and keeps them."""
 _HINTS: Final = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 _CAPABILITIES: Final = {"bfloat16": "BF16", "float16": "FP16"}
 """What `OPTIMIZATION_CAPABILITIES` calls the arithmetic that a precision needs."""
@@ -121,7 +124,8 @@ class OpenVinoEngine:
             return PairScores(np.empty((0, self._head.classes), dtype=np.float32))
         padded, parts = pad(batch, self._pad_id), shares(batch.lengths, len(self._requests))
         feeds = [self._feed(padded, rows, int(batch.lengths[rows].max())) for rows in parts]
-        found = np.concatenate(self._requests.infer(feeds))
+        results = zip(self._requests.infer(feeds), parts, strict=True)
+        found = np.concatenate([result[: len(rows)] for result, rows in results])
         logits = np.empty_like(found)
         logits[np.concatenate(parts)] = found
         return PairScores(checked_logits(logits, pairs, self._head))
@@ -131,11 +135,21 @@ class OpenVinoEngine:
         self._requests = None
 
     def _feed(self, padded: PaddedBatch, rows: npt.NDArray[np.intp], width: int) -> Feed:
-        """The inputs of the graph for some rows, as wide as the longest of them."""
-        return {
-            name: np.ascontiguousarray(getattr(padded, field)[rows, :width], dtype=self._types[name])
-            for name, field in self._inputs
-        }
+        """The inputs of the graph for some rows, in a rectangle of a size that comes again."""
+        shape = (round_up(len(rows), ROWS_STEP), min(round_up(width, WIDTH_STEP), self._info.max_pair_tokens))
+        feed = {}
+        for name, field in self._inputs:
+            values = np.full(shape, self._pad_id if field == "input_ids" else 0, dtype=self._types[name])
+            values[: len(rows), :width] = getattr(padded, field)[rows, :width]
+            if field == "attention_mask":
+                values[len(rows) :, 0] = 1  # attention to nothing is no number
+            feed[name] = values
+        return feed
+
+
+def round_up(number: int, step: int) -> int:
+    """The next multiple of `step`; below twice the step the number itself."""
+    return number if number < 2 * step else -(-number // step) * step
 
 
 def _simplified(core: Any, folder: ModelFolder) -> Any:  # noqa: ANN401  not typed for us

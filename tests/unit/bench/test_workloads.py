@@ -12,6 +12,7 @@ from worker.bench.workloads import (
     drawn_texts,
     label_names,
     made_texts,
+    marked,
     with_repeats,
     workload,
 )
@@ -100,3 +101,11 @@ def test_a_workload_says_where_its_texts_come_from_and_what_it_costs(tmp_path: P
     assert "a.txt" == workload(Recipe(source=tmp_path / "a.txt", texts=2)).origin
     made = workload(Recipe("short", texts=10, labels=3))
     assert (30, "made, by measured length quantiles") == (made.pairs, made.origin)
+
+
+def test_no_two_runs_have_a_text_in_common_and_repeats_stay_repeats() -> None:
+    texts = ["a", "b", "a"]
+    runs = [marked(texts, number) for number in range(676)]
+    assert 2 * 676 == len({text for run in runs for text in run})
+    assert all(first == third != second for first, second, third in runs)
+    assert {3} == {len(text.split()) for run in runs for text in run}

@@ -11,7 +11,7 @@ from tests.support.batches import batch_of
 from tests.support.tiny_openvino import write_tiny_model
 from worker.engines import ov
 from worker.engines.artifact import open_folder
-from worker.engines.ov import OpenVinoEngine, OpenVinoOptions, shares, usable_cores
+from worker.engines.ov import OpenVinoEngine, OpenVinoOptions, round_up, shares, usable_cores
 from worker.errors import ConfigError, EngineError, EngineOutOfMemoryError
 
 
@@ -111,3 +111,8 @@ def test_two_streams_get_about_as_many_tokens() -> None:
 
 def test_a_single_pair_is_a_single_part() -> None:
     assert [[0]] == [part.tolist() for part in shares(np.array([512], np.int32), 4)]
+
+
+@pytest.mark.parametrize(("number", "expected"), [(1, 1), (7, 7), (8, 8), (9, 12), (12, 12), (13, 16), (33, 36)])
+def test_what_is_not_small_is_rounded_up_so_that_shapes_come_again(number: int, expected: int) -> None:
+    assert expected == round_up(number, 4)
