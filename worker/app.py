@@ -8,56 +8,40 @@ from functools import partial
 
 import structlog
 
+from worker.assembler import Assembler
 from worker.backlog import Backlog
 from worker.clock import Clock, SystemClock
 from worker.config import Config
-from worker.delivery import Cadence, Delivery, DeliveryParts, Encoder
-from worker.engine_retry import RetryingScorer, ScorerParts
-from worker.engines.base import Engine
-from worker.engines.load import EngineChoice, LoadedModel, load_engine
-from worker.flow import Bounds, Inbox, InFlight, OfferedPositions, PairQueue
+from worker.delivery import Cadence, Delivery, DeliveryParts
+from worker.engines.load import LoadedModel, load_engine
+from worker.flow import Inbox, OfferedPositions, PairQueue
 from worker.intake import Intake, IntakeParts
-from worker.kafka.at_least_once import AtLeastOncePublisher
-from worker.kafka.clients import connection, consumer_settings, instance_name, producer_settings
+from worker.kafka.clients import consumer_settings
 from worker.kafka.consumer import RecordConsumer
-from worker.kafka.ends import StableEnds
+from worker.kafka.group_offsets import GroupOffsets
 from worker.kafka.label_topic import LabelTopicFollower
-from worker.kafka.offsets import Assignment, GroupOffsets
-from worker.kafka.producer import TransactionalPublisher
-from worker.kafka.publishing import Publisher, PublisherParts
-from worker.kafka.refusals import RefusedTopics
-from worker.kafka.topics import TopicDirectory
-from worker.label_sets import LabelSets, directory_source, pair_tokenizer, topic_follower
+from worker.label_sets import directory_source
 from worker.labels.registry import LabelRegistry
-from worker.labels.schema import LabelSchema
 from worker.lifecycle import Lifecycle
-from worker.messages.codec import decode
-from worker.observability.health import Heartbeats, Probes, Readiness
 from worker.observability.health_server import HealthServer
 from worker.observability.liveness import LivenessWatch
 from worker.observability.metrics import Metrics
-from worker.outgoing import Outgoing
-from worker.output_watch import OutputWatch, Wiring
+from worker.output_watch import OutputWatch
 from worker.pipeline.batching import Batcher
 from worker.pipeline.evidence import ModelView
 from worker.pipeline.pacing import Pace
-from worker.pipeline.score_cache import ScoreCache
 from worker.pipeline.stages import follow_up
 from worker.pipeline.tokenization import PairTokenizer
 from worker.processor import ProcessorParts, StreamProcessor
-from worker.types import JsonValue, Record, Request, TopicPartition
+from worker.types import TopicPartition
 
 LEAVE_SECONDS = 5.0
 """How long to wait for a thread that says goodbye to the broker."""
-QUEUED_BATCHES = 16
-"""Batches that may wait for the engine: about a second's work, so that a rebalance or a stop throws little away."""
 TOPICS_LIVENESS_SECONDS = 120.0
 """How long the thread that looks after topics may be silent: it waits for a broker several times per round."""
 TRANSACTION_RECORDS = 2_000
 """Finished records that make a transaction at once: a transaction costs 5 to 15 ms on one broker, however large."""
 
-BATCH_BYTES = 1_000_000
-"""librdkafka's own default of `batch.size`."""
 
 log = structlog.get_logger(__name__)
 
@@ -93,149 +77,6 @@ class Worker:
         self.lifecycle.stop()
 
 
-class Assembler:
-    """Puts the parts together; each method makes one room's."""
-
-    def __init__(self, config: Config, clock: Clock, lifecycle: Lifecycle | None = None) -> None:
-        self.config = config
-        self.clock = clock
-        self.lifecycle = lifecycle or Lifecycle()
-        self.metrics = Metrics()
-        self.heartbeats = Heartbeats(clock)
-        self.readiness = Readiness()
-        self.bindings = config.bindings()
-        self._most_bytes = config.max_record_bytes
-        self.instance = instance_name(config.kafka)
-        self.client = connection(config.kafka, self.instance)
-        self.directory = TopicDirectory(self.client)
-        self.assignment = Assignment()
-        self.ends = StableEnds(self.client, self.assignment)
-        self.refused = RefusedTopics(clock, lambda topic, reason: self._note(f"refused:{topic}", reason))
-        self.labels = LabelSets(config, self.metrics, self.readiness)
-
-    def probes(self) -> Probes:
-        """What the HTTP port answers from."""
-        beats = self.heartbeats
-        return Probes(beats.ages, self.readiness.reasons, self.metrics.render, self._describe_labels, beats.stages)
-
-    def engine_choice(self) -> EngineChoice:
-        """What the configuration says of model and engine."""
-        config = self.config
-        return EngineChoice(
-            config.model,
-            config.engine,
-            config.precision,
-            strict=config.strict,
-            cache_dir=config.cache_dir,
-            threads=config.threads,
-        )
-
-    def use_model(self, model: LoadedModel) -> PairTokenizer:
-        """Warm `model` up, and judge label schemas by it from now on; its tokenizer, which has their hypotheses."""
-        model.engine.warm_up()
-        stamp = model.engine.info.stamp
-        tokenizer = pair_tokenizer(model, self.config.batching.shortlist_audit_every)
-        self.labels.use_model(model, tokenizer)
-        self.metrics.engine_in_use(stamp)
-        self.readiness.clear("engine")
-        log.info("engine.loaded", engine=stamp.engine, precision=stamp.precision, why=model.why)
-        return tokenizer
-
-    def follower(self) -> LabelTopicFollower | None:
-        """Who reads the label topic, where there is one."""
-        surroundings = (self.directory, self.readiness, self.heartbeats, self.clock)
-        return topic_follower(self.config, self.instance, self.labels.registry, self.assignment, surroundings)
-
-    def scorer(self, engine: Engine, inbox: Inbox, pairs: PairQueue) -> RetryingScorer:
-        """Who has the engine score, and waits for it where it fails."""
-        cache = ScoreCache(self.config.batching.cache_bytes)
-        return RetryingScorer(
-            ScorerParts(
-                engine,
-                inbox.put,
-                self.lifecycle.wait_for_stop,
-                self.metrics,
-                self.heartbeats,
-                self.readiness,
-                self.clock,
-                self.config.engine_retry_seconds,
-                None if cache.is_off else cache,
-                pairs.note_scored,
-            )
-        )
-
-    def in_flight(self, token_budget: int) -> InFlight:
-        """The bound on what is admitted."""
-        limits = self.config.limits
-        return InFlight(Bounds(limits.in_flight_records, limits.in_flight_bytes, QUEUED_BATCHES * token_budget))
-
-    def decode(self, record: Record) -> Request:
-        """Step 2 under the binding of the record's topic."""
-        binding, now_seconds = self.bindings[record.topic], self.clock.wall()
-        if binding.late_by(record.timestamp_ms, now_seconds) is not None:
-            self.metrics.records_late.labels(topic=record.topic).inc()
-        return decode(record, binding.input_fields, self.config.limits, now_seconds)
-
-    def resolve(self, request: Request, topic: str) -> LabelSchema:
-        """Step 3 under the binding of the topic."""
-        return self.labels.registry.resolve(request, self.bindings[topic].label_schema, self.config.limits)
-
-    def encoder(self, model: LoadedModel) -> Encoder:
-        """Step 10 for every binding."""
-        outgoing = Outgoing(self.bindings, model.engine.info.stamp, self.clock, self._max_bytes)
-        return Encoder(outgoing.predictions, outgoing.dead_letter)
-
-    def publisher(self, group: GroupOffsets, offered: OfferedPositions, encoder: Encoder) -> Publisher:
-        """Exactly-once or at-least-once, as configured."""
-        is_exactly_once = self.config.delivery == "exactly_once"
-        settings = producer_settings(self.config.kafka, self.instance, transactional=is_exactly_once)
-        # A topic's limit holds for a whole batch of records, and the client knows nothing of it.
-        outputs = {t for topics in self.bindings.outputs(self.directory.names).values() for t in topics}
-        limits = [self._max_bytes(topic) for topic in outputs]
-        settings["batch.size"] = min([int(settings.get("batch.size", BATCH_BYTES)), *limits])
-        parts = PublisherParts(
-            settings,
-            group,
-            self.assignment,
-            self.directory,
-            self.clock,
-            lambda outcome: self.metrics.transactions.labels(outcome=outcome).inc(),
-            encoder.dead_letter,
-            self.refused,
-        )
-        trouble = partial(self._note, "publish")
-        if is_exactly_once:
-            return TransactionalPublisher(parts, self._wait, trouble)
-        return AtLeastOncePublisher(parts, self._wait, trouble, offered.offer)
-
-    def watch(self) -> OutputWatch:
-        """Who keeps inputs closed whose outputs are missing."""
-        bindings = self.bindings
-        wiring = Wiring(bindings.outputs, self.config.kafka.create_topics, bindings.patterns, bindings.rivals)
-        beat = partial(self.heartbeats.beat, "topics")
-        return OutputWatch(self.directory, wiring, self.readiness, beat, self.refused.is_closed)
-
-    def has_labels(self, topic: str) -> bool:
-        """Whether the schema that the topic's binding names is there."""
-        return self.labels.has_own(topic, self.bindings[topic].label_schema)
-
-    def _describe_labels(self) -> JsonValue:
-        return self.labels.describe()
-
-    def _max_bytes(self, topic: str) -> int:
-        return min(self._most_bytes, self.directory.max_message_bytes(topic))
-
-    def _wait(self, seconds: float) -> bool:
-        self.heartbeats.beat("delivery")
-        return self.lifecycle.wait_for_abandon(seconds)
-
-    def _note(self, name: str, reason: str | None) -> None:
-        if reason is None:
-            self.readiness.clear(name)
-        else:
-            self.readiness.block(name, reason)
-
-
 @contextmanager
 def open_worker(config: Config, clock: Clock | None = None, lifecycle: Lifecycle | None = None) -> Iterator[Worker]:
     """A worker with everything loaded and checked, ready to run; closes what it opened.
@@ -249,7 +90,7 @@ def open_worker(config: Config, clock: Clock | None = None, lifecycle: Lifecycle
     make = Assembler(config, clock or SystemClock(), lifecycle)
     make.readiness.block("engine", "the model is being loaded")
     make.readiness.block("assignment", "no partition has been assigned yet")
-    with HealthServer(make.probes(), config.http.host, config.http.port) as http:
+    with HealthServer(make.probes(), config.http.host, config.http.port, config.http.expected_token()) as http:
         source = directory_source(config)
         model = load_engine(make.engine_choice())
         threads: list[threading.Thread] = []
@@ -277,6 +118,8 @@ def open_worker(config: Config, clock: Clock | None = None, lifecycle: Lifecycle
             for thread in threads:
                 thread.join(LEAVE_SECONDS)
             model.engine.close()
+            if make.registry is not None:
+                make.registry.close()
 
 
 def _is_open(
@@ -329,8 +172,11 @@ def _processor(
         Cadence(target_seconds / 2, TRANSACTION_RECORDS),
     )
     settings = consumer_settings(config.kafka, make.instance)
+    consumer = RecordConsumer(settings, group, config.kafka.start, make.assignment)
+    if make.registry is not None:
+        consumer.sieve = make.registry.sieve
     parts = ProcessorParts(
-        consumer=RecordConsumer(settings, group, config.kafka.start, make.assignment),
+        consumer=consumer,
         intake=intake,
         backlog=backlog,
         ends=make.ends.ends,

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator
 
-from worker.app import Assembler
+from worker.assembler import Assembler
 from worker.cluster_checks import Finding, of_cluster
 from worker.engines.choice import EngineChoice, tensorrt_absence
 from worker.engines.load import LoadedModel, load_engine
 from worker.engines.source import BUNDLED
 from worker.errors import ConfigError, MessageError, SchemaError, WorkerError
 from worker.kafka.label_writer import LabelDesk
+from worker.kafka.registry_parts import REGISTRY
 from worker.label_sets import directory_source, pair_tokenizer
 from worker.labels.notices import route_notices, schema_notices
 from worker.labels.registry import LabelRegistry
@@ -37,6 +38,8 @@ def findings(make: Assembler) -> Iterator[Finding]:
     yield from _of_topics(make)
     if model is not None:
         model.engine.close()
+    if make.registry is not None:
+        make.registry.close()
 
 
 def _of_model(model: LoadedModel) -> Finding:
@@ -132,7 +135,21 @@ def _of_topics(make: Assembler) -> Iterator[Finding]:
         yield from _of_pattern(make, pattern)
     for binding in bindings:
         yield from _of_binding(make, binding)
+        yield from _of_registered(make, binding)
     yield from of_cluster(make.config, bindings)
+
+
+def _of_registered(make: Assembler, binding: Binding) -> Iterator[Finding]:
+    if make.registry is None:
+        return
+    settings = make.config.registry
+    for subject, obstacle in make.registry.look_up(binding):
+        if obstacle is None:
+            yield Finding("ok", subject, "it answers" if subject == REGISTRY else "the schema registry has it")
+        elif obstacle.is_missing and settings is not None and settings.register_schemas:
+            yield Finding("ok", subject, "its schema would be registered")
+        else:
+            yield Finding("failed", subject, obstacle.reason)
 
 
 def _of_pattern(make: Assembler, pattern: str) -> Iterator[Finding]:

@@ -33,9 +33,14 @@ def of_cluster(config: Config, bindings: Sequence[Binding]) -> Iterator[Finding]
     inspection = ClusterInspection(client)
     inputs = {binding.input for binding in bindings}
     outputs = {topic for binding in bindings for topic in binding.topics_written}
-    topics = inspection.topics(inputs | outputs)
+    schemas = config.schemas
+    read, written = inputs | set(filter(None, [schemas.topic])), outputs | set(filter(None, [schemas.answers_topic]))
+    topics = inspection.topics(read | written)
     for topic, seen in sorted(topics.items()):
-        yield from of_rights(topic, seen, "READ" if topic in inputs else "WRITE")
+        yield from of_rights(topic, seen, "READ" if topic in read else "WRITE")
+    missing = sorted(topic for topic in outputs if topic in topics and not topics[topic].exists)
+    if config.kafka.create_topics and missing:
+        yield from of_creation(missing, inspection.cluster_operations())
     yield from of_group(config.kafka.group_id, inspection.group_operations(config.kafka.group_id))
     yield from of_replicas({topic: topics[topic] for topic in sorted(outputs) if topic in topics})
     yield from of_sizes(config, {name: topics[name] for name in sorted(inputs) if name in topics})
@@ -52,6 +57,13 @@ def of_rights(topic: str, seen: TopicInspection, needed: str) -> Iterator[Findin
         yield Finding("failed", topic, f"it may not be looked at: grant {needed.title()} and Describe on this topic")
     elif seen.operations is not None and needed not in seen.operations:
         yield Finding("failed", topic, f"the right is missing: grant {needed.title()} on this topic")
+
+
+def of_creation(missing: Sequence[str], operations: Operations | None) -> Iterator[Finding]:
+    """Whether missing topics can be created, as far as it is told: rights on names to come are not."""
+    if operations is not None and "CREATE" not in operations:
+        fix = f"grant Create on the cluster, or on {', '.join(missing)}; where that is done, all is well"
+        yield Finding("warning", "cluster", f"topics are to be created: {fix}")
 
 
 def of_group(group_id: str, operations: Operations | None) -> Iterator[Finding]:

@@ -17,13 +17,13 @@ from pydantic_settings import (
 
 from worker.documents import DocumentError, MisfitError, first_problem, key_path, read_document
 from worker.errors import ConfigError
-from worker.messages.binding import Binding
+from worker.messages.binding import REGISTRY_FORMATS, Binding
 from worker.messages.bindings import Bindings
 from worker.messages.outbound import MAX_RECORD_BYTES
-from worker.settings import MAX_BYTES, OWNED_BY_THE_WORKER, Batching, Http, Kafka, Limits, Schemas
+from worker.settings import MAX_BYTES, OWNED_BY_THE_WORKER, Batching, Http, Kafka, Limits, Registry, Schemas
 from worker.types import JsonValue
 
-__all__ = ["Batching", "Binding", "Config", "Http", "Kafka", "Limits", "Schemas", "load_config"]
+__all__ = ["Batching", "Binding", "Config", "Http", "Kafka", "Limits", "Registry", "Schemas", "load_config"]
 
 Engine = Literal["auto", "tensorrt", "pytorch", "openvino", "t5_rank", "gliclass", "fake"]
 Precision = Literal["auto", "float32", "float16", "bfloat16", "int8", "float8"]
@@ -35,11 +35,17 @@ _SECRET = re.compile(r"password|secret|\.pem$|jaas", re.IGNORECASE)
 _RELATIVE_TO_FILE = (
     ("schemas", "directory"),
     ("cache_dir",),
+    ("http", "token_file"),
+    ("kafka", "oauth_client_secret_file"),
     ("kafka", "sasl_password_file"),
     ("kafka", "ssl_key_password_file"),
     ("kafka", "ssl_ca_location"),
     ("kafka", "ssl_certificate_location"),
     ("kafka", "ssl_key_location"),
+    ("registry", "password_file"),
+    ("registry", "ssl_ca_location"),
+    ("registry", "ssl_certificate_location"),
+    ("registry", "ssl_key_location"),
 )
 
 
@@ -51,6 +57,9 @@ class Config(BaseSettings):
     )
 
     kafka: Kafka = Field(description="The cluster, and the group.")
+    registry: Registry | None = Field(
+        default=None, description="The schema registry; for the formats `json_schema`, `avro` and `protobuf`."
+    )
     delivery: Literal["exactly_once", "at_least_once"] = Field(
         default="exactly_once", description="`at_least_once` has lower latency, and may publish twice after a crash."
     )
@@ -113,6 +122,9 @@ def load_config(path: Path, overrides: Mapping[str, JsonValue] | None = None) ->
         _refuse_secrets(given)
         config = layered()  # type: ignore[call-arg]  # the sources bring them
         config.kafka.connection()
+        config.http.expected_token()
+        if config.registry is not None:
+            config.registry.connection()
     except ValidationError as error:
         problem = first_problem(error)
         raise ConfigError(f"{_origin(problem.path, given) or path}: {problem}") from None
@@ -178,10 +190,15 @@ def _read(path: Path) -> dict[str, JsonValue]:
 
 
 def _refuse_secrets(document: Mapping[str, JsonValue]) -> None:
+    for part, key in (("registry", "password"), ("http", "token")):
+        values = document.get(part)
+        if isinstance(values, dict) and key in values:
+            variable = f"{_ENV_PREFIX}{part.upper()}__{key.upper()}"
+            raise ConfigError(f"{part}.{key}: expected in the environment ({variable}) or in `{part}.{key}_file`")
     kafka = document.get("kafka")
     if not isinstance(kafka, dict):
         return
-    for key in ("sasl_password", "ssl_key_password"):
+    for key in ("sasl_password", "ssl_key_password", "oauth_client_secret"):
         if key in kafka:
             variable = f"{_ENV_PREFIX}KAFKA__{key.upper()}"
             raise ConfigError(f"kafka.{key}: expected in the environment ({variable}) or in `kafka.{key}_file`")
@@ -209,6 +226,7 @@ def _contradictions(config: Config) -> Iterator[tuple[tuple[str | int, ...], str
     """Keys that are each well formed, and do not go together."""
     if config.model == "bundled" and config.engine not in {"auto", "openvino", "fake"}:
         yield ("engine",), "expected 'auto' or 'openvino' with `model: bundled`"
+    yield from _formats_without_registry(config)
     inputs: dict[str, int] = {}
     for index, binding in enumerate(config.topics):
         first = inputs.setdefault(binding.input, index)
@@ -225,6 +243,13 @@ def _contradictions(config: Config) -> Iterator[tuple[tuple[str | int, ...], str
             told = f"expected a topic that is not written; topics.{inputs[writer.input]} would write it"
             yield ("topics", index, "input"), told
     yield from _taken_label_topics(config, inputs)
+
+
+def _formats_without_registry(config: Config) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    for index, binding in enumerate(config.topics):
+        for key in ("format", "output_format"):
+            if config.registry is None and getattr(binding, key) in REGISTRY_FORMATS:
+                yield ("topics", index, key), "expected only with `registry.url`, the schema registry's address"
 
 
 def _taken_label_topics(config: Config, inputs: Mapping[str, int]) -> Iterator[tuple[tuple[str | int, ...], str]]:

@@ -61,8 +61,8 @@ class Lifecycle:
         try:
             work()
         except BaseException as error:  # noqa: BLE001  whatever it is, the process must not live on without this thread
+            self.abandon(error)  # first: the log may be what failed
             log.error("thread.died", thread=name, error=type(error).__name__)  # noqa: TRY400  a traceback may quote texts
-            self.abandon(error)
 
     def wait_for_stop(self, seconds: float) -> bool:
         """Block for `seconds`, or until there is reason to stop; whether there is."""

@@ -23,6 +23,8 @@ class Outgoing:
     clock: Clock
     max_bytes: Callable[[str], int]
     """The largest record that a topic takes."""
+    framed: Callable[[OutboundRecord, Binding], OutboundRecord] = lambda record, _binding: record
+    """A prediction in the output format of its binding; raises MessageError."""
     _shapes: dict[str, OutputShape] = field(default_factory=dict, init=False)
     _recent: dict[str, tuple[LabelSchema, int, Stamps]] = field(default_factory=dict, init=False)
 
@@ -37,15 +39,17 @@ class Outgoing:
         late_seconds = binding.late_by(record.timestamp_ms, now_seconds) if binding.late == "mark" else None
         stamps = self._stamps(scored.plan.schema, int(now_seconds * 1000), late_seconds)
         main, request = self._shape(binding), scored.plan.request
-        prediction_record = encode(prediction, request, record, stamps, main)
+        prediction_record = self.framed(encode(prediction, request, record, stamps, main), binding)
         if not binding.routes:
             return (prediction_record,)
         labels = prediction.selected or (() if prediction.label is None else (prediction.label,))
         copies = ((label, binding.routes[label]) for label in labels if label in binding.routes)
         routed = (
-            replace(main, topic=topic, max_bytes=self.max_bytes(topic), routed_for=label) for label, topic in copies
+            replace(main, topic=topic, max_bytes=self.max_bytes(topic) - binding.frame_bytes, routed_for=label)
+            for label, topic in copies
         )
-        return (prediction_record, *(encode(prediction, request, record, stamps, shape) for shape in routed))
+        more = (self.framed(encode(prediction, request, record, stamps, shape), binding) for shape in routed)
+        return (prediction_record, *more)
 
     def _stamps(self, schema: LabelSchema, now_ms: int, late_seconds: float | None) -> Stamps:
         """What predictions of this millisecond under `schema` say: made once for all of them."""
@@ -61,7 +65,7 @@ class Outgoing:
 
     def _shape(self, binding: Binding) -> OutputShape:
         kept = self._shapes.get(binding.input)
-        max_bytes = self.max_bytes(binding.output_topic if kept is None else kept.topic)
+        max_bytes = self.max_bytes(binding.output_topic if kept is None else kept.topic) - binding.frame_bytes
         if kept is None or kept.max_bytes != max_bytes:
             kept = self._shapes[binding.input] = binding.output_shape(max_bytes)
         return kept

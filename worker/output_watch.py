@@ -30,6 +30,8 @@ class Wiring:
     """Inputs that are patterns: what they match is looked up each time."""
     rivals: Callable[[str], tuple[str, ...]] = lambda _topic: ()
     """All patterns that match a topic, where several do."""
+    obstacle: Callable[[str], str | None] = lambda _topic: None
+    """What else keeps the outputs of an input from being written; may block."""
 
 
 class OutputWatch:
@@ -141,5 +143,10 @@ class OutputWatch:
             self._missing[topic] = missing
             return False
         self._missing.pop(topic, None)
+        self._beat()  # a registry may be silent for some seconds, for each of many topics
+        obstacle = self._wiring.obstacle(topic)
+        if obstacle is not None:
+            self._readiness.block(f"topic:{topic}", f"{topic}: {obstacle}")
+            return False
         self._readiness.clear(f"topic:{topic}")
         return True

@@ -15,6 +15,7 @@ from worker.kafka.clients import reader_settings
 from worker.kafka.label_status import Answer
 from worker.kafka.label_writer import ROLLBACK_HEADER, Change, LabelDesk, LabelTopicText
 from worker.kafka.present import present_bindings
+from worker.kafka.registry_parts import registry_parts
 from worker.kafka.sample import latest_records
 from worker.labels.changes import NewVersion, digest_at, document_at, is_there, proposed, rolled_back, verdict_of
 from worker.labels.diff import Difference, differences
@@ -24,6 +25,7 @@ from worker.labels.schema import LabelSchema, parse_schema
 from worker.labels.sources import DirectorySource
 from worker.messages.codec import decode
 from worker.messages.reference import parse_reference
+from worker.observability.health import Readiness
 from worker.trials import Decode
 from worker.types import JsonValue, Record
 
@@ -226,7 +228,14 @@ class SchemaDesk:
         for topic in bindings:
             records += latest_records(settings, topic, share, SystemClock())
         limits = self.config.limits
-        return records[:last], lambda record: decode(record, bindings[record.topic].input_fields, limits)
+        registry = registry_parts(self.config.registry, self.config.bindings(), Readiness(), SystemClock())
+        read = None
+        if registry is not None:
+            for record in records[:last]:
+                registry.shelf.prepare(record)
+            registry.close()
+            read = registry.read
+        return records[:last], lambda record: decode(record, bindings[record.topic].input_fields, limits, None, read)
 
     def engine_choice(self) -> EngineChoice:
         """What the configuration says of model and engine."""

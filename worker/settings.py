@@ -37,6 +37,8 @@ OWNED_BY_THE_WORKER = {
     "partition.assignment.strategy": "partitions are handed over one by one",
     "sasl.mechanism": "set `kafka.sasl_mechanism`",
     "sasl.mechanisms": "set `kafka.sasl_mechanism`",
+    "sasl.oauthbearer.client.secret": "set WORKER_KAFKA__OAUTH_CLIENT_SECRET or `kafka.oauth_client_secret_file`",
+    "sasl.oauthbearer.token.endpoint.url": "set `kafka.oauth_token_url`",
     "sasl.password": "set WORKER_KAFKA__SASL_PASSWORD or `kafka.sasl_password_file`",
     "sasl.username": "set `kafka.sasl_username`",
     "security.protocol": "set `kafka.security_protocol`",
@@ -48,6 +50,8 @@ OWNED_BY_THE_WORKER = {
     "transactional.id": "it is made of the group and the instance",
 }
 """Settings of the client that the promises rest on, or that have a key of their own: why, or which."""
+
+_OAUTH = ("oauth_token_url", "oauth_client_id", "oauth_client_secret", "oauth_client_secret_file", "oauth_scope")
 
 Positive = Annotated[int, Field(gt=0)]
 
@@ -73,10 +77,21 @@ class Kafka(_Part):
     security_protocol: Literal["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"] = Field(
         default="plaintext", description="How to connect."
     )
-    sasl_mechanism: str | None = Field(default=None, description="PLAIN, SCRAM-SHA-512, …")
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER", "GSSAPI"] | None = Field(
+        default=None, description="How the worker proves who it is; with `sasl_ssl` or `sasl_plaintext`."
+    )
     sasl_username: str | None = Field(default=None, description="User of the SASL mechanism.")
     sasl_password: SecretStr | None = Field(default=None, description="Its password; from the environment only.")
     sasl_password_file: Path | None = Field(default=None, description="File that holds the password.")
+    oauth_token_url: Annotated[str, Field(pattern=r"^https?://[^@\s]+$")] | None = Field(
+        default=None, description="OAUTHBEARER: where tokens are issued for client credentials (OIDC)."
+    )
+    oauth_client_id: str | None = Field(default=None, description="OAUTHBEARER: the client.")
+    oauth_client_secret: SecretStr | None = Field(
+        default=None, description="OAUTHBEARER: the client's secret; from the environment only."
+    )
+    oauth_client_secret_file: Path | None = Field(default=None, description="File that holds the client's secret.")
+    oauth_scope: str | None = Field(default=None, description="OAUTHBEARER: scope that is asked for.")
     ssl_ca_location: Path | None = Field(default=None, description="File of the certificates to trust.")
     ssl_certificate_location: Path | None = Field(default=None, description="File of the client's certificate.")
     ssl_key_location: Path | None = Field(default=None, description="File of the client's key.")
@@ -101,6 +116,13 @@ class Kafka(_Part):
             "sasl.mechanisms": self.sasl_mechanism,
             "sasl.username": self.sasl_username,
             "sasl.password": _secret(self.sasl_password, self.sasl_password_file, "kafka.sasl_password_file"),
+            "sasl.oauthbearer.method": None if self.oauth_token_url is None else "oidc",
+            "sasl.oauthbearer.token.endpoint.url": self.oauth_token_url,
+            "sasl.oauthbearer.client.id": self.oauth_client_id,
+            "sasl.oauthbearer.client.secret": _secret(
+                self.oauth_client_secret, self.oauth_client_secret_file, "kafka.oauth_client_secret_file"
+            ),
+            "sasl.oauthbearer.scope": self.oauth_scope,
             "ssl.ca.location": _text(self.ssl_ca_location),
             "ssl.certificate.location": _text(self.ssl_certificate_location),
             "ssl.key.location": _text(self.ssl_key_location),
@@ -114,7 +136,14 @@ class Kafka(_Part):
     def _agrees_with_itself(self) -> Self:
         if self.static_membership and self.instance_id is None:
             raise MisfitError(("static_membership",), "expected `kafka.instance_id` beside it")
-        for key in ("sasl_password", "ssl_key_password"):
+        is_oauth = self.sasl_mechanism == "OAUTHBEARER"
+        for key in _OAUTH:
+            if getattr(self, key) is not None and not is_oauth:
+                raise MisfitError((key,), "expected only with `sasl_mechanism: OAUTHBEARER`")
+        if (self.sasl_mechanism is not None) != self.security_protocol.startswith("sasl"):
+            expected = "expected a mechanism with `sasl_ssl` and `sasl_plaintext`, and none with the other protocols"
+            raise MisfitError(("sasl_mechanism",), expected)
+        for key in ("sasl_password", "ssl_key_password", "oauth_client_secret"):
             if getattr(self, key) is not None and getattr(self, f"{key}_file") is not None:
                 raise MisfitError((f"{key}_file",), "expected either the file or the environment variable, not both")
         for name in self.librdkafka:
@@ -122,6 +151,48 @@ class Kafka(_Part):
                 raise MisfitError(("librdkafka", name), f"expected not to be set here: {OWNED_BY_THE_WORKER[name]}")
         if not str(self.librdkafka.get(MAX_BYTES, MAX_RECORD_BYTES)).isdecimal():
             raise MisfitError(("librdkafka", MAX_BYTES), "expected a number of bytes")
+        return self
+
+
+class Registry(_Part):
+    """The schema registry: a service with the interface of Confluent's."""
+
+    url: Annotated[str, Field(pattern=r"^https?://[^@\s]+$")] = Field(
+        description="Its address, several with commas; without user and password."
+    )
+    username: str | None = Field(default=None, description="User of its basic authentication.")
+    password: SecretStr | None = Field(default=None, description="The user's password; from the environment only.")
+    password_file: Path | None = Field(default=None, description="File that holds the password.")
+    ssl_ca_location: Path | None = Field(default=None, description="File of the certificates to trust.")
+    ssl_certificate_location: Path | None = Field(default=None, description="File of the client's certificate.")
+    ssl_key_location: Path | None = Field(default=None, description="File of the client's key.")
+    register_schemas: bool = Field(
+        default=True,
+        description="Whether schemas of predictions are registered; false: they are looked up, and have to be there.",
+    )
+
+    def connection(self) -> dict[str, str]:
+        """Settings of confluent-kafka's registry client, secrets included: never to be printed. Reads files.
+
+        Raises:
+            ConfigError: a file that holds a secret cannot be read.
+        """
+        password = _secret(self.password, self.password_file, "registry.password_file")
+        given: dict[str, str | None] = {
+            "url": self.url,
+            "basic.auth.user.info": None if self.username is None else f"{self.username}:{password or ''}",
+            "ssl.ca.location": _text(self.ssl_ca_location),
+            "ssl.certificate.location": _text(self.ssl_certificate_location),
+            "ssl.key.location": _text(self.ssl_key_location),
+        }
+        return {name: value for name, value in given.items() if value is not None}
+
+    @model_validator(mode="after")
+    def _agrees_with_itself(self) -> Self:
+        if self.password is not None and self.password_file is not None:
+            raise MisfitError(("password_file",), "expected either the file or the environment variable, not both")
+        if self.username is None and (self.password is not None or self.password_file is not None):
+            raise MisfitError(("username",), "expected it beside the password")
         return self
 
 
@@ -183,6 +254,28 @@ class Http(_Part):
 
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
     port: Annotated[int, Field(ge=0, le=65535)] = Field(default=8080, description="Port; 0: any free one.")
+    token: Annotated[SecretStr, Field(min_length=1)] | None = Field(
+        default=None,
+        description="What `/metrics` and `/schemas` want to see (`Authorization: Bearer …`); from the environment.",
+    )
+    token_file: Path | None = Field(default=None, description="File that holds the token.")
+
+    def expected_token(self) -> str | None:
+        """The token, where there is one: never to be printed. Reads a file.
+
+        Raises:
+            ConfigError: the file cannot be read, or is empty.
+        """
+        token = _secret(self.token, self.token_file, "http.token_file")
+        if token is not None and not token.strip():
+            raise ConfigError("http.token_file: expected a token in it")
+        return token
+
+    @model_validator(mode="after")
+    def _agrees_with_itself(self) -> Self:
+        if self.token is not None and self.token_file is not None:
+            raise MisfitError(("token_file",), "expected either the file or the environment variable, not both")
+        return self
 
 
 def _secret(value: SecretStr | None, file: Path | None, key: str) -> str | None:

@@ -20,7 +20,8 @@ from tests.support.chaos_worker import Faults
 from tests.support.scripted_kafka import finished
 from tests.support.wait import wait_until
 from worker.clock import SystemClock
-from worker.kafka.offsets import Assignment, GroupOffsets
+from worker.kafka.group_offsets import GroupOffsets
+from worker.kafka.offsets import Assignment
 from worker.kafka.producer import TransactionalPublisher
 from worker.kafka.publishing import PublisherParts
 from worker.kafka.refusals import RefusedTopics

@@ -16,7 +16,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # re-exported
 from tests.conftest import TopicsFactory
 from tests.support.broker import BrokerUnderTest
 from tests.support.worker import NOTHING, Changes, set_up
-from worker.app import Assembler
+from worker.assembler import Assembler
 from worker.checks import findings
 from worker.clock import SystemClock
 from worker.config import load_config

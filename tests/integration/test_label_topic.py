@@ -32,12 +32,6 @@ from worker.types import TopicPartition
 pytestmark = pytest.mark.kafka
 
 
-@pytest.fixture(autouse=True)
-def _log_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The commands run in this process: they must not send its log to a stream that ends with them."""
-    monkeypatch.setattr("worker.observability.logging.configure_logging", lambda *_: None)
-
-
 @pytest.fixture
 def fleet(kafka: BrokerUnderTest, topics: TopicsFactory, tmp_path: Path) -> Fleet:
     inputs = topics("labelled")

@@ -9,7 +9,7 @@ from tests.conftest import LogEvents, TopicsFactory
 from tests.support.broker import BrokerUnderTest
 from tests.support.wait import wait_until
 from tests.support.worker import Setup, get, run_to_end, running, set_up, wait_ready
-from worker.app import Assembler
+from worker.assembler import Assembler
 from worker.checks import findings
 from worker.clock import SystemClock
 from worker.config import load_config

@@ -11,12 +11,13 @@ import signal
 import threading
 from dataclasses import dataclass, replace
 from functools import partial
+from types import ModuleType
 from typing import Any, cast
 
 import numpy as np
 from confluent_kafka import KafkaError, KafkaException, Producer
 
-from worker import app, processor, watchdog
+from worker import app, assembler, processor, watchdog
 from worker.cli.main import main
 from worker.engines.base import Engine
 from worker.engines.load import EngineChoice, LoadedModel, load_engine
@@ -195,10 +196,16 @@ def _install(faults: Faults) -> None:
         cast("Any", processor).LIVENESS_SECONDS = dict.fromkeys(processor.LIVENESS_SECONDS, faults.patience_seconds)
         cast("Any", watchdog).STALL_SECONDS = faults.patience_seconds / 2
         cast("Any", liveness).LOOK_SECONDS = 0.2
-    parts = cast("Any", app)  # names of another module are replaced: in this process, before anything runs
-    parts.load_engine = load
-    parts.decode = decode_trapped
-    parts.PublisherParts = partial(PublisherParts, make_producer=lambda settings: ChaosProducer(settings, faults, trap))
+    # Names of other modules are replaced: in this process, before anything runs.
+    _replace(app, "load_engine", load)
+    _replace(assembler, "decode", decode_trapped)
+    producer = partial(PublisherParts, make_producer=lambda settings: ChaosProducer(settings, faults, trap))
+    _replace(assembler, "PublisherParts", producer)
+
+
+def _replace(module: ModuleType, name: str, by: object) -> None:
+    assert hasattr(module, name)  # a name that has moved would be an attack that never happens
+    setattr(module, name, by)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import structlog
 from typer.testing import CliRunner, Result
 
 from tests.support.broker import BrokerUnderTest
@@ -45,7 +46,11 @@ class Fleet:
 
     def schemas(self, *arguments: object) -> Result:
         command = ["schemas", str(arguments[0]), "-c", str(self.setup.path), *map(str, arguments[1:])]
-        return CliRunner().invoke(build_app(), command)
+        before = structlog.get_config()
+        try:
+            return CliRunner().invoke(build_app(), command)
+        finally:
+            structlog.configure(**before)  # the command's log goes to a stream that ends with it
 
     def apply(self, version: int, *arguments: str, **more: JsonValue) -> dict[str, Any]:
         result = self.schemas("apply", self.file(version, **more), "--yes", "--json", *arguments)

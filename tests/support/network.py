@@ -118,7 +118,9 @@ class Network:
                 weather = self.weather
                 pace = len(piece) / weather.bytes_per_second if weather.bytes_per_second else 0.0
                 if weather.delay_seconds or pace:
-                    await asyncio.sleep(weather.delay_seconds + pace)
+                    has_passed = asyncio.Event()
+                    asyncio.get_running_loop().call_later(weather.delay_seconds + pace, has_passed.set)
+                    await has_passed.wait()
                 await self._clear.wait()
                 writer.write(piece)
                 await writer.drain()

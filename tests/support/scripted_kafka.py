@@ -11,7 +11,8 @@ from confluent_kafka import TopicPartition as KafkaPartition
 from tests.support.strategies import record as record_at
 from worker.clock import Clock, ManualClock
 from worker.kafka.clients import ClientSettings
-from worker.kafka.offsets import Assignment, GroupOffsets
+from worker.kafka.group_offsets import GroupOffsets
+from worker.kafka.offsets import Assignment
 from worker.kafka.publishing import PublisherParts
 from worker.kafka.refusals import RefusedTopics
 from worker.kafka.topics import TopicDirectory, TopicFacts

@@ -6,6 +6,7 @@ import pytest
 
 from worker.cluster_checks import (
     Finding,
+    of_creation,
     of_group,
     of_replicas,
     of_rights,
@@ -86,6 +87,15 @@ def test_an_input_with_larger_records_than_the_worker_sends_is_a_warning(largest
     found = list(of_sizes(config, {"t": replace(GOOD, max_message_bytes=largest)}))
     assert ["warning"] * count == [each.verdict for each in found]
     assert all("message.max.bytes" in each.message for each in found)
+
+
+@pytest.mark.parametrize(
+    ("operations", "count"), [(None, 0), (frozenset({"CREATE"}), 0), (frozenset({"DESCRIBE"}), 1), (frozenset(), 1)]
+)
+def test_a_missing_right_to_create_topics_is_named(operations: Operations | None, count: int) -> None:
+    found = list(of_creation(["a", "b"], operations))
+    assert count == len(found)
+    assert all("grant Create on the cluster, or on a, b" in each.message for each in found)
 
 
 def test_the_outcome_of_the_transaction_is_told() -> None:

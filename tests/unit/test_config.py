@@ -168,8 +168,22 @@ REFUSED: list[tuple[object, str]] = [
     (with_topic(output="in"), "topics.0.output: expected a topic that is not read; topics.0 reads it"),
     (with_topic(label_schema="a@b"), "topics.0.label_schema: expected a label schema as name or name@version"),
     (with_topic(label_schema="inline"), "topics.0.label_schema: expected a label schema as name or name@version"),
-    (with_topic(format="avro"), "topics.0.format: expected 'json' or 'text'; this version of the worker does not"),
-    (with_topic(format="xml"), "topics.0.format: expected 'json' or 'text'"),
+    (with_topic(format="avro"), "topics.0.format: expected only with `registry.url`, the schema registry's address"),
+    (with_topic(output_format="avro"), "topics.0.output_format: expected only with `registry.url`"),
+    (with_topic(format="cloudevents", emit="merge"), "topics.0.emit: expected 'envelope' or 'prediction'; only JSON"),
+    (with_topic(output_format="avro", emit="merge"), "topics.0.output_format: expected 'json' with `emit: merge`"),
+    (with_topic(format="cloudevents", output_format="avro"), "topics.0.output_format: expected 'json' with `format:"),
+    (with_topic(format="xml"), "topics.0.format: expected 'json', 'text', 'json_schema', 'avro', 'protobuf' or"),
+    (with_kafka(oauth_client_id="c"), "kafka.oauth_client_id: expected only with `sasl_mechanism: OAUTHBEARER`"),
+    (with_kafka(sasl_mechanism="PLAIN"), "kafka.sasl_mechanism: expected a mechanism with `sasl_ssl`"),
+    (with_kafka(security_protocol="sasl_ssl"), "kafka.sasl_mechanism: expected a mechanism with `sasl_ssl`"),
+    (with_kafka(oauth_client_secret="s"), "kafka.oauth_client_secret: expected in the environment"),  # noqa: S106
+    ({**MINIMAL, "http": {"token": "t"}}, "http.token: expected in the environment (WORKER_HTTP__TOKEN)"),
+    (
+        {**MINIMAL, "registry": {"url": "http://r", "password": "p"}},
+        "registry.password: expected in the environment (WORKER_REGISTRY__PASSWORD) or in `registry.password_file`",
+    ),
+    ({**MINIMAL, "registry": {"url": "http://user:secret@r"}}, "registry.url: expected"),
     (with_topic(text="body"), "topics.0.text.0: expected a JSON Pointer, which starts with /"),
     (with_topic(text=[]), "topics.0.text: expected at least 1, not 0"),
     (with_topic(id="/a~2"), "topics.0.id: expected a JSON Pointer"),
@@ -250,7 +264,7 @@ def test_a_refusal_names_the_variable_or_the_command_line_where_the_value_stands
 
 def test_a_password_comes_from_the_environment_and_is_never_shown(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORKER_KAFKA__SASL_PASSWORD", SECRET)
-    monkeypatch.setenv("WORKER_KAFKA__LIBRDKAFKA", '{"sasl.oauthbearer.client.secret": "' + SECRET + '"}')
+    monkeypatch.setenv("WORKER_KAFKA__LIBRDKAFKA", '{"ssl.keystore.password": "' + SECRET + '"}')
     config = load(file, with_kafka(security_protocol="sasl_ssl", sasl_mechanism="PLAIN", sasl_username="u"))
     assert {
         "bootstrap.servers": "b:9092",
@@ -258,7 +272,7 @@ def test_a_password_comes_from_the_environment_and_is_never_shown(file: Path, mo
         "sasl.mechanisms": "PLAIN",
         "sasl.username": "u",
         "sasl.password": SECRET,
-        "sasl.oauthbearer.client.secret": SECRET,
+        "ssl.keystore.password": SECRET,
     } == config.kafka.connection()
     assert SECRET not in repr(config)
     assert SECRET not in str(config.kafka)

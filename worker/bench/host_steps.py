@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from worker.app import TRANSACTION_RECORDS, Assembler
+from worker.app import TRANSACTION_RECORDS
+from worker.assembler import Assembler
 from worker.clock import SystemClock
 from worker.config import Config
 from worker.delivery import Encoder
@@ -13,7 +14,8 @@ from worker.engines.load import load_engine
 from worker.flow import OfferedPositions
 from worker.kafka.clients import consumer_settings
 from worker.kafka.consumer import RecordConsumer
-from worker.kafka.offsets import GroupOffsets, commit_positions
+from worker.kafka.group_offsets import GroupOffsets
+from worker.kafka.offsets import commit_positions
 from worker.kafka.publishing import Publisher
 from worker.label_sets import directory_source
 from worker.lifecycle import spare_the_collector

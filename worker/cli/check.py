@@ -21,7 +21,7 @@ def check(
     as_json: bool = typer.Option(False, "--json", help="One JSON object."),
 ) -> None:
     """Look at configuration, label schemas, model, broker and topics. Exits 1 if something would not run."""
-    from worker.app import Assembler
+    from worker.assembler import Assembler
     from worker.checks import findings
     from worker.clock import SystemClock
     from worker.cluster_checks import Finding

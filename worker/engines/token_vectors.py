@@ -60,7 +60,9 @@ def write_token_vectors(file: Path, tokenizer_file: Path, vectors: Float32Array)
     nibbles = (values + _LARGEST + 1).astype(np.uint8)
     packed = nibbles[:, 0::2] | (nibbles[:, 1::2] << 4)
     with file.open("wb") as stream:
-        np.savez(stream, packed=packed, scales=scales, vocabulary=np.array(vocabulary_digest(tokenizer_file)))
+        np.savez_compressed(
+            stream, packed=packed, scales=scales, vocabulary=np.array(vocabulary_digest(tokenizer_file))
+        )
 
 
 def vocabulary_digest(tokenizer_file: Path) -> str:

@@ -20,8 +20,10 @@ from worker.clock import Clock, SystemClock
 from worker.errors import FatalError, RetryableError
 from worker.kafka.clients import ClientSettings, checked_settings
 from worker.kafka.complaints import Complaints, StartOverError
-from worker.kafka.offsets import Assignment, GroupOffsets
+from worker.kafka.group_offsets import GroupOffsets
+from worker.kafka.offsets import Assignment
 from worker.kafka.others import OthersProgress
+from worker.kafka.readable import Sieve
 from worker.kafka.rebalance import RebalanceListener
 from worker.kafka.records import record_of
 from worker.kafka.starts import Starts, watermarks
@@ -62,6 +64,8 @@ class RecordConsumer:
         self._failure: Exception | None = None
         self._acknowledged: dict[TopicPartition, int] = {}
         self._topics: frozenset[str] = frozenset()
+        self.sieve: Sieve | None = None
+        """What holds records back that cannot be read yet, where a format needs it; set before `subscribe`."""
 
     def subscribe(self, topics: Sequence[str], listener: RebalanceListener) -> None:
         """Join the group; `listener` hears of every rebalance. With `start: latest` it asks the broker first: blocks.
@@ -115,12 +119,12 @@ class RecordConsumer:
         except StartOverError as gone:
             self._start_over(str(gone))
         self._complaints.review()
-        return records
+        return records if self.sieve is None else self.sieve.sift(records)
 
     def apply_holds(self) -> int:
         """Pause what is held, resume what is not; returns how many partitions are paused."""
         owned = self._assignment.partitions()
-        wanted = frozenset(partition for partition in owned if self._told.is_held(partition))
+        wanted = frozenset(partition for partition in owned if self._is_held(partition))
         self._pause(wanted - self._paused)
         self._resume((self._paused - wanted) & owned)
         self._paused = wanted
@@ -156,6 +160,8 @@ class RecordConsumer:
             low, high = self._consumer.get_watermark_offsets(KafkaPartition(*partition), cached=True)
             position = self._positions.get(partition, max(0, low))
             unread[partition] = max(0, high - position, ends.get(partition, 0) - position)
+        for partition, count in self._waiting().items():
+            unread[partition] = unread.get(partition, 0) + count
         return unread
 
     def end_offsets(self, topics: Iterable[str]) -> dict[TopicPartition, int]:
@@ -172,7 +178,7 @@ class RecordConsumer:
     def is_at(self, ends: Mapping[TopicPartition, int]) -> bool:
         """Whether everything before `ends` was read by us or committed by others. Asks the broker now and then."""
         owned = self._assignment.partitions()
-        if not all(self._ends.get(p, -1) >= ends.get(p, 0) for p in owned):
+        if self._waiting() or not all(self._ends.get(p, -1) >= ends.get(p, 0) for p in owned):
             return False
         return self._others.has_passed({p: end for p, end in ends.items() if p not in owned})
 
@@ -185,6 +191,12 @@ class RecordConsumer:
         if self._listener is None:
             raise RuntimeError("This is a bug. Partitions came before `subscribe`.")
         return self._listener
+
+    def _is_held(self, partition: TopicPartition) -> bool:
+        return self._told.is_held(partition) or (self.sieve is not None and self.sieve.holds(partition))
+
+    def _waiting(self) -> Mapping[TopicPartition, int]:
+        return {} if self.sieve is None else self.sieve.waiting()
 
     def _complain(self, subject: str, reason: str | None) -> None:
         self._told.complained(subject, reason)
@@ -253,7 +265,7 @@ class RecordConsumer:
                 self._positions[partition] = offset
         self._consumer.incremental_assign([KafkaPartition(*p, offset) for p, offset in sorted(starts.items())])
         # A pause outlives revocation and reassignment, so both states are said explicitly.
-        held = frozenset(partition for partition in new if self._told.is_held(partition))
+        held = frozenset(partition for partition in new if self._is_held(partition))
         self._pause(held)
         self._resume(new - held)
         self._paused = (self._paused - new) | held
@@ -272,6 +284,8 @@ class RecordConsumer:
     def _let_go(self, leaving: frozenset[TopicPartition]) -> None:
         # Ownership ends before the broker is told: whatever is published from here on leaves these out.
         self._assignment.revoke(leaving)
+        if self.sieve is not None:
+            self.sieve.drop(leaving)
         self._told.gone(leaving)
         self._consumer.incremental_unassign(_kafka_partitions(leaving))
 

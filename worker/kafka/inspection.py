@@ -64,6 +64,14 @@ class ClusterInspection:
             is_forbidden = error.args[0].code() == KafkaError.GROUP_AUTHORIZATION_FAILED
             return frozenset() if is_forbidden else None
 
+    def cluster_operations(self) -> Operations | None:
+        """What we may do with the cluster as a whole."""
+        try:
+            described = self._admin.describe_cluster(include_authorized_operations=True, request_timeout=_SECONDS)
+            return frozenset(operation.name for operation in described.result().authorized_operations or ())
+        except KafkaException:
+            return None
+
     def max_transaction_timeout_ms(self) -> int | None:
         """The longest transaction timeout that the brokers allow."""
         try:

@@ -10,11 +10,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException
-from confluent_kafka import TopicPartition as KafkaPartition
-from confluent_kafka.admin import AdminClient
-
-from worker.kafka.clients import ClientSettings, checked_settings
 from worker.types import Finished, TopicPartition
 
 _MAGIC = b"CGMDv2:"
@@ -113,51 +108,3 @@ def commit_positions(finished: Iterable[Finished]) -> dict[TopicPartition, int]:
             raise RuntimeError(message)
         positions[source] = offset + 1
     return {TopicPartition(*source): position for source, position in positions.items()}
-
-
-class GroupOffsets:
-    """What the group has committed, asked over a connection of its own.
-
-    Not over the consumer: confluent-kafka lets no other thread use it while one is inside `consume`.
-    """
-
-    def __init__(self, client: ClientSettings, group_id: str, *, timeout_seconds: float = 5.0) -> None:
-        """`client` holds librdkafka's connection settings."""
-        self._client = dict(client)
-        self._admin = self._connected()
-        self._group_id = group_id
-        self._timeout_seconds = timeout_seconds
-
-    @property
-    def client(self) -> ClientSettings:
-        """What librdkafka needs to connect: never to be printed."""
-        return dict(self._client)
-
-    def committed(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
-        """Committed offsets, once no transaction is open on them; no entry where there is none. Blocks.
-
-        Raises:
-            KafkaException: the coordinator does not answer, or a transaction is still open: not known, ask again.
-        """
-        wanted = [KafkaPartition(p.topic, p.partition) for p in partitions]
-        if not wanted:
-            return {}
-        request = ConsumerGroupTopicPartitions(self._group_id, wanted)
-        admin = self._admin
-        futures = admin.list_consumer_group_offsets(
-            [request], require_stable=True, request_timeout=self._timeout_seconds
-        )
-        try:
-            answer = futures[self._group_id].result().topic_partitions
-        except KafkaException:
-            # This client never finds a coordinator again whose broker was down once: every further request times out.
-            self._admin = self._connected()
-            raise
-        for each in answer:
-            if each.error is not None:
-                raise KafkaException(each.error)
-        return {TopicPartition(p.topic, p.partition): p.offset for p in answer if p.offset >= 0}
-
-    def _connected(self) -> AdminClient:
-        with checked_settings():
-            return AdminClient(self._client)

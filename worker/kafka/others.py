@@ -7,8 +7,8 @@ from confluent_kafka import KafkaException
 
 from worker.clock import Clock
 from worker.errors import WorkerError
+from worker.kafka.group_offsets import GroupOffsets
 from worker.kafka.letters import LetterReader
-from worker.kafka.offsets import GroupOffsets
 from worker.types import TopicPartition
 
 LOOK_SECONDS = 1.0

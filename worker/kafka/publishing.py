@@ -8,7 +8,8 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 
 from worker.clock import Clock
 from worker.kafka.clients import ClientSettings
-from worker.kafka.offsets import Assignment, GroupOffsets
+from worker.kafka.group_offsets import GroupOffsets
+from worker.kafka.offsets import Assignment
 from worker.kafka.refusals import RefusedTopics
 from worker.kafka.topics import ORIGINAL_TIMESTAMP_HEADER, TopicDirectory, target_partition
 from worker.kafka.triage import Blame, RefusedError, Reports, Triage, is_refusal

@@ -5,17 +5,18 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, KafkaException, Producer
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 from confluent_kafka import TopicPartition as KafkaPartition
-from confluent_kafka.admin import AdminClient
 
 from worker.clock import Clock
 from worker.errors import ConfigError, FatalError, RetryableError
 from worker.kafka.clients import ClientSettings, checked_settings
+from worker.kafka.group_offsets import ask_committed
 from worker.types import OutboundRecord, TopicPartition
 
 CALL_SECONDS = 5.0
 """How long one transactional call may block before it is repeated."""
+NOTES_SECONDS = 10.0
 
 
 class Note(NamedTuple):
@@ -30,8 +31,7 @@ class ReplayNotes:
 
     def __init__(self, client: ClientSettings, group_id: str) -> None:
         """`client` holds librdkafka's connection settings."""
-        with checked_settings():
-            self._admin = AdminClient(dict(client))
+        self._client = dict(client)
         self._group_id = group_id
 
     def read(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, Note]:
@@ -45,7 +45,7 @@ class ReplayNotes:
         if not wanted:
             return {}
         try:
-            answer = self._ask(wanted)
+            answer = ask_committed(self._client, self._group_id, wanted, NOTES_SECONDS)
         except KafkaException as exception:
             error = exception.args[0]
             if error.code() == KafkaError.GROUP_AUTHORIZATION_FAILED:
@@ -58,15 +58,6 @@ class ReplayNotes:
             for each in answer
             if each.offset >= 0
         }
-
-    def _ask(self, wanted: list[KafkaPartition]) -> list[KafkaPartition]:
-        request = ConsumerGroupTopicPartitions(self._group_id, wanted)
-        futures = self._admin.list_consumer_group_offsets([request], require_stable=True, request_timeout=10.0)
-        answer: list[KafkaPartition] = futures[self._group_id].result().topic_partitions
-        for each in answer:
-            if each.error is not None:
-                raise KafkaException(each.error)
-        return answer
 
 
 class Replayer:

@@ -7,7 +7,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException
 from confluent_kafka import TopicPartition as KafkaPartition
 
 from worker.errors import FatalError, RetryableError
-from worker.kafka.offsets import GroupOffsets
+from worker.kafka.group_offsets import GroupOffsets
 from worker.types import TopicPartition
 
 REQUEST_SECONDS = 5.0

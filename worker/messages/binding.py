@@ -1,13 +1,14 @@
 """What a topic's configuration says about its messages: where things are, what is allowed, what comes out."""
 
 import re
+from collections.abc import Iterator
 from functools import cached_property
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from worker.documents import MisfitError
-from worker.messages.inbound import OVERRIDES, InputFields, Pointer, parse_pointer
+from worker.messages.inbound import OVERRIDES, Format, InputFields, Pointer, parse_pointer
 from worker.messages.outbound import MAX_RECORD_BYTES, OutputShape
 from worker.messages.reference import parse_reference
 from worker.types import JsonValue
@@ -16,7 +17,11 @@ TOPIC_FIELD = "{topic}"
 """What stands in `output` and `dead_letter` for the name of the input topic."""
 
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
-_NOT_BUILT_FORMATS = ("json_schema", "avro", "protobuf", "cloudevents")
+FRAME_BYTES = 5
+"""What the schema registry's frame adds to a value."""
+REGISTRY_FORMATS = ("json_schema", "avro", "protobuf")
+"""Formats whose schemas a schema registry has."""
+
 _POINTERS = ("text", "id", "labels", "label_schema_from", "hypothesis_template_from", "multi_label_from")
 
 Permission = Literal["allow", "forbid"]
@@ -71,12 +76,6 @@ def _is_reference(reference: str) -> str:
     return reference
 
 
-def _is_built_format(value: JsonValue) -> JsonValue:
-    if value in _NOT_BUILT_FORMATS:
-        raise ValueError("expected 'json' or 'text'; this version of the worker does not have the other formats")
-    return value
-
-
 def _is_not_blank(text: str) -> str:
     if not text.strip():
         raise ValueError("expected a name that is not blank")
@@ -123,8 +122,15 @@ class Binding(BaseModel):
     label_schema: Annotated[str, AfterValidator(_is_reference)] | None = Field(
         default=None, description="Label schema, `name` or `name@version`; null: every message brings its labels."
     )
-    format: Annotated[Literal["json", "text"], BeforeValidator(_is_built_format)] = Field(
-        default="json", description="`json`: a JSON object. `text`: the value is the text."
+    format: Format = Field(
+        default="json",
+        description="`json`: a JSON object. `text`: the value is the text. `cloudevents`: the data is the event, in "
+        "both modes. `json_schema`, `avro`, `protobuf`: by the schema in the registry that wrote the record.",
+    )
+    output_format: Literal["json", "json_schema", "avro"] = Field(
+        default="json",
+        description="Of predictions. `json_schema`, `avro`: framed, under a schema in the registry, subject "
+        "`<output>-value`.",
     )
     text: Annotated[tuple[PointerText, ...], BeforeValidator(_listed), Field(min_length=1)] | None = Field(
         default=None, description="JSON Pointers of the text, joined by a newline; null: the documented input message."
@@ -183,6 +189,11 @@ class Binding(BaseModel):
         """Every topic that its records may go to."""
         return tuple(dict.fromkeys((self.output_topic, self.dead_letter_topic, *self.routes.values())))
 
+    @property
+    def frame_bytes(self) -> int:
+        """What the output format adds to a prediction in JSON."""
+        return 0 if self.output_format == "json" else FRAME_BYTES
+
     def late_by(self, timestamp_ms: int | None, now_seconds: float) -> float | None:
         """The age in seconds of a record that is late at `now_seconds` since the Unix epoch; None where it is not."""
         if self.max_age_seconds is None or timestamp_ms is None:
@@ -232,13 +243,24 @@ class Binding(BaseModel):
             raise MisfitError(("routes",), "expected topics other than `output` and `dead_letter`")
         if "late" in self.model_fields_set and self.max_age_seconds is None:
             raise MisfitError(("late",), "expected only with `max_age_seconds`")
-        if self.format == "text":
-            for name in _POINTERS:
-                if getattr(self, name) is not None:
-                    raise MisfitError((name,), "expected only with `format: json`; the whole value is the text")
-            if self.emit == "merge":
-                raise MisfitError(("emit",), "expected 'envelope' or 'prediction'; a text has no fields to merge into")
+        for path, expected in _misfits_of_formats(self):
+            raise MisfitError(path, expected)
         return self
+
+
+def _misfits_of_formats(binding: Binding) -> Iterator[tuple[tuple[str], str]]:
+    if binding.format == "text":
+        for name in _POINTERS:
+            if getattr(binding, name) is not None:
+                yield (name,), "expected only with `format: json`; the whole value is the text"
+    if binding.emit == "merge" and binding.format == "text":
+        yield ("emit",), "expected 'envelope' or 'prediction'; a text has no fields to merge into"
+    if binding.emit == "merge" and binding.format != "json":
+        yield ("emit",), "expected 'envelope' or 'prediction'; only JSON events can be merged into"
+    if binding.emit == "merge" and binding.output_format != "json":
+        yield ("output_format",), "expected 'json' with `emit: merge`; what is merged into has a schema of its own"
+    if binding.format == "cloudevents" and binding.output_format != "json":
+        yield ("output_format",), "expected 'json' with `format: cloudevents`; predictions are CloudEvents themselves"
 
 
 def _check_template(binding: Binding, key: str) -> None:

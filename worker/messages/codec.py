@@ -2,7 +2,8 @@
 
 import base64
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -10,11 +11,17 @@ from typing import Any, NamedTuple
 import orjson
 
 from worker.errors import ErrorCode, MessageError, Stage
-from worker.messages.inbound import InputFields, TextLimits, check_text, default_id, read_request
+from worker.messages.cloud_events import STRUCTURED, is_event_attribute, prediction_headers, read_cloud_event
+from worker.messages.inbound import InputFields, TextLimits, check_text, default_id, read_pointer, read_request
 from worker.messages.json_text import decode_utf8, parse_event
 from worker.messages.outbound import CONTRACT, OutputShape, Stamps
 from worker.types import Headers, JsonValue, LabelScore, OutboundRecord, Prediction, Record, Request
 
+ReadValue = Callable[[Record], JsonValue]
+"""The plain value of a record; raises MessageError."""
+
+SCHEMA_ID_HEADER = "__value_schema_id"
+"""Where newer clients of the schema registry say by which schema a value was written."""
 LATE_HEADER = "nli-late"
 """On predictions of records that were late: their age in whole seconds."""
 ROUTED_HEADER = "nli-routed"
@@ -26,10 +33,17 @@ _RECORD_OVERHEAD_BYTES = 128
 _HEADER_OVERHEAD_BYTES = 10
 
 
-def decode(record: Record, fields: InputFields, limits: TextLimits, now_seconds: float | None = None) -> Request:
+def decode(
+    record: Record,
+    fields: InputFields,
+    limits: TextLimits,
+    now_seconds: float | None = None,
+    read: ReadValue | None = None,
+) -> Request:
     """What `record` asks for. Inline labels are handed on unchecked.
 
     `now_seconds` since the Unix epoch is what its age is measured by; without it no record is too old.
+    `read` gives the plain values of records whose schemas a registry has.
 
     Raises:
         MessageError: at the stage `decode`; nothing else, whatever the bytes.
@@ -42,9 +56,30 @@ def decode(record: Record, fields: InputFields, limits: TextLimits, now_seconds:
         text = decode_utf8(record.value)
         _check_age(record, fields, now_seconds)
         return Request(id=default_id(record), text=check_text(text, limits))
-    event = parse_event(record.value)
+    if fields.format == "cloudevents":
+        return _decode_cloud_event(record, fields, limits, now_seconds)
+    event = parse_event(record.value) if fields.format == "json" else _read_framed(record, read)
     _check_age(record, fields, now_seconds)
     return read_request(event, record, fields, limits)
+
+
+def _read_framed(record: Record, read: ReadValue | None) -> JsonValue:
+    if read is None:
+        raise RuntimeError("This is a bug. A format of the schema registry is read without one.")
+    event = read(record)
+    if not isinstance(event, dict):
+        raise MessageError(ErrorCode.VALUE_NOT_OBJECT, Stage.DECODE, "value: expected a record with fields")
+    return event
+
+
+def _decode_cloud_event(record: Record, fields: InputFields, limits: TextLimits, now_seconds: float | None) -> Request:
+    event = read_cloud_event(record)
+    _check_age(record, fields, now_seconds)
+    if isinstance(event.data, str):
+        return Request(id=event.id, text=check_text(event.data, limits))
+    request = read_request(event.data, record, fields, limits)
+    has_own_id = fields.id is not None and read_pointer(event.data, fields.id) is not None
+    return request if has_own_id else replace(request, id=event.id)
 
 
 def _check_age(record: Record, fields: InputFields, now_seconds: float | None) -> None:
@@ -71,7 +106,7 @@ def encode(
     stamp = (model.name, model.digest, model.engine, model.precision)
     frame = _frame(stamps.schema_name, stamps.schema_version, stamps.schema_digest, stamp, prediction.calibrated)
     message = _laid_out(prediction, request, frame, stamps.scored_at, {"source": _source(record)})
-    headers, headers_bytes = _headers(record, stamps, shape.routed_for)
+    headers, headers_bytes = _headers(record, stamps, shape)
     value = _write(message, record, shape)
     size = _RECORD_OVERHEAD_BYTES + len(record.key or b"") + len(value) + headers_bytes
     if shape.emit == "envelope" and size > shape.max_bytes:
@@ -189,16 +224,21 @@ def _header_name(name: str) -> bytes:
     return name.encode("utf-8", "surrogateescape")
 
 
-def _headers(record: Record, stamps: Stamps, routed_for: str | None) -> tuple[Headers, int]:
+def _headers(record: Record, stamps: Stamps, shape: OutputShape) -> tuple[Headers, int]:
     """The headers of a prediction, and what they take of a record."""
     ours, ours_bytes = _own_headers(stamps.schema_name, stamps.schema_version, stamps.model.name, stamps.model.digest)
-    if not record.headers and stamps.late_seconds is None and routed_for is None:
+    routed_for, is_cloud_event = shape.routed_for, shape.format == "cloudevents"
+    if not record.headers and stamps.late_seconds is None and routed_for is None and not is_cloud_event:
         return ours, ours_bytes
     late = () if stamps.late_seconds is None else ((LATE_HEADER, str(int(stamps.late_seconds)).encode()),)
     routed = () if routed_for is None else ((ROUTED_HEADER, routed_for.encode()),)
-    # Those two speak of this very prediction: what an event brings from a prediction before it is not true of it.
-    kept = tuple(header for header in record.headers if header[0] not in {LATE_HEADER, ROUTED_HEADER})
-    headers = replace_headers(kept, (*ours, *late, *routed))
+    attributes = prediction_headers(record, stamps.scored_at) if is_cloud_event else ()
+    # They speak of this very prediction: what an event brings from a prediction before it is not true of it.
+    untrue = {LATE_HEADER, ROUTED_HEADER, SCHEMA_ID_HEADER}
+    if is_cloud_event:
+        untrue |= {name for name, _ in record.headers if is_event_attribute(name)}
+    kept = tuple(header for header in record.headers if header[0] not in untrue)
+    headers = replace_headers(kept, (*ours, *late, *routed, *attributes))
     return headers, _headers_bytes(headers)
 
 
@@ -228,9 +268,17 @@ def _write(message: dict[str, Any], record: Record, shape: OutputShape) -> bytes
         return _dump(message)
     if shape.emit == "merge":
         return _merge(_dump(message), event, shape.merge_field)
-    if shape.format == "json":
+    if shape.format == "json" or (shape.format == "cloudevents" and _is_json(record)):
         return _dump({**message, "event": orjson.Fragment(event)})
     return _dump({**message, "event_base64": base64.b64encode(event).decode("ascii")})
+
+
+def _is_json(record: Record) -> bool:
+    """Whether the value of a CloudEvent is a JSON object as it stands."""
+    content_type = next((v or b"" for name, v in record.headers if name.lower() == "content-type"), b"")
+    if content_type.startswith(STRUCTURED.encode()):
+        return True
+    return not content_type.lower().startswith(b"text/")
 
 
 def _merge(prediction: bytes, event: bytes, field: str) -> bytes:

@@ -15,6 +15,9 @@ Pointer = tuple[str, ...]
 OVERRIDES = ("labels", "label_schema", "hypothesis_template", "multi_label")
 """What a message may set for itself where its binding allows it."""
 
+Format = Literal["json", "text", "json_schema", "avro", "protobuf", "cloudevents"]
+"""How the values of a topic's events are written."""
+
 _ALL_OVERRIDES = frozenset(OVERRIDES)
 _NOTHING_SET = (None, None, None, None)
 _ARRAY_INDEX = re.compile(r"0|[1-9][0-9]{0,9}")
@@ -27,7 +30,7 @@ class InputFields:
     The defaults read the object that is documented as the input message.
     """
 
-    format: Literal["json", "text"] = "json"
+    format: Format = "json"
     """`text`: the whole value is the text, and nothing else is read."""
     text: tuple[Pointer, ...] = (("text",),)
     """Joined by a newline; absent ones are skipped."""

@@ -5,6 +5,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from worker.messages.inbound import Format
 from worker.types import ModelStamp
 
 CONTRACT = 1
@@ -25,7 +26,7 @@ class OutputShape:
     merge_field: str = "prediction"
     timestamp: Literal["input", "now"] = "input"
     max_bytes: int = MAX_RECORD_BYTES
-    format: Literal["json", "text"] = "json"
+    format: Format = "json"
     """That of the input: JSON is embedded as it is, anything else in base64."""
     routed_for: str | None = None
     """The label that a copy is for; None for the prediction itself."""

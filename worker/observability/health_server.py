@@ -1,5 +1,6 @@
 """The HTTP port: `/livez`, `/readyz`, `/metrics`, `/schemas`, to be read and nothing else."""
 
+import hmac
 import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -20,15 +21,19 @@ _MAX_REQUEST_SECONDS = 10.0
 _MAX_CONNECTIONS = 32
 _LOOK_SECONDS = 0.1
 _METHOD_NOT_ALLOWED = 405
+_UNAUTHORIZED = 401
 _FAILED = 500
+_OPEN_PATHS = frozenset({"/livez", "/readyz"})
+"""Answered without a token: probes have none, and what they tell is no secret."""
 
 
 class HealthServer:
     """Answers on a port of its own from daemon threads. A context manager: listens on entry, closed on exit."""
 
-    def __init__(self, probes: Probes, host: str = "127.0.0.1", port: int = 8080) -> None:
-        """Port 0 takes a free one; `port` then says which."""
+    def __init__(self, probes: Probes, host: str = "127.0.0.1", port: int = 8080, token: str | None = None) -> None:
+        """Port 0 takes a free one; `port` then says which. With a `token`, all but probes have to show it."""
         self._probes = probes
+        self._token = token
         self._address = (host, port)
         self._server: _Server | None = None
         self._thread: threading.Thread | None = None
@@ -55,7 +60,7 @@ class HealthServer:
         """
         host, port = self._address
         try:
-            self._server = _Server(self._address, self._probes)
+            self._server = _Server(self._address, self._probes, self._token)
         except (OSError, OverflowError) as error:
             raise ConfigError(
                 f"http.host and http.port: {host}:{port} cannot be listened on: name a free port, or 0"
@@ -82,10 +87,11 @@ class _Server(ThreadingHTTPServer):
     allow_reuse_address = True
     request_queue_size = 128  # five by default: a crowd of connections would make a probe wait for seconds
 
-    def __init__(self, address: tuple[str, int], probes: Probes) -> None:
+    def __init__(self, address: tuple[str, int], probes: Probes, token: str | None) -> None:
         if ":" in address[0]:
             self.address_family = socket.AF_INET6
         self.probes = probes
+        self.expected = None if token is None else f"Bearer {token}".encode()
         self._slots = threading.BoundedSemaphore(_MAX_CONNECTIONS)
         super().__init__(address, _Handler)
 
@@ -147,17 +153,27 @@ class _Handler(BaseHTTPRequestHandler):
         """Say nothing: probes come every few seconds."""
 
     def _answer(self) -> Answer:
+        path = self.path.partition("?")[0]
+        if path not in _OPEN_PATHS and not self._is_allowed():
+            return as_json(_UNAUTHORIZED, {"error": "expected the token of http.token: Authorization: Bearer …"})
         try:
-            return answer(self.path.partition("?")[0], self.server.probes, CONTENT_TYPE)
+            return answer(path, self.server.probes, CONTENT_TYPE)
         except Exception:  # noqa: BLE001 - a probe that fails must not take the port with it
             _log.exception("health.answer_failed")
             return as_json(_FAILED, {"error": "failed"})
+
+    def _is_allowed(self) -> bool:
+        expected = self.server.expected
+        shown = self.headers.get("Authorization", "").encode("utf-8", "surrogateescape")
+        return expected is None or hmac.compare_digest(expected, shown)
 
     def _send(self, reply: Answer, *, with_body: bool) -> None:
         self.close_connection = True
         self.send_response(reply.status)
         if reply.status == _METHOD_NOT_ALLOWED:
             self.send_header("Allow", "GET, HEAD")
+        if reply.status == _UNAUTHORIZED:
+            self.send_header("WWW-Authenticate", "Bearer")
         self.send_header("Content-Type", reply.content_type)
         self.send_header("Content-Length", str(len(reply.body)))
         self.send_header("Cache-Control", "no-store")

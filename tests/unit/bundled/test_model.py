@@ -12,6 +12,7 @@ def test_the_bundled_model_is_complete_and_small() -> None:
         "golden.json",
         "openvino_model.bin",
         "openvino_model.xml",
+        "token_vectors.npz",
         "tokenizer.json",
         "tokenizer_config.json",
     }

@@ -1,5 +1,7 @@
 """The last stable offsets, as the broker tells them."""
 
+import gc
+import weakref
 from collections.abc import Mapping
 from concurrent.futures import Future
 from types import SimpleNamespace
@@ -81,3 +83,18 @@ def test_it_looks_until_it_is_told_to_stop(admin: type[ScriptedAdmin]) -> None:
     stable, answers = StableEnds({}, assignment), iter([False, True])
     stable.run(lambda _seconds: next(answers))
     assert {FIRST: 7} == stable.ends()
+
+
+def test_a_client_that_was_replaced_is_gone_at_once(admin: type[ScriptedAdmin]) -> None:
+    """Each is a handful of threads and connections, and `worker run` has the garbage collector look seldom."""
+    assignment = Assignment()
+    stable = StableEnds({}, assignment)
+    assignment.assign([FIRST])
+    before = weakref.ref(stable._admin)
+    gc.disable()
+    try:
+        stable.look()
+        assert 2 == admin.made
+        assert before() is None
+    finally:
+        gc.enable()

@@ -8,7 +8,7 @@ from confluent_kafka import KafkaError
 from tests.support.scripted_kafka import ScriptedBroker, Step, kafka_error
 from worker.clock import ManualClock
 from worker.kafka import others
-from worker.kafka.offsets import GroupOffsets
+from worker.kafka.group_offsets import GroupOffsets
 from worker.kafka.others import LOOK_SECONDS, OthersProgress
 from worker.types import TopicPartition
 

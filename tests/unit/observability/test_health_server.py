@@ -157,3 +157,24 @@ def test_after_closing_nobody_answers() -> None:
 
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port), timeout=5)
+
+
+def test_with_a_token_all_but_probes_have_to_show_it() -> None:
+    def asked(path: str, **headers: str) -> int:
+        connection = http.client.HTTPConnection("127.0.0.1", guarded.port, timeout=10)
+        connection.request("GET", path, headers=headers)
+        status = connection.getresponse().status
+        connection.close()
+        return status
+
+    probes = Probes(Heartbeats(ManualClock()).ages, Readiness().reasons, Metrics().render, dict)
+    with HealthServer(probes, port=0, token="right") as guarded:  # noqa: S106  a word for this test
+        for path in ("/metrics", "/schemas", "/nothing"):
+            assert [401] * 3 == [
+                asked(path),
+                asked(path, Authorization="Bearer wrong"),
+                asked(path, Authorization="right"),
+            ]
+        assert 200 == asked("/metrics", Authorization="Bearer right")
+        assert 404 == asked("/nothing", Authorization="Bearer right")
+        assert [200, 200] == [asked("/livez"), asked("/readyz")]

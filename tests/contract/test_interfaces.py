@@ -1,0 +1,133 @@
+"""What is published about our topics is what the code does, and never takes back what a release has promised."""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from tests.support.compatibility import Direction, breaks
+from worker.errors import ErrorCode
+from worker.interfaces import interface_files, main
+
+SCHEMAS = Path(__file__).parents[2] / "schemas"
+RELEASED = SCHEMAS / "released"
+"""Of the last release; written by `python -m worker.interfaces schemas/released` when one is made."""
+
+READ = {"input.json", "label-schema.json", "label-pointer.json"}
+"""Messages that others write; all the rest we write."""
+
+
+def direction(name: str) -> Direction:
+    return "read" if name in READ else "written"
+
+
+def released() -> list[str]:
+    return sorted(file.name for file in (RELEASED / "messages").glob("*.json"))
+
+
+@pytest.mark.parametrize("name", sorted(interface_files()))
+def test_the_published_file_is_the_generated_one(name: str) -> None:
+    """`python -m worker.interfaces` writes them."""
+    assert interface_files()[name] == (SCHEMAS / name).read_text(encoding="utf-8")
+
+
+def test_they_are_written_into_the_folder_that_is_named(tmp_path: Path) -> None:
+    main([str(tmp_path)])
+    assert sorted(interface_files()) == sorted(
+        str(file.relative_to(tmp_path)) for file in tmp_path.rglob("*") if file.is_file()
+    )
+
+
+@pytest.mark.parametrize("name", sorted(name for name in interface_files() if name.endswith(".json")))
+def test_every_json_schema_is_one(name: str) -> None:
+    jsonschema.Draft202012Validator.check_schema(json.loads(interface_files()[name]))
+
+
+def test_the_asyncapi_document_names_only_what_is_there() -> None:
+    document = yaml.safe_load(interface_files()["messages/asyncapi.yaml"])
+    assert "3.0.0" == document["asyncapi"]
+    for channel in document["channels"].values():
+        for message in channel["messages"].values():
+            assert message["$ref"].rsplit("/", 1)[1] in document["components"]["messages"]
+        for name in channel["parameters"]:
+            assert f"{{{name}}}" in channel["address"]
+    for operation in document["operations"].values():
+        assert operation["channel"]["$ref"].rsplit("/", 1)[1] in document["channels"]
+    files = [
+        message[part]["$ref"]
+        for message in document["components"]["messages"].values()
+        for part in ("payload", "headers")
+        if "$ref" in message.get(part, {})
+    ]
+    assert files
+    for file in files:
+        assert f"messages/{Path(file).name}" in interface_files()
+
+
+@pytest.mark.parametrize("name", released())
+def test_what_the_last_release_promised_still_holds(name: str) -> None:
+    before = json.loads((RELEASED / "messages" / name).read_text(encoding="utf-8"))
+    after = json.loads(interface_files()[f"messages/{name}"])
+    assert [] == breaks(before, after, direction(name))
+
+
+def test_no_code_of_a_dead_letter_was_taken_back() -> None:
+    before = json.loads((RELEASED / "messages" / "dead-letter-headers.json").read_text(encoding="utf-8"))
+    assert set(before["properties"]["nli-error-code"]["examples"]) <= {code.value for code in ErrorCode}
+
+
+def changed(name: str, *path: str | int, **changes: Any) -> tuple[dict[str, Any], dict[str, Any]]:  # noqa: ANN401
+    """A released schema, and the same with keys at `path` changed; None takes one away."""
+    before = json.loads(interface_files()[f"messages/{name}"])
+    after = copy.deepcopy(before)
+    place = after
+    for part in path:
+        place = place[part]
+    for key, value in changes.items():
+        if value is None:
+            del place[key]
+        else:
+            place[key] = value
+    return before, after
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "changes", "expected"),
+    [
+        ("prediction.json", ["properties"], {"label": None}, ["$.label: is gone"]),
+        ("prediction.json", ["properties", "id"], {"type": "integer"}, ["$.id: may now be integer"]),
+        ("prediction.json", [], {"required": ["id"]}, None),
+        ("prediction.json", ["properties", "mode"], {"enum": ["single", "multi", "both"]}, None),
+        ("prediction.json", ["$defs", "ScoreField", "properties", "score"], {"maximum": 2.0}, None),
+        ("prediction.json", ["$defs", "ScoreField", "properties"], {"path": None}, None),
+        ("input.json", [], {"required": ["text", "id"]}, ["$.id: is now needed"]),
+        ("input.json", [], {"additionalProperties": False}, ["$: other keys are no longer taken"]),
+        ("input.json", ["properties", "id"], {"anyOf": [{"type": "string"}]}, None),
+        ("input.json", ["$defs", "InlineLabel", "properties", "name"], {"maxLength": 10}, None),
+        ("label-schema.json", ["properties"], {"top_k": None}, ["$.top_k: is gone"]),
+    ],
+)
+def test_what_is_taken_away_or_narrowed_is_found(
+    name: str, path: list[str], changes: dict[str, Any], expected: list[str] | None
+) -> None:
+    found = breaks(*changed(name, *path, **changes), direction(name))
+    assert found
+    assert expected is None or expected == found
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "changes"),
+    [
+        ("prediction.json", ["properties"], {"added": {"type": "string"}}),
+        ("prediction.json", ["properties", "id"], {"minLength": 1}),
+        ("input.json", ["properties"], {"added": {"anyOf": [{"type": "string"}, {"type": "null"}]}}),
+        ("input.json", ["properties", "text"], {"type": ["string", "number"]}),
+        ("input.json", [], {"required": None}),
+    ],
+)
+def test_what_is_added_or_widened_may_follow(name: str, path: list[str], changes: dict[str, Any]) -> None:
+    assert [] == breaks(*changed(name, *path, **changes), direction(name))

@@ -1,0 +1,223 @@
+"""Events of a schema registry, written by the reference serializers, and predictions under schemas of our own."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from confluent_kafka import Message
+from confluent_kafka.schema_registry import Schema
+from confluent_kafka.schema_registry.avro import AvroDeserializer
+from confluent_kafka.schema_registry.json_schema import JSONDeserializer
+
+from tests.conftest import TopicsFactory
+from tests.support.broker import BrokerUnderTest, headers_of
+from tests.support.schema_registry import RegistryUnderTest
+from tests.support.serialized import Serializers, context, ticket
+from tests.support.wait import wait_until
+from tests.support.worker import Setup, get, run_to_end, running, set_up, wait_ready
+from worker.assembler import Assembler
+from worker.checks import findings
+from worker.clock import SystemClock
+from worker.config import load_config
+from worker.messages.outbound import PredictionMessage
+from worker.messages.registered import prediction_avro_schema
+
+pytestmark = pytest.mark.kafka
+
+KINDS = {"avro": "avro", "json_schema": "json_schema", "protobuf": "protobuf", "protobuf_by_text": "protobuf"}
+
+
+def created(
+    kafka: BrokerUnderTest,
+    folder: Path,
+    names: list[str],
+    registry: RegistryUnderTest,
+    **binding: Any,  # noqa: ANN401
+) -> Setup:
+    changes = {
+        "registry": {"url": registry.url},
+        "binding": {"text": "/content/body", "id": "/number", **binding},
+    }
+    setup = set_up(folder, kafka, names, changes)
+    kafka.create_topics(dict.fromkeys(setup.outputs, 4))
+    return setup
+
+
+def predictions(kafka: BrokerUnderTest, topic: str) -> dict[str, Any]:
+    found = [json.loads(message.value() or b"") for message in kafka.read_committed(f"{topic}.predictions")]
+    return {each["id"]: each for each in found}
+
+
+def codes(kafka: BrokerUnderTest, topic: str) -> list[bytes | None]:
+    return [dict(headers_of(message))["nli-error-code"] for message in kafka.read_committed(f"{topic}.dlq")]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_a_reference_serializer_wrote_is_read_by_field_path(
+    kafka: BrokerUnderTest, registry: RegistryUnderTest, topics: TopicsFactory, tmp_path: Path, kind: str
+) -> None:
+    topic = topics(kind.replace("_", "-"))[0]
+    serializers = Serializers(registry.url)
+    values = [
+        serializers.write(kind, topic, ticket(1, "short")),
+        serializers.write(kind, topic, ticket(2, "a longer text, with an é")),
+    ]
+    kafka.produce(topic, [*values, b"\0\0\0\0\1", b"no frame", values[0][:6]])
+    setup = created(kafka, tmp_path, [topic], registry, format=KINDS[kind])
+    run_to_end(setup)
+    found = predictions(kafka, topic)
+    assert {"1", "2"} == found.keys()
+    assert found["1"]["text"]["tokens"] < found["2"]["text"]["tokens"]
+    assert "event_base64" in found["1"]
+    assert 3 == len(codes(kafka, topic))
+    # What is cut off after its frame is an empty message in Protobuf, and a whole one.
+    cut_off = {b"text_missing"} if kind == "protobuf" else set()
+    assert {b"payload_invalid", b"json_invalid"} | cut_off >= set(codes(kafka, topic))
+
+
+def test_a_schema_that_evolves_in_midstream_is_followed(
+    kafka: BrokerUnderTest, registry: RegistryUnderTest, topics: TopicsFactory, tmp_path: Path
+) -> None:
+    topic = topics("evolves")[0]
+    serializers = Serializers(registry.url)
+    setup = created(kafka, tmp_path, [topic], registry, format="avro", text=["/content/body", "/note"])
+    with running(setup):
+        wait_ready(setup)
+        kafka.produce(topic, [serializers.avro(topic, ticket(1))])
+        wait_until(lambda: len(predictions(kafka, topic)) == 1, 60)
+        note = {"name": "note", "type": ["null", "string"], "default": None}
+        evolved = serializers.avro(topic, {**ticket(2), "note": "and it is urgent"}, note)
+        kafka.produce(topic, [evolved, serializers.avro(topic, ticket(3))])
+        wait_until(lambda: len(predictions(kafka, topic)) == 3, 60)
+    found = predictions(kafka, topic)
+    assert found["1"]["text"]["tokens"] == found["3"]["text"]["tokens"] < found["2"]["text"]["tokens"]
+    assert [] == codes(kafka, topic)
+
+
+def test_an_unknown_schema_is_a_dead_letter_with_its_bytes_and_its_neighbours_go_on(
+    kafka: BrokerUnderTest, registry: RegistryUnderTest, topics: TopicsFactory, tmp_path: Path
+) -> None:
+    topic = topics("unknown", partitions=1)[0]
+    serializers = Serializers(registry.url)
+    unknown = b"\0\x7f\0\0\1\x02\x0aabc"
+    kafka.produce(topic, [serializers.avro(topic, ticket(1)), unknown, serializers.avro(topic, ticket(2))])
+    run_to_end(created(kafka, tmp_path, [topic], registry, format="avro"))
+    assert {"1", "2"} == predictions(kafka, topic).keys()
+    assert [b"registry_schema_unknown"] == codes(kafka, topic)
+    assert [unknown] == [message.value() for message in kafka.read_committed(f"{topic}.dlq")]
+
+
+def test_while_the_registry_is_out_of_reach_its_partitions_wait_others_go_on_and_nothing_is_lost(
+    kafka: BrokerUnderTest, registry: RegistryUnderTest, topics: TopicsFactory, tmp_path: Path
+) -> None:
+    topic, plain = topics("waits", "plain")
+    serializers = Serializers(registry.url)
+    waiting = [{"value": serializers.avro(topic, ticket(n)), "partition": n % 4} for n in range(40)]
+    setup = created(kafka, tmp_path, [topic], registry, format="avro")
+    document = json.loads(setup.path.read_text())
+    document["topics"].append({"input": plain, "label_schema": "kinds"})
+    setup.path.write_text(json.dumps(document))
+    kafka.create_topics({f"{plain}.predictions": 4, f"{plain}.dlq": 4})
+    registry.pause()
+    try:
+        with running(setup):
+            wait_ready(setup)
+            kafka.produce(topic, waiting)
+            wait_until(lambda: b"the schema registry does not answer" in get(setup, "/readyz")[1], 60)
+            kafka.produce(plain, [b'{"text": "t"}'] * 8)
+            wait_until(lambda: len(kafka.read_committed(f"{plain}.predictions")) == 8, 60)
+            assert [] == kafka.read_committed(f"{topic}.predictions", f"{topic}.dlq")
+            registry.resume()
+            wait_until(lambda: len(kafka.read_committed(f"{topic}.predictions")) == 40, 60)
+            wait_until(lambda: get(setup, "/readyz")[0] == 200, 60)
+    finally:
+        registry.resume()
+    lanes: dict[int | None, list[int]] = {}
+    for message in kafka.read_committed(f"{topic}.predictions"):
+        lanes.setdefault(message.partition(), []).append(int(json.loads(message.value() or b"")["id"]))
+    assert {partition: list(range(partition, 40, 4)) for partition in range(4)} == lanes
+    assert [] == codes(kafka, topic)
+
+
+def deserialized(registry: RegistryUnderTest, kind: str, message: Message) -> dict[str, Any]:
+    client = Serializers(registry.url).client
+    make = AvroDeserializer if kind == "avro" else lambda of: JSONDeserializer(None, schema_registry_client=of)
+    found = make(client)(message.value(), context(str(message.topic())))
+    assert isinstance(found, dict)
+    return found
+
+
+@pytest.mark.parametrize("kind", ["avro", "json_schema"])
+def test_predictions_under_a_schema_of_ours_are_read_by_the_reference_deserializers(
+    kafka: BrokerUnderTest, registry: RegistryUnderTest, topics: TopicsFactory, tmp_path: Path, kind: str
+) -> None:
+    topic = topics("registered", partitions=1)[0]
+    kafka.produce(topic, [b'{"id": "a", "text": "t", "more": {"n": 1}}'])
+    changes = {"registry": {"url": registry.url}, "binding": {"output_format": kind}}
+    setup = set_up(tmp_path, kafka, [topic], changes)
+    kafka.create_topics(dict.fromkeys(setup.outputs, 1))
+    run_to_end(setup)
+    (message,) = kafka.read_committed(f"{topic}.predictions")
+    found = deserialized(registry, kind, message)
+    assert "a" == found["id"]
+    assert {"billing", "bug"} == {each["label"] for each in found["scores"]}
+    event = json.loads(found["event"]) if kind == "avro" else found["event"]
+    assert {"id": "a", "text": "t", "more": {"n": 1}} == event
+    assert "content-type" not in dict(headers_of(message))
+    client = Serializers(registry.url).client
+    assert f"{topic}.predictions-value" in client.get_subjects()
+    if kind == "json_schema":
+        PredictionMessage.model_validate(found)
+
+
+def test_a_schema_of_ours_follows_an_older_one_and_is_not_forced_on_a_subject_that_refuses_it(
+    kafka: BrokerUnderTest, registry: RegistryUnderTest, topics: TopicsFactory, tmp_path: Path
+) -> None:
+    older, foreign = topics("older", "foreign", partitions=1)
+    client = Serializers(registry.url).client
+    schema = prediction_avro_schema()
+    former = {**schema, "fields": [each for each in schema["fields"] if each["name"] != "template_spread"]}
+    for topic, text in ((older, json.dumps(former)), (foreign, '"long"')):
+        client.register_schema(f"{topic}.predictions-value", Schema(text, "AVRO"))
+        client.set_compatibility(f"{topic}.predictions-value", "FULL")
+    changes = {"registry": {"url": registry.url}, "binding": {"output_format": "avro"}}
+    setup = set_up(tmp_path, kafka, [older, foreign], changes)
+    kafka.create_topics(dict.fromkeys(setup.outputs, 1))
+    for topic in (older, foreign):
+        kafka.produce(topic, [b'{"id": "a", "text": "t"}'])
+    with running(setup):
+        wait_until(lambda: len(kafka.read_committed(f"{older}.predictions")) == 1, 60)
+        told = get(setup, "/readyz")[1].decode()
+    assert f"subject {foreign}.predictions-value: the registry refuses the schema" in told
+    assert [] == kafka.read_committed(f"{foreign}.predictions", f"{foreign}.dlq")
+
+
+def test_check_tells_what_the_registry_has_and_registers_nothing(
+    kafka: BrokerUnderTest, registry: RegistryUnderTest, topics: TopicsFactory, tmp_path: Path
+) -> None:
+    topic = topics("checked", partitions=1)[0]
+    setup = created(kafka, tmp_path, [topic], registry, format="avro", output_format="avro")
+
+    def told() -> list[tuple[str, str, str]]:
+        found = findings(Assembler(load_config(setup.path), SystemClock()))
+        return [(each.verdict, each.subject, each.message) for each in found]
+
+    subject = f"subject {topic}.predictions-value"
+    assert ("ok", "schema registry", "it answers") in told()
+    assert ("ok", subject, "its schema would be registered") in told()
+    client = Serializers(registry.url).client
+    assert f"{topic}.predictions-value" not in client.get_subjects()
+    document = json.loads(setup.path.read_text())
+    document["registry"]["register_schemas"] = False
+    setup.path.write_text(json.dumps(document))
+    assert any(verdict == "failed" and each == subject for verdict, each, _ in told())
+    client.register_schema(f"{topic}.predictions-value", Schema(json.dumps(prediction_avro_schema()), "AVRO"))
+    assert ("ok", subject, "the schema registry has it") in told()
+    registry.pause()
+    try:
+        (missing,) = [each for each in told() if each[1] == "schema registry"]
+    finally:
+        registry.resume()
+    assert "failed" == missing[0]
+    assert "the schema registry does not answer" in missing[2]

@@ -1,0 +1,91 @@
+"""Records as the reference serializers of confluent-kafka write them."""
+
+import json
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
+from confluent_kafka.schema_registry.avro import AvroSerializer
+from confluent_kafka.schema_registry.json_schema import JSONSerializer
+from confluent_kafka.schema_registry.protobuf import ProtobufSerializer
+from confluent_kafka.serialization import MessageField, SerializationContext
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+AVRO_FIELDS = [
+    {"name": "number", "type": "long"},
+    {"name": "content", "type": {"type": "record", "name": "Content", "fields": [{"name": "body", "type": "string"}]}},
+]
+PROTOBUF_TEXT = """syntax = "proto3";
+package shop;
+import "google/protobuf/timestamp.proto";
+message Ignored {}
+message Ticket {
+  message Content { string body = 1; }
+  int64 number = 1;
+  Content content = 2;
+  google.protobuf.Timestamp at = 3;
+}
+"""
+
+
+class Serializers:
+    """What writes the ticket `{"number": 1, "content": {"body": "…"}}` in each format."""
+
+    _opened: ClassVar[list[Any]] = []
+
+    def __init__(self, url: str) -> None:
+        self.client: Any = SchemaRegistryClient({"url": url})
+        self._opened.append(self.client)
+
+    @classmethod
+    def close_all(cls) -> None:
+        """Close the clients of all that were made."""
+        while cls._opened:
+            cls._opened.pop().close()
+
+    def avro(self, topic: str, ticket: Mapping[str, Any], *more_fields: Mapping[str, Any]) -> bytes:
+        schema = {"type": "record", "name": "Ticket", "namespace": "shop", "fields": [*AVRO_FIELDS, *more_fields]}
+        return bytes(AvroSerializer(self.client, json.dumps(schema))(dict(ticket), _context(topic)))
+
+    def json_schema(self, topic: str, ticket: Mapping[str, Any]) -> bytes:
+        schema = {"title": "Ticket", "type": "object", "properties": {"number": {"type": "integer"}}}
+        return bytes(JSONSerializer(json.dumps(schema), self.client)(dict(ticket), _context(topic)))
+
+    def protobuf(self, topic: str, ticket: Mapping[str, Any]) -> bytes:
+        message = _ticket_class()(number=ticket["number"], content=ticket["content"])
+        serialize = ProtobufSerializer(type(message), self.client, {"use.deprecated.format": False})
+        return bytes(serialize(message, _context(topic)))
+
+    def protobuf_by_text(self, topic: str, ticket: Mapping[str, Any]) -> bytes:
+        """The same under a schema that was registered as text, as serializers of Java do it; second in its file."""
+        number = self.client.register_schema(f"{topic}-value", Schema(PROTOBUF_TEXT, "PROTOBUF"))
+        message = _ticket_class()(number=ticket["number"], content=ticket["content"])
+        return bytes(b"\0" + number.to_bytes(4, "big") + bytes([2, 2]) + message.SerializeToString())
+
+    def write(self, kind: str, topic: str, ticket: Mapping[str, Any]) -> bytes:
+        """The ticket as the method `kind` writes it."""
+        return bytes(getattr(self, kind)(topic, ticket))
+
+
+def ticket(number: int, body: str = "the app crashes") -> dict[str, Any]:
+    return {"number": number, "content": {"body": body}}
+
+
+def context(topic: str) -> Any:  # noqa: ANN401  the client has no types
+    return _context(topic)
+
+
+def _context(topic: str) -> Any:  # noqa: ANN401
+    return SerializationContext(topic, MessageField.VALUE)
+
+
+def _ticket_class() -> Any:  # noqa: ANN401
+    file = descriptor_pb2.FileDescriptorProto(name="ticket.proto", package="shop", syntax="proto3")
+    message = file.message_type.add(name="Ticket")
+    content = message.nested_type.add(name="Content")
+    content.field.add(name="body", number=1, type=9, label=1)
+    message.field.add(name="number", number=1, type=3, label=1)
+    message.field.add(name="content", number=2, type=11, label=1, type_name=".shop.Ticket.Content")
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("shop.Ticket"))

@@ -1,0 +1,82 @@
+"""Predictions are written under a schema of ours once the registry has it, and not before."""
+
+from typing import cast
+
+import orjson
+import pytest
+
+from worker.errors import ErrorCode, MessageError, RetryableError
+from worker.kafka.output_schemas import OutputSchemas
+from worker.kafka.schema_registry import RefusedSchemaError, RegistryClient
+from worker.types import OutboundRecord, TopicPartition
+
+
+class Registry:
+    """Takes any schema, refuses all, or is silent."""
+
+    def __init__(self) -> None:
+        self.error: Exception | None = None
+        self.asked: list[tuple[str, str, bool]] = []
+
+    def register(self, subject: str, _text: str, schema_type: str, *, create: bool) -> int:
+        self.asked.append((subject, schema_type, create))
+        if self.error is not None:
+            raise self.error
+        return 7
+
+
+@pytest.fixture
+def registry() -> Registry:
+    return Registry()
+
+
+def schemas(registry: Registry, *, create: bool = True) -> OutputSchemas:
+    return OutputSchemas(cast("RegistryClient", registry), create=create)
+
+
+def outbound(value: bytes) -> OutboundRecord:
+    headers = (("content-type", b"application/json"), ("kept", b""))
+    return OutboundRecord("out", None, value, headers, None, TopicPartition("in", 0))
+
+
+def test_a_schema_is_registered_once_under_its_topics_name(registry: Registry) -> None:
+    outputs = schemas(registry)
+    assert [None, None] == [outputs.register("out", "avro") for _ in range(2)]
+    assert [("out-value", "AVRO", True)] == registry.asked
+
+
+@pytest.mark.parametrize("error", [RetryableError("silent"), RefusedSchemaError("incompatible")])
+def test_until_it_is_taken_the_reason_is_told_and_it_is_tried_again(registry: Registry, error: Exception) -> None:
+    outputs = schemas(registry)
+    registry.error = error
+    assert f"subject out-value: {error}" == outputs.register("out", "json_schema")
+    registry.error = None
+    assert outputs.register("out", "json_schema") is None
+
+
+def test_a_look_registers_nothing(registry: Registry) -> None:
+    outputs = schemas(registry)
+    assert (None, False) == outputs.look_up("out", "avro")
+    registry.error = RefusedSchemaError("not there")
+    assert ("not there", True) == outputs.look_up("out", "avro")
+    registry.error = RetryableError("silent")
+    assert ("silent", False) == outputs.look_up("out", "avro")
+    assert {False} == {create for _, _, create in registry.asked}
+
+
+def test_json_is_framed_as_it_is_and_loses_only_its_content_type(registry: Registry) -> None:
+    outputs = schemas(registry)
+    outputs.register("out", "json_schema")
+    found = outputs.framed(outbound(b'{"a": 1}'), "json_schema")
+    assert b'\0\0\0\0\7{"a": 1}' == found.value
+    assert (("kept", b""),) == found.headers
+
+
+@pytest.mark.parametrize("value", [b"{}", orjson.dumps({"contract": "words of a user"})])
+def test_what_cannot_be_written_is_refused_without_a_word_of_it(registry: Registry, value: bytes) -> None:
+    outputs = schemas(registry)
+    outputs.register("out", "avro")
+    with pytest.raises(MessageError) as caught:
+        outputs.framed(outbound(value), "avro")
+    assert ErrorCode.ENCODE_FAILED == caught.value.code
+    assert "words" not in str(caught.value)

@@ -1,0 +1,160 @@
+"""Framed bytes to plain values: what no schema can read is refused, whatever it is."""
+
+import base64
+import datetime as dt
+import decimal
+import io
+import json
+import struct
+import uuid
+
+import fastavro
+import pytest
+from google.protobuf import timestamp_pb2
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.support.serialized import PROTOBUF_TEXT
+from worker.errors import ErrorCode, MessageError
+from worker.kafka.protobuf_schemas import protobuf_reader
+from worker.kafka.schema_registry import RegisteredText
+from worker.kafka.serdes import avro_writer, framed, make_reader, plain, split_frame
+from worker.messages.outbound import PredictionMessage
+from worker.messages.registered import avro_prediction, prediction_avro_schema, prediction_json_schema
+from worker.types import JsonValue, Record
+
+AVRO = {
+    "type": "record",
+    "name": "Event",
+    "fields": [
+        {"name": "text", "type": "string"},
+        {"name": "raw", "type": "bytes"},
+        {"name": "at", "type": {"type": "long", "logicalType": "timestamp-millis"}},
+        {"name": "other", "type": "Other"},
+    ],
+}
+OTHER = {"type": "record", "name": "Other", "fields": [{"name": "n", "type": ["null", "int"]}]}
+
+
+def record(value: bytes | None, *headers: tuple[str, bytes | None]) -> Record:
+    return Record("in", 0, 0, 1, None, value, headers)
+
+
+def test_the_frame_gives_the_schemas_id_and_what_follows() -> None:
+    assert (258, b"body") == split_frame(record(framed(258, b"body")))
+
+
+def test_a_guid_stands_in_a_header_or_in_front() -> None:
+    guid = uuid.uuid4()
+    assert (str(guid), b"body") == split_frame(record(b"body", ("__value_schema_id", b"\1" + guid.bytes)))
+    assert (str(guid), b"body") == split_frame(record(b"\1" + guid.bytes + b"body"))
+
+
+@pytest.mark.parametrize("value", [b"", b"\0\0\0\0", b"{}", b"\2\0\0\0\1x", b"\1short"])
+def test_a_value_without_a_frame_is_refused(value: bytes) -> None:
+    with pytest.raises(MessageError) as caught:
+        split_frame(record(value))
+    assert ErrorCode.PAYLOAD_INVALID == caught.value.code
+
+
+def test_avro_is_read_with_what_its_schema_refers_to_and_becomes_plain() -> None:
+    other = fastavro.parse_schema(OTHER)
+    named = {"Other": other}
+    write = fastavro.parse_schema(AVRO, named_schemas=named)
+    body = io.BytesIO()
+    at = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+    fastavro.schemaless_writer(body, write, {"text": "t", "raw": b"r", "at": at, "other": {"n": 1}})
+    read = make_reader(RegisteredText("AVRO", json.dumps(AVRO), {"other": json.dumps(OTHER)}))
+    expected = {"text": "t", "raw": {"base64": "cg=="}, "at": "2026-01-01T00:00:00+00:00", "other": {"n": 1}}
+    assert expected == read(body.getvalue())
+
+
+def test_protobuf_is_read_by_schemas_in_text_and_by_descriptors() -> None:
+    message = b"\x08\x07\x12\x03\x0a\x01x"  # number: 7, content { body: "x" }
+    by_text = protobuf_reader(PROTOBUF_TEXT, {})
+    assert {"number": "7", "content": {"body": "x"}} == by_text(b"\x02\x02" + message)
+    descriptor = base64.b64encode(timestamp_pb2.DESCRIPTOR.serialized_pb).decode()
+    assert ["1970-01-01T00:00:05Z"] == [protobuf_reader(descriptor, {})(b"\x00\x08\x05")]
+
+
+@pytest.mark.parametrize("kind", ["AVRO", "PROTOBUF"])
+@given(st.binary(max_size=60))
+def test_whatever_the_bytes_they_are_read_or_refused_without_a_word_of_them(kind: str, body: bytes) -> None:
+    refusals = []
+    try:
+        _READERS[kind](body)
+    except MessageError as error:
+        refusals.append((error.code, error.reason))
+    reason = "value: expected what its schema says; the bytes cannot be read by it"
+    assert refusals in ([], [(ErrorCode.PAYLOAD_INVALID, reason)])
+
+
+_FLAT = {"type": "record", "name": "E", "fields": [{"name": "t", "type": "string"}, {"name": "n", "type": "double"}]}
+_READERS = {
+    "AVRO": make_reader(RegisteredText("AVRO", json.dumps(_FLAT))),
+    "PROTOBUF": make_reader(RegisteredText("PROTOBUF", PROTOBUF_TEXT)),
+}
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        RegisteredText("AVRO", '{"type": "record"}'),
+        RegisteredText("AVRO", '"Missing"'),
+        RegisteredText("PROTOBUF", "message {"),
+        RegisteredText("PROTOBUF", 'syntax = "proto3";', {"../outside.proto": ""}),
+    ],
+)
+def test_a_schema_that_cannot_be_read_says_so(schema: RegisteredText) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011  its text is nobody's business
+        make_reader(schema)
+
+
+def test_values_that_json_does_not_have_become_strings() -> None:
+    assert ["1.50", "2026-01-02", None, True] == plain((decimal.Decimal("1.50"), dt.date(2026, 1, 2), None, True))
+
+
+def prediction() -> dict[str, JsonValue]:
+    return {
+        "contract": 1,
+        "id": "a",
+        "mode": "single",
+        "label": None,
+        "selected": [],
+        "scores": [{"label": "b", "score": 0.5, "path": ["a", "b"]}],
+        "schema": {"name": "s", "version": 1, "digest": "sha256:0"},
+        "model": {"name": "m", "digest": "d", "engine": "fake", "precision": "float32", "calibrated": False},
+        "source": {"topic": "in", "partition": 0, "offset": 1, "timestamp": None},
+        "text": {"tokens": 1, "tokens_dropped": 0, "windows": 1},
+        "pairs": {"scored": 1, "cached": 0, "skipped": 0},
+        "scored_at": "2026-01-01T00:00:00.000Z",
+        "event": {"text": "é"},
+    }
+
+
+def test_a_prediction_survives_the_avro_schema_of_predictions() -> None:
+    schema = prediction_avro_schema()
+    body = avro_writer(schema)(avro_prediction(prediction()))
+    found = make_reader(RegisteredText("AVRO", json.dumps(schema)))(body)
+    assert isinstance(found, dict)
+    assert {"text": "é"} == json.loads(str(found.pop("event")))
+    assert {**prediction(), "event": None} == {
+        **{name: value for name, value in found.items() if value is not None or name == "label"},
+        "event": None,
+    }
+
+
+def test_every_field_of_a_prediction_is_in_both_registered_schemas_and_new_ones_would_have_defaults() -> None:
+    names = {field.alias or name for name, field in PredictionMessage.model_fields.items()}
+    avro = {field["name"]: field for field in prediction_avro_schema()["fields"]}
+    assert names == avro.keys() == prediction_json_schema()["properties"].keys()
+    for field in PredictionMessage.model_fields.values():
+        if not field.is_required():
+            assert field.default is None
+    assert {"template_spread", "event", "event_base64", "event_omitted"} == {
+        name for name, field in avro.items() if "default" in field
+    }
+
+
+def test_frames_are_four_bytes_of_number_after_a_zero() -> None:
+    assert b"\0" + struct.pack(">I", 7) + b"x" == framed(7, b"x")

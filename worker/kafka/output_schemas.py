@@ -1,0 +1,71 @@
+"""The schemas of what we write: registered under `<topic>-value`, their numbers in front of each value."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import orjson
+import structlog
+
+from worker.errors import ErrorCode, MessageError, RetryableError, Stage
+from worker.kafka.schema_registry import RefusedSchemaError, RegistryClient
+from worker.kafka.serdes import TYPES, avro_writer, framed
+from worker.messages.registered import avro_prediction, prediction_avro_schema, prediction_json_schema
+from worker.types import OutboundRecord
+
+log = structlog.get_logger(__name__)
+
+
+class OutputSchemas:
+    """Which topics have their schema, and values in its form. `register` belongs to one thread, the rest to any."""
+
+    def __init__(self, client: RegistryClient, *, create: bool) -> None:
+        """`create`: whether schemas that are not there are registered."""
+        self._client = client
+        self._create = create
+        self._ids: dict[tuple[str, str], int] = {}
+        avro = prediction_avro_schema()
+        self._texts = {"avro": json.dumps(avro), "json_schema": json.dumps(prediction_json_schema())}
+        self._write: Mapping[str, Callable[[Mapping[str, Any]], bytes]] = {"avro": avro_writer(avro)}
+
+    def register(self, topic: str, output_format: str) -> str | None:
+        """Why predictions cannot be written to `topic` for now; None where they can. Blocks the first time."""
+        if (topic, output_format) in self._ids:
+            return None
+        try:
+            subject, text = f"{topic}-value", self._texts[output_format]
+            number = self._client.register(subject, text, TYPES[output_format], create=self._create)
+        except (RetryableError, RefusedSchemaError) as error:
+            return f"subject {topic}-value: {error}"
+        log.info("registry_schema.registered", topic=topic, schema=number)
+        self._ids[topic, output_format] = number
+        return None
+
+    def look_up(self, topic: str, output_format: str) -> tuple[str | None, bool]:
+        """Why our schema is not to be had for `topic`, None where it is; and whether it is only missing. Blocks."""
+        try:
+            self._client.register(f"{topic}-value", self._texts[output_format], TYPES[output_format], create=False)
+        except RefusedSchemaError as error:
+            return str(error), True
+        except RetryableError as error:
+            return str(error), False
+        return None, False
+
+    def framed(self, record: OutboundRecord, output_format: str) -> OutboundRecord:
+        """`record`, a prediction in JSON, as `output_format` with its frame.
+
+        Raises:
+            MessageError: `encode_failed`.
+        """
+        body = record.value or b""
+        try:
+            if output_format == "avro":
+                body = self._write["avro"](avro_prediction(orjson.loads(body)))
+            value = framed(self._ids[record.topic, output_format], body)
+        except Exception:  # noqa: BLE001  whatever it is, it is about this record, and must not be quoted
+            reason = f"output: the prediction cannot be written as {output_format}"
+            raise MessageError(ErrorCode.ENCODE_FAILED, Stage.ENCODE, reason) from None
+        # The content type of what was JSON is not that of a frame; readers go by the frame.
+        headers = tuple(header for header in record.headers if header[0] != "content-type")
+        return replace(record, value=value, headers=headers)
