@@ -3,6 +3,9 @@
 import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
+from typing import TypeVar
+
+Name = TypeVar("Name")
 
 
 def median(values: Sequence[float]) -> float:
@@ -22,7 +25,7 @@ def percentile(values: Sequence[float], share: float) -> float:
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
 
-def alternating(names: Sequence[str], rounds: int) -> Iterator[tuple[int, str]]:
+def alternating(names: Sequence[Name], rounds: int) -> Iterator[tuple[int, Name]]:
     """Every name once per round, with the round's number; each round starts with another name.
 
     What drifts on the machine while a bench runs then hits all of them alike.

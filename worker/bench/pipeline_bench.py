@@ -118,6 +118,7 @@ def _measured(
         "saturation": {
             **_throughput(made, alone, found),
             "pairs_scored_share": scored["worker_pairs_scored_total"] / (made.pairs * bench.rounds),
+            "mean_batch_tokens": scored["worker_tokens_scored_total"] / max(1.0, scored["worker_batch_pairs_count"]),
             "mean_padding_ratio": scored["worker_batch_padding_ratio_sum"]
             / max(1.0, scored["worker_batch_padding_ratio_count"]),
         },
