@@ -49,7 +49,7 @@ class Intake:
         plans = [self._plan(record) for record in records]
         pairs = self._tokenize([plan for plan in plans if isinstance(plan, PairPlan)])
         tokens = sum([len(each.token_ids) for each in pairs if isinstance(each, TokenizedPairs)])
-        parts.in_flight.note_cost(len(records), tokens)
+        parts.in_flight.note_cost(len(pairs), tokens)  # dead letters say nothing of what the next record costs
         parts.in_flight.admit(*records)
         tokenized = iter(pairs)
         places: list[Admitted | NotAdmitted] = []
@@ -81,8 +81,8 @@ class Intake:
     def _tokenize_alone(self, plan: PairPlan) -> TokenizedPairs | MessageError:
         try:
             return self._parts.tokenizer.tokenize([plan])[0]
-        except WorkerError:
-            raise
+        except (WorkerError, MemoryError):
+            raise  # not the record's fault
         except Exception:  # noqa: BLE001  told already
             return MessageError(ErrorCode.PAYLOAD_INVALID, Stage.TOKENIZE, "the text could not be tokenised")
 
@@ -93,7 +93,7 @@ class Intake:
             return plan_pairs(request, schema, self._parts.max_pairs)
         except MessageError as error:
             return Refusal.of(error)
-        except WorkerError:
+        except (WorkerError, MemoryError):
             raise  # not the record's fault
         except Exception as error:  # noqa: BLE001  whatever a record breaks, it hurts only itself
             log.error("message.decoding_failed", error=type(error).__name__)  # noqa: TRY400  a traceback may quote it

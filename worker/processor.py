@@ -122,7 +122,7 @@ class StreamProcessor:
                 self._step()
                 if ends is None:
                     parts.consumer.follow(topics())
-                if ends is not None and not self._backlog and parts.consumer.is_at(ends):
+                if ends is not None and self._is_done(ends):
                     break
             self._drain()
         finally:
@@ -134,6 +134,10 @@ class StreamProcessor:
             raise FatalError(f"a thread ended with {type(failure).__name__}; nothing unfinished was committed")
 
     # The poll thread.
+
+    def _is_done(self, ends: Mapping[TopicPartition, int]) -> bool:
+        """Whether all before `ends` was read and what came of it is published: the time to drain is for signals."""
+        return not self._backlog and not self._parts.in_flight.records and self._parts.consumer.is_at(ends)
 
     def _step(self) -> None:
         parts, backlog = self._parts, self._backlog

@@ -118,6 +118,7 @@ class RecordConsumer:
                     records.append(record)
         except StartOverError as gone:
             self._start_over(str(gone))
+            records = []  # all of an assignment that is over
         self._complaints.review()
         return records if self.sieve is None else self.sieve.sift(records)
 

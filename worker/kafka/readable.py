@@ -6,7 +6,13 @@ import structlog
 
 from worker.clock import Clock
 from worker.errors import ErrorCode, MessageError, RetryableError, Stage
-from worker.kafka.schema_registry import RegistryClient, SchemaKey, UnknownSchemaError
+from worker.kafka.schema_registry import (
+    AnsweredError,
+    RefusedSchemaError,
+    RegistryClient,
+    SchemaKey,
+    UnknownSchemaError,
+)
 from worker.kafka.serdes import TYPES, Reader, make_reader, split_frame
 from worker.observability.health import Readiness
 from worker.types import JsonValue, Record, TopicPartition
@@ -14,6 +20,8 @@ from worker.types import JsonValue, Record, TopicPartition
 BACK_OFF_SECONDS = (0.5, 1.0, 2.0, 5.0)
 FORGET_UNKNOWN_SECONDS = 30.0
 """After how long the registry is asked again for a schema that it did not have: somebody may have mended that."""
+UNKNOWN_KEPT = 4096
+"""Schemas kept in mind that the registry did not have: bytes that only look framed name another one in every record."""
 _REASON = "registry"
 _ANY = 1
 """A schema that most registries have; whether this one does says nothing."""
@@ -36,6 +44,7 @@ class SchemaShelf:
         self._unknown: dict[SchemaKey, float] = {}
         self._failures = 0
         self._retry_at = 0.0
+        self._retry_alone_at: dict[SchemaKey, float] = {}
 
     def prepare(self, record: Record) -> None:
         """Have at hand what `record` needs to be read. Blocks while the registry is asked.
@@ -52,7 +61,7 @@ class SchemaShelf:
         now = self._clock.monotonic()
         if key in self._readers or now < self._unknown.get(key, float("-inf")):
             return
-        if now < self._retry_at:
+        if now < max(self._retry_at, self._retry_alone_at.get(key, 0.0)):
             raise RetryableError("the schema registry does not answer")
         self._readers.pop(key, None)
         self._fetch(key)
@@ -88,30 +97,45 @@ class SchemaShelf:
         """Nobody waits for the registry any more."""
         if self._failures:
             self._failures = 0
+            self._retry_alone_at.clear()
             self._readiness.clear(_REASON)
 
     def _fetch(self, key: SchemaKey) -> None:
         try:
             schema = self._client.fetch(key)
-        except UnknownSchemaError:
+        except (UnknownSchemaError, RefusedSchemaError):
             log.warning("registry_schema.not_found", schema=key)
-            self._unknown[key] = self._clock.monotonic() + FORGET_UNKNOWN_SECONDS
+            self._note_unknown(key)
         except RetryableError as error:
-            wait = BACK_OFF_SECONDS[min(self._failures, len(BACK_OFF_SECONDS) - 1)]
-            self._failures += 1
-            self._retry_at = self._clock.monotonic() + wait
-            self._readiness.block(_REASON, str(error))
-            if self._failures == 1:
-                log.warning("registry.unreachable", reason=str(error))
+            self._note_failure(key, error)
             raise
+        except Exception as error:  # noqa: BLE001  whatever the registry says of one schema, it hurts only its records
+            log.warning("registry_schema.unreadable", schema=key, error=type(error).__name__)
+            self._note_unknown(key)
         else:
             self._unknown.pop(key, None)
             try:
                 self._readers[key] = (schema.type, make_reader(schema))
-            except ValueError:
-                log.warning("registry_schema.unreadable", schema=key, type=schema.type)
+            except Exception as error:  # noqa: BLE001  as above
+                log.warning("registry_schema.unreadable", schema=key, type=schema.type, error=type(error).__name__)
                 self._readers[key] = None
-        self.idle()
+        self._retry_alone_at.pop(key, None)
+
+    def _note_unknown(self, key: SchemaKey) -> None:
+        if len(self._unknown) >= UNKNOWN_KEPT:
+            self._unknown.clear()
+        self._unknown[key] = self._clock.monotonic() + FORGET_UNKNOWN_SECONDS
+
+    def _note_failure(self, key: SchemaKey, error: RetryableError) -> None:
+        wait = BACK_OFF_SECONDS[min(self._failures, len(BACK_OFF_SECONDS) - 1)]
+        self._failures += 1
+        if isinstance(error, AnsweredError):
+            self._retry_alone_at[key] = self._clock.monotonic() + wait
+        else:
+            self._retry_at = self._clock.monotonic() + wait
+        self._readiness.block(_REASON, str(error))
+        if self._failures == 1:
+            log.warning("registry.unreachable", reason=str(error))
 
 
 _UNREADABLE = "value: its schema in the registry cannot be read"
@@ -141,6 +165,8 @@ class Sieve:
                 self._waiting[record.source] = [record]
             else:
                 readable.append(record)
+        if not self._waiting:
+            self._shelf.idle()
         return readable
 
     def holds(self, partition: TopicPartition) -> bool:

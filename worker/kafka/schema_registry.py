@@ -23,6 +23,10 @@ SchemaKey = int | str
 """The id of a schema, or its GUID."""
 
 
+class AnsweredError(RetryableError):
+    """The registry answers, but not with what was asked for: another request may fare better."""
+
+
 class UnknownSchemaError(Exception):
     """The registry answers, and has no such schema."""
 
@@ -119,7 +123,7 @@ class RegistryClient:
             if status in _REFUSALS:
                 told = f"the registry refuses the schema (HTTP {status}): is it compatible?"
                 raise RefusedSchemaError(told) from None
-            raise RetryableError(f"the schema registry refuses a request (HTTP {status})") from None
+            raise AnsweredError(f"the schema registry refuses a request (HTTP {status})") from None
         except Exception as error:  # noqa: BLE001  the HTTP client's, whichever of two it is
             message = f"the schema registry does not answer ({type(error).__name__}): check registry.url and network"
             raise RetryableError(message) from None

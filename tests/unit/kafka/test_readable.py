@@ -6,8 +6,15 @@ import pytest
 
 from worker.clock import ManualClock
 from worker.errors import ErrorCode, MessageError, RetryableError
-from worker.kafka.readable import BACK_OFF_SECONDS, FORGET_UNKNOWN_SECONDS, SchemaShelf, Sieve
-from worker.kafka.schema_registry import RegisteredText, RegistryClient, SchemaKey, UnknownSchemaError
+from worker.kafka.readable import BACK_OFF_SECONDS, FORGET_UNKNOWN_SECONDS, UNKNOWN_KEPT, SchemaShelf, Sieve
+from worker.kafka.schema_registry import (
+    AnsweredError,
+    RefusedSchemaError,
+    RegisteredText,
+    RegistryClient,
+    SchemaKey,
+    UnknownSchemaError,
+)
 from worker.kafka.serdes import framed
 from worker.observability.health import Readiness
 from worker.types import Record, TopicPartition
@@ -20,11 +27,14 @@ class Registry:
         self.known: set[SchemaKey] = {1, 2}
         self.is_silent = False
         self.asked: list[SchemaKey] = []
+        self.raises: dict[SchemaKey, Exception] = {}
 
     def fetch(self, key: SchemaKey) -> RegisteredText:
         self.asked.append(key)
         if self.is_silent:
             raise RetryableError("the schema registry does not answer")
+        if key in self.raises:
+            raise self.raises[key]
         if key not in self.known:
             raise UnknownSchemaError
         return RegisteredText("JSON", "{}")
@@ -121,3 +131,35 @@ def test_a_schema_of_another_type_than_the_topics_format_is_refused() -> None:
     with pytest.raises(MessageError) as caught:
         scene.shelf.read(record(0, topic="avro"))
     assert ErrorCode.PAYLOAD_INVALID == caught.value.code
+
+
+def test_a_schema_that_the_registry_refuses_to_hand_out_holds_up_only_its_own_partition() -> None:
+    scene = Scene()
+    scene.registry.raises[1] = AnsweredError("the schema registry refuses a request (HTTP 403)")
+    assert [] == scene.sieve.sift([record(0)])
+    for step in range(20):
+        scene.clock.advance(BACK_OFF_SECONDS[-1])
+        assert [(2, step)] == [(e.partition, e.offset) for e in scene.sieve.sift([record(step, 2, partition=2)])]
+        assert scene.readiness.reasons()  # partition 0 still waits
+    del scene.registry.raises[1]
+    scene.clock.advance(BACK_OFF_SECONDS[-1])
+    assert [0] == [each.offset for each in scene.sieve.sift([])]
+    assert () == scene.readiness.reasons()
+
+
+@pytest.mark.parametrize("error", [RefusedSchemaError("HTTP 422"), AttributeError("schema_str"), FileExistsError("a")])
+def test_whatever_the_registry_says_of_a_schema_hurts_only_its_records(error: Exception) -> None:
+    scene = Scene()
+    scene.registry.raises[1] = error
+    assert 2 == len(scene.sieve.sift([record(0), record(1, schema=2)]))
+    with pytest.raises(MessageError) as refused:
+        scene.shelf.read(record(0))
+    assert ErrorCode.REGISTRY_SCHEMA_UNKNOWN == refused.value.code
+    assert {"a": 1} == scene.shelf.read(record(1, schema=2))
+
+
+def test_bytes_that_only_look_framed_are_not_kept_in_mind_without_end() -> None:
+    scene = Scene()
+    for number in range(3, UNKNOWN_KEPT + 100):
+        scene.sieve.sift([record(number, schema=number)])
+    assert len(scene.shelf._unknown) <= UNKNOWN_KEPT
