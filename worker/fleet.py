@@ -14,6 +14,8 @@ from worker.errors import ConfigError
 from worker.types import JsonValue
 
 AUTO: Final = "auto"
+MOST_PER_CORE: Final = 4
+"""Processes that may be asked for, for each core: more would only be in each other's way."""
 CORES_PER_PROCESS: Final = 4
 """What `auto` counts for a process without a GPU: one interpreter keeps about so many cores of an engine busy."""
 MOST_DEATHS: Final = 5
@@ -47,12 +49,15 @@ def shares(wanted: str, cores: int, gpus: Sequence[str]) -> list[Share]:
     """A share for each of `wanted` processes; `auto` is one per GPU, or one per four cores.
 
     Raises:
-        ConfigError: `wanted` is neither a number above 0 nor `auto`.
+        ConfigError: `wanted` is neither a number above 0 nor `auto`, or more than this machine can bear.
     """
     if wanted == AUTO:
         count = len(gpus) or max(1, cores // CORES_PER_PROCESS)
     elif wanted.isdecimal() and int(wanted) > 0:
         count = int(wanted)
+        most = MOST_PER_CORE * max(cores, len(gpus))
+        if count > most:
+            raise ConfigError(f"--workers: expected at most {most} on this machine, {MOST_PER_CORE} for each core")
     else:
         raise ConfigError(f"--workers: expected a number above 0, or {AUTO}")
     threads = max(1, cores // count)

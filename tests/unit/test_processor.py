@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.small_tokenizers import bert_style, save
 from tests.support.strategies import record as record_at
+from tests.support.wait import wait_until
 from worker.backlog import Backlog
 from worker.clock import SystemClock
 from worker.delivery import Cadence, Delivery, DeliveryParts, Encoder
@@ -186,6 +187,16 @@ def test_up_to_the_end_every_record_is_published_in_order_and_the_group_left(tmp
     assert list(range(100)) == scene.publisher.offsets
     assert 0 == scene.in_flight.records
     assert scene.consumer.is_closed
+
+
+def test_the_end_is_reached_when_all_is_published_however_long_that_takes(tmp_path: Path) -> None:
+    """The time to drain is for signals: a slow engine must not make an end of something unfinished."""
+    scene = Scene(tmp_path, 20)
+    scene.processor._drain_seconds = 0.0
+    # The engine goes on only after the loop has had many turns.
+    scene.engine.before = lambda: wait_until(lambda: scene.consumer.polls > 20)
+    scene.run()
+    assert list(range(20)) == scene.publisher.offsets
 
 
 def test_records_that_all_say_the_same_are_scored_once_and_each_published_in_order(tmp_path: Path) -> None:

@@ -56,6 +56,8 @@ def consumer_settings(kafka: Kafka, instance: str) -> ClientSettings:
         "fetch.wait.max.ms": 50,
         "fetch.queue.backoff.ms": 50,
         "max.poll.interval.ms": MAX_POLL_INTERVAL_MS,
+        # How soon a topic is read that was not there when it was subscribed to; the client's own is five minutes.
+        "topic.metadata.refresh.interval.ms": 10_000,
         **connection(kafka, instance),
         "group.id": kafka.group_id,
         "group.protocol": kafka.group_protocol,
