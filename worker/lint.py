@@ -66,7 +66,11 @@ def _entailments(attempt: Try, schema: LabelSchema) -> Iterator[Advice]:
     hypotheses = [_hypothesis(label, schema) for label in labels]
     probe = _schema([{"name": str(i), "hypothesis": text} for i, text in enumerate(hypotheses)], multi_label=True)
     follows = [_scores(answer) for answer in attempt(probe, _texts(hypotheses), _plain)]
-    for i, j in combinations(range(len(labels)), 2):
+    # Only siblings compete: that what is a phone is an electronic device, too, is as it should be.
+    competing = [family for family in _families(schema.labels) if len(family) > 1]
+    place = {label.name: number for number, label in enumerate(labels)}
+    pairs = [(place[a.name], place[b.name]) for family in competing for a, b in combinations(family, 2)]
+    for i, j in pairs:
         names = (labels[i].name, labels[j].name)
         there, back = follows[i].get(str(j), 0.0), follows[j].get(str(i), 0.0)
         if min(there, back) >= ENTAILS:
@@ -90,7 +94,8 @@ def _unused(schema: LabelSchema, answers: Sequence[Answer]) -> Iterator[Advice]:
     predictions = [answer.outcome for answer in answers if isinstance(answer.outcome, Prediction)]
     if len(predictions) < FEWEST_TEXTS:
         return
-    selected = {label for prediction in predictions for label in prediction.selected}
+    scores = [score for prediction in predictions for score in prediction.scores if score.label in prediction.selected]
+    selected = {label for score in scores for label in (score.label, *(score.path or ()))}
     for label in _flat(schema.labels):
         if label.name not in selected:
             message = f"none of {len(predictions)} texts gets {label.name}"
@@ -114,6 +119,11 @@ def _flat_templates(attempt: Try, schema: LabelSchema, texts: Sequence[Record], 
 def _schema(labels: Sequence[dict[str, str]], **more: JsonValue) -> LabelSchema:
     named: list[JsonValue] = [dict(label) for label in labels]
     return parse_schema({"name": "lint", "version": 0, "labels": named, **more}, "lint")
+
+
+def _families(labels: Sequence[Label]) -> list[list[Label]]:
+    """The labels of each level that stand beside one another."""
+    return [list(labels), *(each for label in labels if label.children for each in _families(label.children))]
 
 
 def _flat(labels: Sequence[Label]) -> list[Label]:

@@ -103,6 +103,15 @@ def test_labels_that_follow_from_each_other_are_told_by_how_much() -> None:
     assert [("entails", ("dog", "animal")), ("same", ("refund", "repayment")), ("near", ("bill", "invoice"))] == found
 
 
+def test_in_a_hierarchy_only_siblings_compete() -> None:
+    follows = {("dog", "animal"): 0.95, ("dog", "hound"): 0.95, ("hound", "dog"): 0.95}
+    below: list[JsonValue] = [{"name": name, "hypothesis": name} for name in ("dog", "hound")]
+    listed: list[JsonValue] = [{"name": "animal", "hypothesis": "animal", "children": below}, "plant"]
+    labels = schema(*listed, hypothesis_templates=["{}"])
+    found = advice(lambda text, label: follows.get((text, label), equal(text, label)), labels)
+    assert [("same", ("dog", "hound"))] == found
+
+
 def test_a_label_that_no_text_of_a_large_sample_gets_is_told() -> None:
     labels = schema("a", "b")
     assert [("unused", ("b",))] == advice(equal, labels, *["a"] * FEWEST_TEXTS)
