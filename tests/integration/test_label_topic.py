@@ -267,3 +267,18 @@ def _parts(fleet: Fleet) -> tuple[Any, Any]:
 def _wait_live(fleet: Fleet, count: int) -> None:
     desk = LabelDesk(*_parts(fleet), SystemClock())
     wait_until(lambda: len(desk.live_workers()) == count, 60)
+
+
+def test_apply_waits_for_the_members_of_a_group_under_the_newer_protocol_too(
+    kafka: BrokerUnderTest, topics: TopicsFactory, tmp_path: Path
+) -> None:
+    inputs = topics("labelled")
+    label_topic = f"labels-{inputs[0]}"
+    more = {"schemas": {"topic": label_topic, "create": True}, "http": {"port": 0}}
+    setup = set_up(tmp_path, kafka, inputs, {**more, "kafka": {"group_protocol": "consumer"}})
+    kafka.create_topics(dict.fromkeys(setup.outputs, 4))
+    fleet = Fleet(kafka, tmp_path, setup, label_topic)
+    fleet.apply(1)
+    with worker_process(setup):
+        wait_until(lambda: kafka.members(fleet.group) == 1, 60)
+        assert 1 == len(fleet.apply(2)["accepted"])
