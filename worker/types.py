@@ -3,7 +3,7 @@
 Each step is a function from one of these values to the next; all are frozen.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -140,6 +140,17 @@ class Batch:
     token_ids: Int32Array
     type_ids: Int32Array
     lengths: Int32Array
+
+    def take(self, rows: Sequence[int]) -> "Batch":
+        """The pairs in `rows`, in that order."""
+        ends = np.cumsum(self.lengths)
+        spans = [slice(int(ends[row] - self.lengths[row]), int(ends[row])) for row in rows]
+        return Batch(
+            refs=tuple(self.refs[row] for row in rows),
+            token_ids=np.concatenate([self.token_ids[span] for span in spans]),
+            type_ids=np.concatenate([self.type_ids[span] for span in spans]),
+            lengths=self.lengths[list(rows)],
+        )
 
 
 @dataclass(frozen=True, slots=True)

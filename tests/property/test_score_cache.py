@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from worker.engines.fake import FakeEngine
 from worker.errors import ErrorCode, Stage
 from worker.flow import BatchFailed, BatchScored
-from worker.pipeline.cutting import pick
 from worker.pipeline.score_cache import ENTRY_BYTES, Recall, ScoreCache, pair_keys
 from worker.types import Batch, PairRef, PairScores, Refusal
 
@@ -44,7 +43,7 @@ def test_every_pair_is_answered_once_with_its_own_scores(
         unknown = recall.unknown
         rows = [] if unknown is None else list(range(len(unknown.refs)))
         while unknown is not None and rows:
-            part = pick(unknown, rows[:part_pairs])
+            part = unknown.take(rows[:part_pairs])
             rows = rows[part_pairs:]
             answers += [(part, engine.score(part)), recall.learn(part, engine.score(part))]
         assert None is recall.left()
@@ -85,7 +84,7 @@ def test_a_pair_that_waited_for_one_that_failed_is_left_to_be_scored_by_itself(
     assert unknown is not None
     events: list[BatchScored | BatchFailed] = []
     for row, ref in enumerate(unknown.refs):
-        part = pick(unknown, [row])
+        part = unknown.take([row])
         if pair_of[ref] in breaking:
             events.append(BatchFailed(part, REFUSAL))
             continue

@@ -36,7 +36,6 @@ from worker.labels.schema import parse_schema
 from worker.observability.metrics import Metrics
 from worker.pipeline.assembly import Scored
 from worker.pipeline.batching import Batcher
-from worker.pipeline.cutting import pick
 from worker.pipeline.evidence import ModelView
 from worker.pipeline.planning import plan_pairs
 from worker.types import (
@@ -345,7 +344,7 @@ def test_a_prediction_says_how_many_of_its_scores_were_known_from_before(scene: 
     [known] = [row for ref, row in rows.items() if (ref.message, ref.pair) == (2, 1)]
     others = [row for row in rows.values() if row != known]
     parts = [
-        BatchScored(pick(scored.batch, chosen), PairScores(scored.scores.logits[chosen]), is_cached=is_cached)
+        BatchScored(scored.batch.take(chosen), PairScores(scored.scores.logits[chosen]), is_cached=is_cached)
         for chosen, is_cached in (([known], True), (others, False))
     ]
     scene.run(*first, *second, *parts, 0.1, Finish())

@@ -168,17 +168,5 @@ def _packed_inputs(batch: Batch, shape: Shape, pad_id: int) -> dict[str, Int32Ar
     }
 
 
-def rows_of(batch: Batch, rows: Sequence[int]) -> Batch:
-    """The rows of a batch, in the order given, as a batch."""
-    ends = np.cumsum(batch.lengths)
-    spans = [slice(int(ends[row] - batch.lengths[row]), int(ends[row])) for row in rows]
-    return Batch(
-        refs=tuple(batch.refs[row] for row in rows),
-        token_ids=np.concatenate([batch.token_ids[span] for span in spans]),
-        type_ids=np.concatenate([batch.type_ids[span] for span in spans]),
-        lengths=batch.lengths[list(rows)],
-    )
-
-
 def _power_of_two(count: int) -> int:
     return 1 << max(0, count - 1).bit_length()

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from worker.engines.artifact import ModelFolder
+from worker.engines.checkpoints import load_module
 from worker.engines.encoders.families import is_known_family, read_encoder
 from worker.engines.encoders.feeding import Fed, packed, padded
 from worker.engines.layout import checked_logits, pad, warm_up_batches
@@ -66,7 +67,9 @@ class PyTorchEngine:
         self._device = device
         self._pad_id = folder.pad_token_id
         self._has_type_ids = folder.has_type_ids
-        self._module: Any = _load(folder, getattr(self._torch, precision)).to(device)
+        self._module: Any = load_module(
+            folder, "AutoModelForSequenceClassification", getattr(self._torch, precision)
+        ).to(device)
         layout = self._choose_layout(options.layout)
         self._logits = self._make_scorer(layout, precision, is_compiled=options.is_compiled)
         budget = _GPU_TOKEN_BUDGET if device == "cuda" else _CPU_TOKEN_BUDGET
@@ -203,31 +206,3 @@ def _torch() -> Any:  # noqa: ANN401  # torch is optional
     import torch  # noqa: PLC0415  # heavy, and not a requirement of the worker
 
     return torch
-
-
-def _load(folder: ModelFolder, dtype: Any) -> Any:  # noqa: ANN401  # torch is optional
-    import transformers  # noqa: PLC0415  # heavy, and not a requirement of the worker
-
-    if not folder.safetensors_files():
-        message = f"{folder.path}: no model.safetensors; other weight formats can run code and are not loaded"
-        raise EngineError(message)
-    transformers.utils.logging.disable_progress_bar()
-    try:
-        module, report = transformers.AutoModelForSequenceClassification.from_pretrained(
-            folder.path,
-            local_files_only=True,
-            trust_remote_code=False,
-            use_safetensors=True,
-            dtype=dtype,
-            output_loading_info=True,
-        )
-    except Exception as error:  # transformers and safetensors raise anything at all
-        message = f"{folder.path}: transformers cannot load this model ({type(error).__name__})"
-        raise EngineError(message) from error
-    if report["missing_keys"]:
-        # transformers would go on with random values in their place.
-        message = (
-            f"{folder.path}: {len(report['missing_keys'])} weights of its architecture are missing: not a whole model"
-        )
-        raise EngineError(message)
-    return module.eval()

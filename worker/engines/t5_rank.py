@@ -20,6 +20,7 @@ from worker.engines.artifact import (
     ModelFolder,
     read_json_object,
 )
+from worker.engines.checkpoints import load_module
 from worker.engines.layout import checked_logits
 from worker.engines.telemetry import silence_telemetry
 from worker.errors import ConfigError, EngineError
@@ -69,7 +70,7 @@ class T5RankEngine:
             raise ConfigError(f"precision: the t5_rank engine computes in {' or '.join(PRECISIONS)}, not {precision}")
         if options.threads is not None:
             torch.set_num_threads(options.threads)
-        self._module: Any = _load(folder, getattr(torch, precision)).to(self._device)
+        self._module: Any = load_module(folder, "AutoModelForSeq2SeqLM", getattr(torch, precision)).to(self._device)
         config = self._module.config
         start = config.decoder_start_token_id
         self._start = int(config.pad_token_id if start is None else start)
@@ -180,25 +181,3 @@ def _apart(batch: Batch) -> tuple[list[npt.NDArray[np.int32]], list[npt.NDArray[
         prompts.append(np.ascontiguousarray(prompt, np.int32))
         options.append(option)
     return prompts, options
-
-
-def _load(folder: ModelFolder, dtype: Any) -> Any:  # noqa: ANN401  # torch is optional
-    import transformers  # noqa: PLC0415  # heavy, and not a requirement of the worker
-
-    if not folder.safetensors_files():
-        raise EngineError(f"{folder.path}: no model.safetensors; other weight formats can run code and are not loaded")
-    transformers.utils.logging.disable_progress_bar()
-    try:
-        module, report = transformers.AutoModelForSeq2SeqLM.from_pretrained(
-            folder.path,
-            local_files_only=True,
-            trust_remote_code=False,
-            use_safetensors=True,
-            dtype=dtype,
-            output_loading_info=True,
-        )
-    except Exception as error:  # transformers and safetensors raise anything at all
-        raise EngineError(f"{folder.path}: transformers cannot load this model ({type(error).__name__})") from error
-    if report["missing_keys"]:
-        raise EngineError(f"{folder.path}: {len(report['missing_keys'])} weights are missing: not a whole model")
-    return module.eval()

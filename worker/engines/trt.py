@@ -10,7 +10,7 @@ from worker.engines.artifact import ModelFolder
 from worker.engines.cuda import Device
 from worker.engines.layout import checked_logits, filler_batch
 from worker.engines.plans import StoredPlan
-from worker.engines.profiles import Profile, cut, rows_of
+from worker.engines.profiles import Profile, cut
 from worker.engines.trt_api import Api, checked, make_logger
 from worker.engines.trt_lane import Lane, LanePlan
 from worker.errors import EngineError
@@ -109,7 +109,7 @@ class TensorRtEngine:
             return PairScores(np.empty((0, self._head.classes), dtype=np.float32))
         chunks = cut(batch, self.layout, self.profiles)
         waiting = [
-            (chunk.rows, lanes[number % len(lanes)].submit(rows_of(batch, chunk.rows), chunk.profile))
+            (chunk.rows, lanes[number % len(lanes)].submit(batch.take(chunk.rows), chunk.profile))
             for number, chunk in enumerate(chunks)
         ]
         logits = np.empty((pairs, self._head.classes), dtype=np.float32)
@@ -127,9 +127,7 @@ class TensorRtEngine:
         """Logits of `batch`, every chunk in the profile of that number: for the gate, which looks at each."""
         lane = self._open_lanes()[0]
         kind = self.profiles[profile]
-        parts = [
-            lane.submit(rows_of(batch, chunk.rows), profile).result() for chunk in cut(batch, self.layout, (kind,))
-        ]
+        parts = [lane.submit(batch.take(chunk.rows), profile).result() for chunk in cut(batch, self.layout, (kind,))]
         rows = [row for chunk in cut(batch, self.layout, (kind,)) for row in chunk.rows]
         logits = np.empty((len(batch.lengths), self._head.classes), dtype=np.float32)
         logits[rows] = np.concatenate(parts)

@@ -1,7 +1,5 @@
 """Batches cut in two: by message to find the one that breaks an engine, by tokens where the memory does not suffice."""
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from worker.types import Batch
@@ -19,7 +17,7 @@ def halve_messages(batch: Batch) -> list[Batch]:
     rows: tuple[list[int], list[int]] = ([], [])
     for row, ref in enumerate(batch.refs):
         rows[ref.message not in first].append(row)
-    return [pick(batch, chosen) for chosen in rows if chosen]
+    return [batch.take(chosen) for chosen in rows if chosen]
 
 
 def halve_tokens(batch: Batch) -> list[Batch]:
@@ -32,16 +30,4 @@ def halve_tokens(batch: Batch) -> list[Batch]:
         return [batch]
     width = int(batch.lengths.max())
     left = max(1, min(len(order) - 1, padded_tokens(batch) // 2 // max(1, width)))
-    return [pick(batch, order[:left]), pick(batch, order[left:])]
-
-
-def pick(batch: Batch, rows: Sequence[int]) -> Batch:
-    """The pairs in `rows` of `batch`, in that order."""
-    ends = np.cumsum(batch.lengths)
-    spans = [slice(int(ends[row] - batch.lengths[row]), int(ends[row])) for row in rows]
-    return Batch(
-        refs=tuple(batch.refs[row] for row in rows),
-        token_ids=np.concatenate([batch.token_ids[span] for span in spans]),
-        type_ids=np.concatenate([batch.type_ids[span] for span in spans]),
-        lengths=batch.lengths[list(rows)],
-    )
+    return [batch.take(order[:left]), batch.take(order[left:])]

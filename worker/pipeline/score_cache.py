@@ -9,7 +9,6 @@ from hashlib import blake2b
 
 import numpy as np
 
-from worker.pipeline.cutting import pick
 from worker.types import Batch, Float32Array, PairScores
 
 KEY_BYTES = 16
@@ -98,7 +97,7 @@ class Recall:
         rows = list(self._scored.values())
         if len(rows) == len(self._batch.refs):
             return self._batch
-        return pick(self._batch, rows) if rows else None
+        return self._batch.take(rows) if rows else None
 
     def learn(self, batch: Batch, scores: PairScores) -> tuple[Batch, PairScores] | None:
         """Keep the scores of a part of `unknown`; gives the pairs that waited for them, and theirs."""
@@ -116,14 +115,14 @@ class Recall:
         """The pairs that still wait, for one that was never scored: to be scored by themselves. None waits on."""
         rows = sorted(row for waiting in self._waiting.values() for row in waiting)
         self._waiting = {}
-        return pick(self._batch, rows) if rows else None
+        return self._batch.take(rows) if rows else None
 
     def _answer(self, rows: Sequence[int], found: Sequence[bytes]) -> tuple[Batch, PairScores] | None:
         if not rows:
             return None
         logits: Float32Array = np.frombuffer(b"".join(found), np.float32).reshape(len(found), -1)
         whole = len(rows) == len(self._batch.refs)
-        return (self._batch if whole else pick(self._batch, rows)), PairScores(logits)
+        return (self._batch if whole else self._batch.take(rows)), PairScores(logits)
 
 
 def pair_keys(batch: Batch) -> list[bytes]:

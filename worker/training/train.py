@@ -1,9 +1,11 @@
 """A recipe carried out: stages one after the other, then the model folder, its bundled form, and its card.
 
-OUT/work/STAGE-KEY/     pairs, checkpoint, journal and model of one stage; KEY names all that went into it
-OUT/nli-only/model      the model before it saw a classification set, where a stage ends so
-OUT/VARIANT/model       safetensors, training.json and the card; VARIANT is `all`, or names what was held out
-OUT/VARIANT/openvino    the form with 8-bit weights, past its gate
+In the folder that is named for it:
+
+work/STAGE-KEY/     pairs, checkpoint, journal and model of one stage; KEY names all that went into it
+nli-only/model      the model before it saw a classification set, where a stage ends so
+VARIANT/model       safetensors, training.json and the card; VARIANT is `all`, or names what was held out
+VARIANT/openvino    the form with 8-bit weights, past its gate
 """
 
 import dataclasses

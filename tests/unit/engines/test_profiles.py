@@ -13,7 +13,6 @@ from worker.engines.profiles import (
     exact_shape,
     inputs,
     rounded_shape,
-    rows_of,
 )
 
 LAYOUTS = st.sampled_from(["padded", "lengths", "packed"])
@@ -107,6 +106,6 @@ def test_rows_of_a_batch_are_its_pairs_in_the_order_asked_for(
     batch = batch_of(*[[index + 5] * length for index, length in enumerate(lengths)])
     order = list(range(len(lengths)))
     random.shuffle(order)
-    part = rows_of(batch, order)
+    part = batch.take(order)
     assert part.lengths.tolist() == [lengths[row] for row in order]
     assert part.token_ids.tolist() == [row + 5 for row in order for _ in range(lengths[row])]
