@@ -137,6 +137,9 @@ class Stream:
             process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **more})
             try:
                 yield process
+            except BaseException:
+                print(self.log()[-20_000:])  # noqa: T201 -- pytest shows it beside the failure
+                raise
             finally:
                 process.kill()
                 process.wait()
