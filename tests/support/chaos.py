@@ -89,6 +89,7 @@ class Stream:
         self.setup: Setup = set_up(folder, kafka, inputs, merged)
         kafka.create_topics(dict.fromkeys(self.setup.outputs, PARTITIONS))
         self.count = 0
+        self._processes: list[subprocess.Popen[bytes]] = []
         if merged["kafka"].get("group_protocol") == "consumer":
             kafka.shorten_sessions(self.group)
 
@@ -112,7 +113,15 @@ class Stream:
         started = time.monotonic()
         start = self.position()
         goal = min(start + records, self.count * len(self.setup.inputs))
-        wait_until(lambda: self.position() >= goal, seconds, "progress")
+
+        def reached() -> bool:
+            over = bool(self._processes) and None not in {process.poll() for process in self._processes}
+            if self.position() >= goal:
+                return True
+            assert not over, f"every worker ended before position {goal}"
+            return False
+
+        wait_until(reached, seconds, f"progress from {start} to {goal}")
         return time.monotonic() - started
 
     def run_to_end(self, seconds: float = 90.0) -> float:
@@ -135,6 +144,7 @@ class Stream:
         more = {ENVIRONMENT: json.dumps(asdict(faults)), "PYTHONFAULTHANDLER": "1", **(environment or {})}
         with self.setup.path.with_suffix(".log").open("ab") as log:
             process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **more})
+            self._processes.append(process)
             try:
                 yield process
             except BaseException:
