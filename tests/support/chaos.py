@@ -148,7 +148,10 @@ class Stream:
             try:
                 yield process
             except BaseException:
-                print(self.log()[-20_000:])  # noqa: T201 -- pytest shows it beside the failure
+                # pytest shows both beside the failure.
+                print(self.log()[-20_000:])  # noqa: T201
+                if self.kafka.embedded is not None:
+                    print(*self.kafka.embedded.log_tail(80), sep="\n")  # noqa: T201
                 raise
             finally:
                 process.kill()
