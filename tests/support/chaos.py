@@ -107,6 +107,16 @@ class Stream:
             self.kafka.produce(topic, [event(number) for number in range(self.count, self.count + count)])
         self.count += count
 
+    @property
+    def total(self) -> int:
+        """Records that were fed, of all topics."""
+        return self.count * len(self.setup.inputs)
+
+    def await_members(self, count: int, seconds: float = 90.0) -> None:
+        """Until so many members of the group have partitions, and records are still to be done."""
+        wait_until(lambda: self.kafka.members(self.group) == count, seconds, f"a group of {count}")
+        assert self.position() < self.total, "the stream is too short: the rebalance met nothing in flight"
+
     def position(self) -> int:
         """Records of both topics that the group has committed; waits for open transactions."""
         return sum(sum(self.kafka.committed_offsets(self.group, topic).values()) for topic in self.setup.inputs)
@@ -117,10 +127,14 @@ class Stream:
         return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith("worker_consumer_lag_records{"))
 
     def await_progress(self, records: int, seconds: float = 60.0) -> float:
-        """Until so many more are committed; how many seconds that took."""
+        """Until so many more are committed; how many seconds that took.
+
+        AssertionError also where there are not so many more: then the fault before it may have hit an idle worker.
+        """
         started = time.monotonic()
         start = self.position()
-        goal = min(start + records, self.count * len(self.setup.inputs))
+        goal = start + records
+        assert goal <= self.total, f"the stream is too short: {start} of {self.total} were done"
 
         def reached() -> bool:
             over = bool(self._processes) and None not in {process.poll() for process in self._processes}
@@ -137,10 +151,11 @@ class Stream:
 
         One is enough also where a dead member still holds partitions: it waits for them.
         """
+        started = time.monotonic()
         with self.worker(HEALTHY, "--until-end") as process:
-            recovery_seconds = self.await_progress(1)
+            recovery_seconds = self.await_progress(1) if self.position() < self.total else time.monotonic() - started
             assert 0 == process.wait(seconds)
-        assert self.position() >= self.count * len(self.setup.inputs)
+        assert self.position() >= self.total
         return recovery_seconds
 
     @contextmanager
