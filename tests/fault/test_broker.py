@@ -8,7 +8,7 @@ import pytest
 
 from tests.fault.conftest import StreamFactory, Verdict
 from tests.support.broker import REQUEST_SECONDS, BrokerUnderTest
-from tests.support.chaos import PARTITIONS, Stream
+from tests.support.chaos import HAS_PROC, PARTITIONS, Stream, is_stopped
 from tests.support.chaos_worker import Faults
 from tests.support.wait import wait_until
 from worker.kafka.embedded import EmbeddedKafka
@@ -45,8 +45,34 @@ def test_a_broker_that_is_killed_and_comes_back_costs_nothing_but_time(
         assert process.poll() is None
         process.send_signal(signal.SIGTERM)
         assert 0 == process.wait(60)
+    assert "thread.overdue" not in attacked.log()
     attacked.run_to_end()
     assert verdict(attacked, "broker: kill -9 and restart", seconds).is_perfect
+
+
+@pytest.mark.skipif(not HAS_PROC, reason="the state of a process is read from /proc")
+@pytest.mark.parametrize("phase", ["after_produce", "after_send_offsets"])
+def test_a_broker_that_is_killed_within_a_transaction_costs_nothing_but_time(
+    own_kafka: BrokerUnderTest, tmp_path: Path, verdict: Verdict, phase: str
+) -> None:
+    """The client's own waits for a coordinator that is away do not all end by themselves."""
+    inputs = ["a", "b"]
+    own_kafka.create_topics(dict.fromkeys(inputs, PARTITIONS))
+    attacked = Stream(own_kafka, tmp_path, inputs)
+    attacked.feed(600)
+    assert own_kafka.embedded is not None
+    with attacked.worker(Faults(phase, signal="SIGSTOP", engine_seconds=0.05)) as process:
+        wait_until(lambda: is_stopped(process), 60)
+        own_kafka.embedded.kill()
+        process.send_signal(signal.SIGCONT)
+        own_kafka.embedded.start()
+        own_kafka.admin().list_topics(timeout=REQUEST_SECONDS)
+        seconds = attacked.await_progress(100, 120)
+        process.send_signal(signal.SIGTERM)
+        assert 0 == process.wait(60)
+    assert "thread.overdue" not in attacked.log()
+    attacked.run_to_end()
+    assert verdict(attacked, "broker: kill -9 and restart", seconds, phase=phase.replace("_", " ")).is_perfect
 
 
 def test_two_workers_with_one_transactional_id_find_out_and_one_names_it(

@@ -152,6 +152,7 @@ def test_half_an_hour_of_faults_loses_nothing_and_leaks_nothing(
         noted(f"soak: {MINUTES:.0f} min, all of these", tally, None)
         say(f"vitals: {vitals.samples[0]} {vitals.samples[-1]}")
         assert site.workers[0].poll() is None
+        assert "thread.overdue" not in attacked.log()
         for number in (0, 1):
             site.workers[number].send_signal(signal.SIGTERM)
             assert 0 == site.workers[number].wait(90)

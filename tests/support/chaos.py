@@ -72,6 +72,14 @@ def number_of(message: Message) -> int:
     return int(identity.rsplit("-", 1)[1])
 
 
+HAS_PROC = Path("/proc/self/stat").exists()
+
+
+def is_stopped(process: subprocess.Popen[bytes]) -> bool:
+    """Whether SIGSTOP has reached it; only where there is /proc."""
+    return Path(f"/proc/{process.pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "T"
+
+
 class Stream:
     """Two topics of numbered records, a group that works on them, and how far it came."""
 
