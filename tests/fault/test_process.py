@@ -1,11 +1,12 @@
 """Signals: asked to end, told to end, stopped and woken."""
 
 import signal
+from dataclasses import replace
 
 import pytest
 
 from tests.fault.conftest import StreamFactory, Verdict
-from tests.support.chaos import HAS_PROC, is_stopped
+from tests.support.chaos import HAS_PROC, STEADY, is_stopped
 from tests.support.chaos_worker import Faults
 from tests.support.wait import stays, wait_until
 
@@ -51,7 +52,7 @@ def test_a_worker_that_sleeps_past_its_session_and_its_transaction_wakes_up_safe
             wait_until(lambda: attacked.position() == done, 90)  # longer than session and transaction last
             attacked.feed(100)
             sleeper.send_signal(signal.SIGCONT)
-            seconds = attacked.await_progress(200)
+            seconds = attacked.await_end()
             assert sleeper.poll() is None
             for process in (sleeper, other):
                 process.send_signal(signal.SIGTERM)
@@ -66,7 +67,7 @@ def test_a_transaction_that_the_broker_has_ended_is_made_again(
 ) -> None:
     """The worker sleeps past its transaction, not past its session: nobody else takes its partitions."""
     attacked = stream(600, {"kafka": {"librdkafka": {"session.timeout.ms": 60_000}}})
-    with attacked.worker(Faults(phase=phase, at=4, signal="SIGSTOP", engine_seconds=0.02)) as sleeper:
+    with attacked.worker(replace(STEADY, phase=phase, at=4, signal="SIGSTOP")) as sleeper:
         wait_until(lambda: is_stopped(sleeper), 60)
         stays(lambda: is_stopped(sleeper), TRANSACTION_ENDED_SECONDS)
         sleeper.send_signal(signal.SIGCONT)

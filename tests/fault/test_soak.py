@@ -84,9 +84,10 @@ class Site:
 
     def rebalance(self) -> None:
         self.start(2)
-        self.wait(5, 10)
+        wait_until(lambda: self.cluster.kafka.members(self.attacked.group) == len(self.workers), 120, "its joining")
+        self.wait(0, 5)
         self.workers[2].send_signal(signal.SIGTERM)
-        assert 0 == self.workers[2].wait(90)
+        assert 0 == self.workers.pop(2).wait(90)
 
     def cut(self) -> None:
         how = self.dice.choice(("cut", "swallow"))

@@ -21,6 +21,8 @@ from tests.support.worker import NOTHING, Changes, Setup, get, set_up
 
 PARTITIONS = 4
 HEALTHY = Faults()
+STEADY = Faults(pair_seconds=0.004)
+"""A hundred records a second, on any machine: so that a stream lasts longer than what happens to it."""
 SOON: Changes = {
     "session.timeout.ms": 2000,
     "heartbeat.interval.ms": 500,
@@ -144,6 +146,12 @@ class Stream:
             return False
 
         wait_until(reached, seconds, f"progress from {start} to {goal}")
+        return time.monotonic() - started
+
+    def await_end(self, seconds: float = 60.0) -> float:
+        """Until all that was fed is committed; how many seconds that took."""
+        started = time.monotonic()
+        wait_until(lambda: self.position() >= self.total, seconds, "the end of the stream")
         return time.monotonic() - started
 
     def run_to_end(self, seconds: float = 90.0) -> float:
