@@ -17,12 +17,12 @@ from worker.flow import (
     Finish,
     Flush,
     Inbox,
-    InFlight,
     NotAdmitted,
     PairQueue,
     PartitionsGone,
     TakenIn,
 )
+from worker.in_flight import InFlight
 from worker.kafka.publishing import Publisher, StoppedError
 from worker.observability.metrics import Metrics
 from worker.pipeline.assembly import Assembly, Refused, Scored

@@ -16,15 +16,8 @@ from worker.clock import Clock
 from worker.delivery import Delivery
 from worker.engine_retry import RetryingScorer
 from worker.errors import FatalError, WorkerError
-from worker.flow import (
-    Finish,
-    Flush,
-    Inbox,
-    InFlight,
-    OfferedPositions,
-    PairQueue,
-    PartitionsGone,
-)
+from worker.flow import Finish, Flush, Inbox, OfferedPositions, PairQueue, PartitionsGone
+from worker.in_flight import InFlight
 from worker.intake import Intake
 from worker.kafka.consumer import RecordConsumer
 from worker.lifecycle import Lifecycle
@@ -38,7 +31,7 @@ POLL_SECONDS = 0.05
 POLL_RECORDS = 512
 """Records per poll: enough to pay for its price, few enough to be admitted in a fraction of a second."""
 ADMIT_RECORDS = 256
-"""Records taken in together, at most: what a full worker can be over its bound by."""
+"""Records taken in together, at most."""
 ADMIT_BYTES = 262_144
 """Their bytes, about: a rebalance waits until they are tokenised, a tenth of a second or so."""
 FIRST_ADMIT_RECORDS = 16
@@ -172,7 +165,7 @@ class StreamProcessor:
             taken_bytes = sum([len(record.value or b"") for record in taken])
             self._admit_records = min(ADMIT_RECORDS, 1 + ADMIT_BYTES * len(taken) // max(1, taken_bytes))
             with parts.metrics.stage_duration_seconds.labels(stage="intake").time(), parts.heartbeats.busy("intake"):
-                parts.intake.admit([record for record in taken if parts.is_ours(record)])
+                self._backlog.put_back(parts.intake.admit([record for record in taken if parts.is_ours(record)]))
 
     def _observe(self) -> None:
         """Lag, fill and progress, now and then."""

@@ -10,7 +10,8 @@ import pytest
 from tests.support.strategies import record
 from worker.backlog import Backlog
 from worker.clock import ManualClock
-from worker.flow import Bounds, InFlight, OfferedPositions
+from worker.flow import OfferedPositions
+from worker.in_flight import Bounds, InFlight
 from worker.lifecycle import Lifecycle
 from worker.observability.health import Heartbeats, Readiness
 from worker.observability.metrics import Metrics
@@ -114,10 +115,11 @@ class World:
         self.processor = StreamProcessor(cast("ProcessorParts", parts), Lifecycle(), drain_seconds=1)
         self.client.listener = self.processor
 
-    def _admit(self, records: Sequence[Record]) -> None:
+    def _admit(self, records: Sequence[Record]) -> Sequence[Record]:
         self.engine.note_cost(len(records), 10 * len(records))
         for each in records:
             self.engine.admit(each)
+        return []
 
     def seconds_until_done(self, partition: TopicPartition, count: int) -> float:
         started = self.clock.monotonic()

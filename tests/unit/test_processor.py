@@ -16,7 +16,8 @@ from worker.delivery import Cadence, Delivery, DeliveryParts, Encoder
 from worker.engine_retry import RetryingScorer, ScorerParts
 from worker.engines.fake import FakeEngine
 from worker.errors import EngineError, FatalError
-from worker.flow import Bounds, Inbox, InFlight, OfferedPositions, PairQueue
+from worker.flow import Inbox, OfferedPositions, PairQueue
+from worker.in_flight import Bounds, InFlight
 from worker.intake import Intake, IntakeParts
 from worker.kafka.consumer import RecordConsumer
 from worker.kafka.publishing import Published
