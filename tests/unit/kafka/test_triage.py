@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -146,6 +147,18 @@ def test_a_topic_without_rights_has_its_input_wait_until_they_are_back() -> None
     assert not scene.parts.refused.is_closed("out")
 
 
+class InterruptedClock(ManualClock):
+    """Something happens, once, while the time is read."""
+
+    interrupt: Callable[[], None] | None = None
+
+    def monotonic(self) -> float:
+        interrupt, self.interrupt = self.interrupt, None
+        if interrupt is not None:
+            interrupt()
+        return super().monotonic()
+
+
 def test_a_refusal_that_nobody_tries_again_lapses() -> None:
     told: list[tuple[str, str | None]] = []
     clock = ManualClock()
@@ -159,3 +172,23 @@ def test_a_refusal_that_nobody_tries_again_lapses() -> None:
     clock.advance(1)
     assert not refused.is_closed("out")
     assert [("out", "why"), ("out", "why"), ("out", None)] == told
+
+
+def test_a_refusal_that_comes_while_another_one_lapses_holds() -> None:
+    """Delivery refuses while the poll thread has just read the time: then, or right after it, but it is not lost."""
+    told: list[tuple[str, str | None]] = []
+    clock = InterruptedClock()
+    refused = RefusedTopics(clock, lambda topic, reason: told.append((topic, reason)))
+    refused.refuse("out", "first")
+    clock.advance(LAPSE_SECONDS)
+    delivery = Thread(target=refused.refuse, args=("out", "second"))
+
+    def interrupt() -> None:
+        delivery.start()
+        delivery.join(0.1)  # where one waits for the other it is not over
+
+    clock.interrupt = interrupt
+    refused.is_closed("out")
+    delivery.join()
+    assert refused.is_closed("out")
+    assert ("out", "second") == told[-1]
