@@ -14,12 +14,13 @@ from worker.clock import Clock, SystemClock
 from worker.config import Config
 from worker.delivery import Cadence, Delivery, DeliveryParts
 from worker.engines.load import LoadedModel, load_engine
-from worker.flow import Inbox, OfferedPositions, PairQueue
+from worker.flow import Inbox, PairQueue
 from worker.intake import Intake, IntakeParts
 from worker.kafka.clients import consumer_settings
 from worker.kafka.consumer import RecordConsumer
 from worker.kafka.group_offsets import GroupOffsets
 from worker.kafka.label_topic import LabelTopicFollower
+from worker.kafka.offsets import OfferedPositions
 from worker.label_sets import directory_source
 from worker.labels.registry import LabelRegistry
 from worker.lifecycle import Lifecycle
@@ -137,7 +138,8 @@ def _processor(
 ) -> StreamProcessor:
     config, info = make.config, model.engine.info
     token_budget = config.batching.max_tokens or info.token_budget
-    in_flight, inbox, offered, backlog = make.in_flight(token_budget), Inbox(), OfferedPositions(), Backlog(make.clock)
+    in_flight, inbox, backlog = make.in_flight(token_budget), Inbox(), Backlog(make.clock)
+    offered = OfferedPositions(make.assignment)
     target_seconds = config.batching.latency_target_ms / 1000
     pairs = PairQueue(Batcher(token_budget), in_flight.note_queued_tokens, Pace(token_budget, target_seconds))
     group = GroupOffsets(make.client, config.kafka.group_id)

@@ -1,7 +1,7 @@
 """What stands between the threads: the pair queue and the inbox of delivery."""
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
@@ -155,22 +155,3 @@ class PairQueue:
         with self._condition:
             self._is_closed = True
             self._condition.notify_all()
-
-
-class OfferedPositions:
-    """Positions that delivery has earned and the poll thread is to commit, without transactions. Thread-safe."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._positions: dict[TopicPartition, int] = {}
-
-    def offer(self, positions: Mapping[TopicPartition, int]) -> None:
-        """Have `positions` committed; later ones replace earlier ones."""
-        with self._lock:
-            self._positions.update(positions)
-
-    def take(self) -> dict[TopicPartition, int]:
-        """What was offered since last time."""
-        with self._lock:
-            positions, self._positions = self._positions, {}
-            return positions

@@ -16,10 +16,11 @@ from worker.clock import Clock
 from worker.delivery import Delivery
 from worker.engine_retry import RetryingScorer
 from worker.errors import FatalError, WorkerError
-from worker.flow import Finish, Flush, Inbox, OfferedPositions, PairQueue, PartitionsGone
+from worker.flow import Finish, Flush, Inbox, PairQueue, PartitionsGone
 from worker.in_flight import InFlight
 from worker.intake import Intake
 from worker.kafka.consumer import RecordConsumer
+from worker.kafka.offsets import OfferedPositions
 from worker.lifecycle import Lifecycle
 from worker.observability.health import Heartbeats, Readiness
 from worker.observability.metrics import Metrics
@@ -214,7 +215,7 @@ class StreamProcessor:
             thread.join(JOIN_SECONDS)
             if thread.is_alive():
                 self._lifecycle.abandon(FatalError(f"the {thread.name} thread does not end; it is left behind"))
-        parts.consumer.commit(parts.offered.take(), wait=True)
+        parts.consumer.commit(parts.offered.all(), wait=True)
         parts.consumer.close()
         for name in LIVENESS_SECONDS:
             parts.heartbeats.release(name)
@@ -256,7 +257,7 @@ class StreamProcessor:
         self._parts.inbox.put(Flush(done))
         if not done.wait(REVOKE_SECONDS):
             log.warning("partition.revoked_uncommitted", budget_seconds=REVOKE_SECONDS)
-        self._parts.consumer.commit(self._parts.offered.take(), wait=True)
+        self._parts.consumer.commit(self._parts.offered.all(), wait=True)
 
     def gone(self, partitions: frozenset[TopicPartition]) -> None:
         """Partitions are no longer ours: drop what is in flight."""

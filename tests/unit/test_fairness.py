@@ -10,8 +10,8 @@ import pytest
 from tests.support.strategies import record
 from worker.backlog import Backlog
 from worker.clock import ManualClock
-from worker.flow import OfferedPositions
 from worker.in_flight import Bounds, InFlight
+from worker.kafka.offsets import Assignment, OfferedPositions
 from worker.lifecycle import Lifecycle
 from worker.observability.health import Heartbeats, Readiness
 from worker.observability.metrics import Metrics
@@ -104,7 +104,7 @@ class World:
             delivery=SimpleNamespace(run=None),
             pairs=SimpleNamespace(pairs=0),
             in_flight=self.engine,
-            offered=OfferedPositions(),
+            offered=OfferedPositions(Assignment()),
             is_open=lambda _partition: True,
             is_ours=lambda _record: True,
             metrics=Metrics(),

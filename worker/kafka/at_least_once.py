@@ -1,14 +1,13 @@
 """Step 11 without transactions: lower latency, and a crash may publish twice."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 from confluent_kafka import KafkaException
 
 from worker.kafka.clients import checked_settings
-from worker.kafka.offsets import commit_positions
 from worker.kafka.publishing import CALL_SECONDS, Published, PublisherParts, Waiter
 from worker.kafka.triage import RefusedError, Reports
-from worker.types import Finished, TopicPartition
+from worker.types import Finished
 
 
 class AtLeastOncePublisher:
@@ -19,9 +18,9 @@ class AtLeastOncePublisher:
         parts: PublisherParts,
         wait: Callable[[float], bool],
         trouble: Callable[[str | None], None],
-        offer: Callable[[Mapping[TopicPartition, int]], None],
+        offer: Callable[[Sequence[Finished]], None],
     ) -> None:
-        """`offer(positions)` hands positions to the poll thread, which commits them. Else `TransactionalPublisher`."""
+        """`offer(finished)` has the poll thread commit them if they are ours still. Else `TransactionalPublisher`."""
         self._parts = parts
         self._waiter = Waiter(wait, trouble)
         self._offer = offer
@@ -54,7 +53,7 @@ class AtLeastOncePublisher:
             else:
                 self._waiter.succeeded()
                 self._triage.passed(chunk)
-                self._offer(commit_positions(chunk))
+                self._offer(chunk)
                 settled, pending = settled + chunk, rest
 
     def close(self) -> None:

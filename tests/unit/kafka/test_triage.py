@@ -24,7 +24,7 @@ from tests.support.strategies import record as record_at
 from worker.clock import ManualClock
 from worker.errors import ErrorCode
 from worker.kafka.at_least_once import AtLeastOncePublisher
-from worker.kafka.offsets import Assignment
+from worker.kafka.offsets import Assignment, OfferedPositions
 from worker.kafka.producer import TransactionalPublisher
 from worker.kafka.publishing import Publisher
 from worker.kafka.refusals import LAPSE_SECONDS, RETRY_SECONDS, RefusedTopics
@@ -44,12 +44,12 @@ class Scene:
     broker: ScriptedBroker = field(default_factory=ScriptedBroker)
     topics: KnownTopics = field(default_factory=lambda: KnownTopics({"out", "elsewhere", "dlq"}))
     clock: ManualClock = field(default_factory=ManualClock)
-    offered: dict[TopicPartition, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         assignment = Assignment()
         assignment.assign([*LANES, TopicPartition("other", 0)])
         assignment.note_membership(MEMBERSHIP)
+        self.offered = OfferedPositions(assignment)
         self.parts = publisher_parts(self.broker, assignment, self.topics, self.clock)
         self.publisher = self._publisher()
         self.publisher.start()
@@ -58,7 +58,7 @@ class Scene:
         waits = Waits(self.clock)
         if self.delivery == "exactly_once":
             return TransactionalPublisher(self.parts, waits, lambda _reason: None)
-        return AtLeastOncePublisher(self.parts, waits, lambda _reason: None, self.offered.update)
+        return AtLeastOncePublisher(self.parts, waits, lambda _reason: None, self.offered.offer)
 
     def refuse(self, error: KafkaError, *values: bytes | None, topic: str = "out") -> None:
         """Refuse these values in `topic`, all where none is given."""
@@ -92,7 +92,7 @@ def test_the_one_record_that_a_broker_refuses_for_good_is_a_dead_letter_and_its_
     assert b"in/0/3" not in scene.seen("out")
     assert {r.outputs[0].value for r in records if r.record.offset != 3} <= set(scene.seen("out"))
     assert 1 == len(scene.seen("dlq"))
-    assert {LANES[0]: 6, LANES[1]: 2} == (scene.broker.offsets if delivery == "exactly_once" else scene.offered)
+    assert {LANES[0]: 6, LANES[1]: 2} == (scene.broker.offsets if delivery == "exactly_once" else scene.offered.take())
 
 
 @given(
