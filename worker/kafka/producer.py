@@ -11,6 +11,7 @@ deadline replace the producer, never abort (a commit that timed out may have hel
 import contextlib
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import structlog
 from confluent_kafka import KafkaError, KafkaException, Producer
@@ -37,6 +38,14 @@ class _AbortAndRedo(Exception):  # noqa: N818  a verdict, not an error
 
 class _Replace(Exception):  # noqa: N818  a verdict, not an error
     """The producer can no longer say what became of its transaction."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Lost:
+    """A transaction that was not committed, or may not have been. Not an exception: those keep their frames alive."""
+
+    reason: str
+    is_in_doubt: bool
 
 
 class TransactionalPublisher:
@@ -97,30 +106,26 @@ class TransactionalPublisher:
                 self._waiter.failed("this worker is no member of its group at the moment")
                 pending += left
                 continue
-            producer, chunk = self._require_producer(), self._triage.chunk(pending)
+            chunk = self._triage.chunk(pending)
             rest = [*pending[len(chunk) :], *left]
-            try:
-                self._transact(producer, chunk, ownership)
-            except RefusedError as refused:
-                self._parts.note_outcome("aborted")
-                self._abort(producer)
-                pending = self._triage.judge(chunk, refused.reports) + rest
-            except _AbortAndRedo as verdict:
-                self._parts.note_outcome("aborted")
-                self._abort(producer)
-                self._waiter.failed(f"the transaction was aborted ({verdict}){_fix(str(verdict))}")
-                pending += left
-            except _Replace as verdict:
-                self._parts.note_outcome("in_doubt")
-                self._replace(str(verdict))
-                committed, pending = self._settle(pending)
-                settled += committed
-                pending += left
-            else:
-                self._parts.note_outcome("committed")
+            trouble = self._attempt(chunk, ownership)
+            self._parts.note_outcome(_outcome(trouble))
+            if trouble is None:
                 self._waiter.succeeded()
                 self._triage.passed(chunk)
                 settled, pending = settled + chunk, rest
+            elif isinstance(trouble, Reports):
+                self._abort()
+                pending = self._triage.judge(chunk, trouble) + rest
+            elif not trouble.is_in_doubt:
+                self._abort()
+                self._waiter.failed(f"the transaction was aborted ({trouble.reason}){_fix(trouble.reason)}")
+                pending += left
+            else:
+                self._replace(trouble.reason)
+                committed, pending = self._settle(pending)
+                settled += committed
+                pending += left
 
     def close(self) -> None:
         """Drop the producer. A transaction that is surely not committed is aborted; one in doubt is left alone."""
@@ -132,7 +137,21 @@ class TransactionalPublisher:
                 producer.abort_transaction(CALL_SECONDS)
         producer.purge()
 
-    def _transact(self, producer: Producer, finished: Sequence[Finished], ownership: Ownership) -> None:
+    def _attempt(self, finished: Sequence[Finished], ownership: Ownership) -> Reports | _Lost | None:
+        """One transaction: what was refused of it, or why it is lost; None when it was committed.
+
+        No frame outlives it that knows the producer: one that is replaced has to be gone before the next is made.
+        """
+        try:
+            self._transact(finished, ownership)
+        except RefusedError as refused:
+            return refused.reports
+        except (_AbortAndRedo, _Replace) as verdict:
+            return _Lost(str(verdict), is_in_doubt=isinstance(verdict, _Replace))
+        return None
+
+    def _transact(self, finished: Sequence[Finished], ownership: Ownership) -> None:
+        producer = self._require_producer()
         offsets = [KafkaPartition(*p, offset) for p, offset in commit_positions(finished).items()]
         self._is_deciding = False
         self._call(producer.begin_transaction)
@@ -190,13 +209,21 @@ class TransactionalPublisher:
             else:
                 return
 
-    def _abort(self, producer: Producer) -> None:
+    def _abort(self) -> None:
         self._is_deciding = False
+        reason = self._obstacle_to_abort()
+        if reason is None:
+            self._began_at = None
+        else:
+            self._replace(reason)
+
+    def _obstacle_to_abort(self) -> str | None:
+        producer = self._require_producer()
         try:
             self._call(lambda: producer.abort_transaction(CALL_SECONDS))
-            self._began_at = None
         except (_AbortAndRedo, _Replace, RefusedError) as verdict:
-            self._replace(str(verdict))
+            return str(verdict)
+        return None
 
     def _replace(self, reason: str) -> None:
         log.warning("producer.replaced", reason=reason)
@@ -261,6 +288,12 @@ _FIXES = {
     "TRANSACTIONAL_ID_AUTHORIZATION_FAILED": "grant Write and Describe on the transactional id",
     "UNSUPPORTED_FOR_MESSAGE_FORMAT": "use delivery: at_least_once",
 }
+
+
+def _outcome(trouble: Reports | _Lost | None) -> str:
+    if trouble is None:
+        return "committed"
+    return "in_doubt" if isinstance(trouble, _Lost) and trouble.is_in_doubt else "aborted"
 
 
 def _fix(name: str) -> str:

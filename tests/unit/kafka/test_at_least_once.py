@@ -1,6 +1,7 @@
 """The publisher without transactions against a broker that does what each test says."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 from confluent_kafka import KafkaError
@@ -9,6 +10,7 @@ from tests.support.scripted_kafka import (
     MEMBERSHIP,
     TIMED_OUT,
     KnownTopics,
+    OneAtATime,
     ScriptedBroker,
     Step,
     Waits,
@@ -114,3 +116,13 @@ def test_what_was_offered_is_forgotten_when_its_partition_goes(scene: Scene) -> 
     assert ({}, {LANE: 3}) == (scene.offered.take(), scene.offered.all())
     scene.assignment.assign([LANE])
     assert {} == scene.offered.all()
+
+
+def test_a_replaced_producer_is_gone_before_the_next_one_is_made(scene: Scene) -> None:
+    make = OneAtATime(scene.broker)
+    parts = replace(publisher_parts(scene.broker, scene.assignment, scene.topics, ManualClock()), make_producer=make)
+    publisher = AtLeastOncePublisher(parts, scene.waits, lambda _reason: None, scene.offered.offer)
+    scene.broker.plan("flush", Step(LOST))
+    scene.broker.plan("produce", Step(), Step(LOST))
+    publisher.publish(finished_lane(0, range(3)))
+    assert 3 == len(make.made)
