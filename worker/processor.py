@@ -156,7 +156,8 @@ class StreamProcessor:
         if now - self._looked_at >= LOOK_SECONDS:
             self._looked_at = now
             unread = parts.consumer.unread(parts.ends())
-            self._backlog.look({p: records for p, records in unread.items() if parts.is_open(p)})
+            is_held = parts.consumer.awaits_schema
+            self._backlog.look({p: count for p, count in unread.items() if parts.is_open(p) and not is_held(p)})
 
     def _admit_backlog(self) -> None:
         """Take in what was polled, a little at a time: how much a record asks for is known only once it is in."""
@@ -180,7 +181,9 @@ class StreamProcessor:
         for partition, lag in lags.items():
             parts.metrics.lag_seen(*partition, lag)
         progress = parts.in_flight.settled + self._batches
-        stalled = self._progress.stalled_seconds(progress, self._observed_at, has_work=any(lags.values()))
+        # What waits for the schema registry has that as its reason: it neither starves nor stalls.
+        has_work = any(lag > (unread[p] if parts.consumer.awaits_schema(p) else 0) for p, lag in lags.items())
+        stalled = self._progress.stalled_seconds(progress, self._observed_at, has_work=has_work)
         if stalled is None:
             parts.readiness.clear("progress")
         else:

@@ -83,6 +83,9 @@ class ScriptedConsumer:
     def is_at(self, _ends: Mapping[TopicPartition, int]) -> bool:
         return not self.waiting
 
+    def awaits_schema(self, _partition: TopicPartition) -> bool:
+        return False
+
     def close(self) -> None:
         self.is_closed = True
 

@@ -176,6 +176,10 @@ class RecordConsumer:
             return False
         return self._others.has_passed({p: end for p, end in ends.items() if p not in owned})
 
+    def awaits_schema(self, partition: TopicPartition) -> bool:
+        """Whether records of `partition` are held back until the schema registry answers."""
+        return self.sieve is not None and self.sieve.holds(partition)
+
     def close(self) -> None:
         """Leave the group. Blocks until the broker knows."""
         self._consumer.close()
@@ -187,7 +191,7 @@ class RecordConsumer:
         return self._listener
 
     def _is_held(self, partition: TopicPartition) -> bool:
-        return self._told.is_held(partition) or (self.sieve is not None and self.sieve.holds(partition))
+        return self._told.is_held(partition) or self.awaits_schema(partition)
 
     def _waiting(self) -> Mapping[TopicPartition, int]:
         return {} if self.sieve is None else self.sieve.waiting()
