@@ -68,7 +68,9 @@ class Worker:
             WorkerError: the worker must not go on.
         """
         # Not before: the records of the first partition are resolved under what the topic says.
-        if self.follower is None or self.follower.wait_until_read(lambda: self.lifecycle.is_stopping):
+        if self.follower is not None:
+            self.follower.wait_until_read(lambda: self.lifecycle.is_stopping)
+        if not self.lifecycle.is_stopping:
             self.processor.run(self.topics, until_end=until_end)
         elif self.lifecycle.failure is not None:
             raise self.lifecycle.failure
@@ -101,11 +103,11 @@ def open_worker(config: Config, clock: Clock | None = None, lifecycle: Lifecycle
             if source is not None:
                 source.load_or_raise(labels)
             watch = make.watch()
-            watch.look()
-            follower = make.follower()
-            processor = _processor(make, model, tokenizer, _is_open(make, watch, follower))
             make.heartbeats.register("topics", TOPICS_LIVENESS_SECONDS)
             make.lifecycle.thread(lambda: watch.run(make.lifecycle.wait_for_stop), "topics").start()
+            watch.wait_until_looked(lambda: make.lifecycle.is_stopping)
+            follower = make.follower()
+            processor = _processor(make, model, tokenizer, _is_open(make, watch, follower))
             for name, work in (("liveness", LivenessWatch(make.heartbeats).run), ("ends", make.ends.run)):
                 make.lifecycle.thread(partial(work, make.lifecycle.wait_for_stop), name).start()
             if source is not None:

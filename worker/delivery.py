@@ -127,7 +127,8 @@ class Delivery:
                 elif self._is_due():
                     self._publish()
         except StoppedError:
-            log.warning("delivery.abandoned", records=len(self._finished) + len(self._assembly))
+            if records := len(self._finished) + len(self._assembly):
+                log.warning("delivery.abandoned", records=records)
         finally:
             parts.publisher.close()
 

@@ -210,8 +210,8 @@ class StreamProcessor:
         parts = self._parts
         if parts.in_flight.records:
             log.warning("worker.drain_unfinished", records=parts.in_flight.records)
-            self._lifecycle.abandon()
-        self._lifecycle.stop()
+        # What is in flight is given up, and where nothing is, delivery has nothing to wait for the broker for.
+        self._lifecycle.abandon()
         parts.pairs.close()
         parts.inbox.put(Finish())
         for thread in (self._engine_thread, self._delivery_thread):

@@ -26,6 +26,8 @@ from worker.types import Finished
 
 FENCE_WINDOW_SECONDS = 60.0
 """Fenced twice within this: somebody else uses the same transactional id."""
+INIT_SECONDS = 1.0
+"""How long to wait for the transaction coordinator at once: a stop is noticed in between."""
 WATCH_SECONDS = 0.05
 """How often to look whether a record was refused, while the others are acknowledged."""
 
@@ -77,7 +79,7 @@ class TransactionalPublisher:
                 with checked_settings():
                     producer = self._parts.make_producer(self._parts.settings)
             try:
-                producer.init_transactions(CALL_SECONDS * 2)
+                producer.init_transactions(INIT_SECONDS)  # the next call waits on for the same answer
             except KafkaException as exception:
                 error = exception.args[0]
                 if not self._was_started:
@@ -248,10 +250,7 @@ class TransactionalPublisher:
             )
 
     def _settle(self, pending: Sequence[Finished]) -> tuple[list[Finished], list[Finished]]:
-        """What of `pending` the lost producer had committed, and what it had not: the group's offsets know.
-
-        Asked only of partitions that were ours throughout: there nobody else commits.
-        """
+        """What of `pending` was committed, and what was not: the group knows. Asked of what was ours throughout."""
         while True:
             owned = self._parts.assignment.snapshot().owned(pending)
             try:
