@@ -14,12 +14,13 @@ from worker.clock import Clock, SystemClock
 from worker.config import Config
 from worker.delivery import Cadence, Delivery, DeliveryParts
 from worker.engines.load import LoadedModel, load_engine
-from worker.flow import Inbox, OfferedPositions, PairQueue
+from worker.flow import Inbox, PairQueue
 from worker.intake import Intake, IntakeParts
 from worker.kafka.clients import consumer_settings
 from worker.kafka.consumer import RecordConsumer
 from worker.kafka.group_offsets import GroupOffsets
 from worker.kafka.label_topic import LabelTopicFollower
+from worker.kafka.offsets import OfferedPositions
 from worker.label_sets import directory_source
 from worker.labels.registry import LabelRegistry
 from worker.lifecycle import Lifecycle
@@ -67,7 +68,9 @@ class Worker:
             WorkerError: the worker must not go on.
         """
         # Not before: the records of the first partition are resolved under what the topic says.
-        if self.follower is None or self.follower.wait_until_read(lambda: self.lifecycle.is_stopping):
+        if self.follower is not None:
+            self.follower.wait_until_read(lambda: self.lifecycle.is_stopping)
+        if not self.lifecycle.is_stopping:
             self.processor.run(self.topics, until_end=until_end)
         elif self.lifecycle.failure is not None:
             raise self.lifecycle.failure
@@ -100,11 +103,11 @@ def open_worker(config: Config, clock: Clock | None = None, lifecycle: Lifecycle
             if source is not None:
                 source.load_or_raise(labels)
             watch = make.watch()
-            watch.look()
-            follower = make.follower()
-            processor = _processor(make, model, tokenizer, _is_open(make, watch, follower))
             make.heartbeats.register("topics", TOPICS_LIVENESS_SECONDS)
             make.lifecycle.thread(lambda: watch.run(make.lifecycle.wait_for_stop), "topics").start()
+            watch.wait_until_looked(lambda: make.lifecycle.is_stopping)
+            follower = make.follower()
+            processor = _processor(make, model, tokenizer, _is_open(make, watch, follower))
             for name, work in (("liveness", LivenessWatch(make.heartbeats).run), ("ends", make.ends.run)):
                 make.lifecycle.thread(partial(work, make.lifecycle.wait_for_stop), name).start()
             if source is not None:
@@ -137,7 +140,8 @@ def _processor(
 ) -> StreamProcessor:
     config, info = make.config, model.engine.info
     token_budget = config.batching.max_tokens or info.token_budget
-    in_flight, inbox, offered, backlog = make.in_flight(token_budget), Inbox(), OfferedPositions(), Backlog(make.clock)
+    in_flight, inbox, backlog = make.in_flight(token_budget), Inbox(), Backlog(make.clock)
+    offered = OfferedPositions(make.assignment)
     target_seconds = config.batching.latency_target_ms / 1000
     pairs = PairQueue(Batcher(token_budget), in_flight.note_queued_tokens, Pace(token_budget, target_seconds))
     group = GroupOffsets(make.client, config.kafka.group_id)

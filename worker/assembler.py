@@ -11,13 +11,14 @@ from worker.delivery import Encoder
 from worker.engine_retry import RetryingScorer, ScorerParts
 from worker.engines.base import Engine
 from worker.engines.load import EngineChoice, LoadedModel
-from worker.flow import Bounds, Inbox, InFlight, OfferedPositions, PairQueue
+from worker.flow import Inbox, PairQueue
+from worker.in_flight import Bounds, InFlight
 from worker.kafka.at_least_once import AtLeastOncePublisher
 from worker.kafka.clients import connection, instance_name, producer_settings
 from worker.kafka.ends import StableEnds
 from worker.kafka.group_offsets import GroupOffsets
 from worker.kafka.label_topic import LabelTopicFollower
-from worker.kafka.offsets import Assignment
+from worker.kafka.offsets import Assignment, OfferedPositions
 from worker.kafka.producer import TransactionalPublisher
 from worker.kafka.publishing import Publisher, PublisherParts
 from worker.kafka.refusals import RefusedTopics

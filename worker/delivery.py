@@ -17,12 +17,12 @@ from worker.flow import (
     Finish,
     Flush,
     Inbox,
-    InFlight,
     NotAdmitted,
     PairQueue,
     PartitionsGone,
     TakenIn,
 )
+from worker.in_flight import InFlight
 from worker.kafka.publishing import Publisher, StoppedError
 from worker.observability.metrics import Metrics
 from worker.pipeline.assembly import Assembly, Refused, Scored
@@ -127,7 +127,8 @@ class Delivery:
                 elif self._is_due():
                     self._publish()
         except StoppedError:
-            log.warning("delivery.abandoned", records=len(self._finished) + len(self._assembly))
+            if records := len(self._finished) + len(self._assembly):
+                log.warning("delivery.abandoned", records=records)
         finally:
             parts.publisher.close()
 

@@ -5,48 +5,24 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from confluent_kafka.admin import (  # type: ignore[attr-defined]  # re-exported without saying so
-    AclBinding,
-    AclOperation,
-    AclPermissionType,
-    ResourcePatternType,
-    ResourceType,
-)
 
 from tests.conftest import TopicsFactory
 from tests.support.broker import BrokerUnderTest
+from tests.support.guarded import Right, allow, open_kafka
 from tests.support.worker import NOTHING, Changes, set_up
 from worker.assembler import Assembler
 from worker.checks import findings
 from worker.clock import SystemClock
 from worker.config import load_config
-from worker.kafka.embedded import EmbeddedKafka
-from worker.kafka.embedded_storage import EmbeddedSettings
 
 pytestmark = pytest.mark.kafka
-
-AUTHORIZER = {
-    "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
-    "allow.everyone.if.no.acl.found": "true",
-}
 
 
 @pytest.fixture
 def guarded_kafka(kafka: BrokerUnderTest) -> Iterator[BrokerUnderTest]:
     """A broker of our own that has an authorizer; whoever knows `kafka` can have one."""
-    with EmbeddedKafka(EmbeddedSettings(properties=AUTHORIZER)) as embedded:
-        yield BrokerUnderTest(embedded.bootstrap_servers, embedded.cluster_id, embedded)
-
-
-def allow_somebody_else(kafka: BrokerUnderTest, *rights: tuple[ResourceType, str, AclOperation]) -> None:
-    """Allow operations to a user that we are not, and with that forbid us all others on the same things."""
-    allowed = [
-        AclBinding(kind, name, ResourcePatternType.LITERAL, "User:else", "*", operation, AclPermissionType.ALLOW)
-        for kind, name, operation in rights
-    ]
-    admin = kafka.admin()
-    for future in admin.create_acls(allowed).values():
-        future.result(30)
+    with open_kafka() as broker:
+        yield broker
 
 
 def found(
@@ -92,11 +68,12 @@ def test_every_missing_right_is_named(guarded_kafka: BrokerUnderTest, tmp_path: 
     kafka = guarded_kafka
     setup = set_up(tmp_path, kafka, ["in"], {"kafka": {"group_id": "guarded"}})
     kafka.create_topics(dict.fromkeys([*setup.inputs, *setup.outputs], 1))
-    allow_somebody_else(
+    allow(
         kafka,
-        (ResourceType.TOPIC, "in.dlq", AclOperation.WRITE),
-        (ResourceType.GROUP, "guarded", AclOperation.READ),
-        (ResourceType.TRANSACTIONAL_ID, "guarded.check", AclOperation.WRITE),
+        Right("TOPIC", "in.dlq", "WRITE"),
+        Right("GROUP", "guarded", "READ"),
+        Right("TRANSACTIONAL_ID", "guarded.check", "WRITE"),
+        user="else",
     )
     failed = [each for each in findings(Assembler(load_config(setup.path), SystemClock())) if each.verdict == "failed"]
     told = {each.subject: each.message for each in failed if "does not exist" not in each.message}

@@ -20,17 +20,16 @@ from worker.flow import (
     Admitted,
     BatchFailed,
     BatchScored,
-    Bounds,
     Event,
     Finish,
     Flush,
     Inbox,
-    InFlight,
     NotAdmitted,
     PairQueue,
     PartitionsGone,
     TakenIn,
 )
+from worker.in_flight import Bounds, InFlight
 from worker.kafka.publishing import Published, StoppedError
 from worker.labels.schema import parse_schema
 from worker.observability.metrics import Metrics

@@ -7,6 +7,7 @@ from typing import cast
 
 import pytest
 
+from tests.support.scripted_kafka import finished_lane
 from tests.support.small_tokenizers import bert_style, save
 from tests.support.strategies import record as record_at
 from tests.support.wait import wait_until
@@ -16,9 +17,11 @@ from worker.delivery import Cadence, Delivery, DeliveryParts, Encoder
 from worker.engine_retry import RetryingScorer, ScorerParts
 from worker.engines.fake import FakeEngine
 from worker.errors import EngineError, FatalError
-from worker.flow import Bounds, Inbox, InFlight, OfferedPositions, PairQueue
+from worker.flow import Inbox, PairQueue
+from worker.in_flight import Bounds, InFlight
 from worker.intake import Intake, IntakeParts
 from worker.kafka.consumer import RecordConsumer
+from worker.kafka.offsets import Assignment, OfferedPositions
 from worker.kafka.publishing import Published
 from worker.kafka.rebalance import RebalanceListener
 from worker.labels.schema import parse_schema
@@ -80,6 +83,9 @@ class ScriptedConsumer:
     def is_at(self, _ends: Mapping[TopicPartition, int]) -> bool:
         return not self.waiting
 
+    def awaits_schema(self, _partition: TopicPartition) -> bool:
+        return False
+
     def close(self) -> None:
         self.is_closed = True
 
@@ -111,7 +117,9 @@ class ScriptedEngine(FakeEngine):
 class Scene:
     def __init__(self, folder: Path, count: int, cache: ScoreCache | None = None) -> None:
         self.consumer, self.publisher, self.engine = ScriptedConsumer(count), KeepingPublisher(), ScriptedEngine()
-        self.lifecycle, self.inbox, self.offered = Lifecycle(), Inbox(), OfferedPositions()
+        self.assignment = Assignment()
+        self.assignment.assign([LANE])
+        self.lifecycle, self.inbox, self.offered = Lifecycle(), Inbox(), OfferedPositions(self.assignment)
         self.in_flight = InFlight(Bounds(20, 10**6, 10**6))
         self.readiness, self.is_open = Readiness(), True
         clock, metrics, heartbeats = SystemClock(), Metrics(), Heartbeats(SystemClock())
@@ -289,6 +297,6 @@ def test_a_delivery_thread_that_dies_ends_the_worker_and_names_only_the_type(
 
 def test_positions_that_delivery_has_earned_are_committed_by_the_poll_thread(tmp_path: Path) -> None:
     scene = Scene(tmp_path, 10)
-    scene.offered.offer({LANE: 7})
+    scene.offered.offer(finished_lane(0, [6]))
     scene.run()
     assert {LANE: 7} == scene.consumer.committed
