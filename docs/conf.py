@@ -56,6 +56,7 @@ def setup(app: "Sphinx") -> None:
     """Add what the pages do not say themselves: the navigation, and where a link to a folder leads."""
     app.connect("source-read", _with_navigation)
     app.connect("doctree-read", _folders_as_their_pages)
+    app.connect("build-finished", _with_index)
 
 
 def _with_navigation(_: "Sphinx", document: str, source: list[str]) -> None:
@@ -64,6 +65,13 @@ def _with_navigation(_: "Sphinx", document: str, source: list[str]) -> None:
     for caption, documents in navigation().items():
         entries = "\n".join(f"/{each}" for each in documents)
         source[0] += f"\n\n```{{toctree}}\n:hidden:\n:caption: {caption}\n\n{entries}\n```\n"
+
+
+def _with_index(app: "Sphinx", failure: Exception | None) -> None:
+    """What a web server looks for first."""
+    if failure is None:
+        to = f'<!doctype html><title>{project}</title><meta http-equiv="refresh" content="0; url={root_doc}.html">'
+        (Path(app.outdir) / "index.html").write_text(to, encoding="utf-8")
 
 
 def _folders_as_their_pages(app: "Sphinx", tree: nodes.document) -> None:
