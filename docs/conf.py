@@ -29,7 +29,17 @@ highlight_language = "none"
 
 NAVIGATION = {
     "Using it": ["label-schemas", "changing-labels", "shortlists", "formats", "configuration", "training"],
-    "Running it": ["operations", "capacity", "tuning", "upgrade", "security", "backpressure", "dead-letters", "gpu"],
+    "Running it": [
+        "operations",
+        "capacity",
+        "tuning",
+        "upgrade",
+        "security",
+        "backpressure",
+        "dead-letters",
+        "gpu",
+        "faq",
+    ],
     "How it works, and how well": ["delivery-guarantees", "architecture", "faults", "faults-engine", "benchmarks"],
 }
 REFERENCE = "Reference"
