@@ -1,5 +1,6 @@
 """The composition root: a configuration becomes a worker that runs."""
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,6 +9,7 @@ from functools import partial
 
 import structlog
 
+from worker import __version__
 from worker.assembler import Assembler
 from worker.backlog import Backlog
 from worker.clock import Clock, SystemClock
@@ -93,7 +95,8 @@ def open_worker(config: Config, clock: Clock | None = None, lifecycle: Lifecycle
     make = Assembler(config, clock or SystemClock(), lifecycle)
     make.readiness.block("engine", "the model is being loaded")
     make.readiness.block("assignment", "no partition has been assigned yet")
-    with HealthServer(make.probes(), config.http.host, config.http.port, config.http.expected_token()) as http:
+    probes, token = make.probes(), config.http.expected_token()
+    with _announced(make), HealthServer(probes, config.http.host, config.http.port, token) as http:
         source = directory_source(config)
         model = load_engine(make.engine_choice())
         threads: list[threading.Thread] = []
@@ -123,6 +126,21 @@ def open_worker(config: Config, clock: Clock | None = None, lifecycle: Lifecycle
             model.engine.close()
             if make.registry is not None:
                 make.registry.close()
+
+
+@contextmanager
+def _announced(make: Assembler) -> Iterator[None]:
+    """The first and the last line of a worker's log; what it failed of is told by whoever catches it."""
+    kafka = make.config.kafka
+    log.info("worker.started", version=__version__, group=kafka.group_id, instance=make.instance, pid=os.getpid())
+    outcome = "done"
+    try:
+        yield
+    except BaseException as error:
+        outcome = type(error).__name__
+        raise
+    finally:
+        log.info("worker.stopped", outcome=outcome)
 
 
 def _is_open(

@@ -3,8 +3,6 @@
 from dataclasses import replace
 from functools import partial
 
-import structlog
-
 from worker.clock import Clock
 from worker.config import Config
 from worker.delivery import Encoder
@@ -41,8 +39,6 @@ QUEUED_BATCHES = 16
 
 BATCH_BYTES = 1_000_000
 """librdkafka's own default of `batch.size`."""
-
-log = structlog.get_logger(__name__)
 
 
 class Assembler:
@@ -91,7 +87,6 @@ class Assembler:
         self.labels.use_model(model, tokenizer)
         self.metrics.engine_in_use(stamp)
         self.readiness.clear("engine")
-        log.info("engine.loaded", engine=stamp.engine, precision=stamp.precision, why=model.why)
         return tokenizer
 
     def follower(self) -> LabelTopicFollower | None:

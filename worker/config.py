@@ -126,7 +126,7 @@ def load_config(path: Path, overrides: Mapping[str, JsonValue] | None = None) ->
         if config.registry is not None:
             config.registry.connection()
     except ValidationError as error:
-        problem = first_problem(error)
+        problem = first_problem(error, Config)
         raise ConfigError(f"{_origin(problem.path, given) or path}: {problem}") from None
     except SettingsError as error:
         raise ConfigError(f"environment: expected JSON; {error}") from None
@@ -146,7 +146,7 @@ def fixed_config(values: Mapping[str, JsonValue]) -> Config:
     try:
         return fixed()  # type: ignore[call-arg]  # as above
     except ValidationError as error:
-        raise ConfigError(str(first_problem(error))) from None
+        raise ConfigError(str(first_problem(error, Config))) from None
 
 
 def _config_from(choose: Callable[[type[BaseSettings], _Source], tuple[_Source, ...]]) -> type[Config]:
@@ -169,6 +169,8 @@ def _config_from(choose: Callable[[type[BaseSettings], _Source], tuple[_Source, 
 
 
 def _read(path: Path) -> dict[str, JsonValue]:
+    if not path.exists():
+        raise ConfigError(f"{path}: there is no such file; `worker init` writes a first one, -c names another")
     try:
         document = read_document(path)
     except DocumentError as error:

@@ -1,17 +1,18 @@
 """`worker check` on a real broker."""
 
 import json
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import TopicsFactory
+from tests.conftest import LogEvents, TopicsFactory
 from tests.support.broker import BrokerUnderTest
 from tests.support.guarded import Right, allow, open_kafka
-from tests.support.worker import NOTHING, Changes, set_up
+from tests.support.worker import NOTHING, Changes, run_to_end, set_up
 from worker.assembler import Assembler
-from worker.checks import findings
+from worker.checks import created, findings
 from worker.clock import SystemClock
 from worker.config import load_config
 
@@ -81,3 +82,34 @@ def test_every_missing_right_is_named(guarded_kafka: BrokerUnderTest, tmp_path: 
     assert "grant Write and Describe on this topic" in told["in.dlq"]
     assert "grant Read and Describe on this group" in told["group guarded"]
     assert "grant Write and Describe on the transactional id guarded.check" in told["transactions"]
+
+
+def test_topics_that_are_missing_are_created_where_that_is_asked_for(kafka: BrokerUnderTest, tmp_path: Path) -> None:
+    name = f"first-{uuid.uuid4().hex[:12]}"
+    changes = {"schemas": {"directory": "schemas", "topic": f"{name}.labels"}}
+    config = load_config(set_up(tmp_path, kafka, [name], changes).path)
+    before = [each for each in findings(Assembler(config, SystemClock())) if each.verdict == "failed"]
+    assert {name, f"{name}.labels", f"{name}.labels.status"} == {each.subject for each in before}
+    assert all("`worker check --create-topics` creates it" in each.message for each in before)
+
+    made = {each.subject: each for each in created(Assembler(config, SystemClock()), 3)}
+    assert {"ok"} == {each.verdict for each in made.values()}
+    written = (f"{name}.predictions", f"{name}.dlq")
+    assert {name, *written, f"{name}.labels", f"{name}.labels.status"} == set(made)
+    assert "created, 3 partitions" == made[written[0]].message
+    assert "created, 1 partitions" == made[f"{name}.labels"].message
+
+    assert [] == [each for each in findings(Assembler(config, SystemClock())) if each.verdict == "failed"]
+    assert [] == list(created(Assembler(config, SystemClock()), 3)), "what is there is left alone"
+
+
+def test_a_run_says_once_what_it_loaded_and_that_it_ended(
+    kafka: BrokerUnderTest, topics: TopicsFactory, tmp_path: Path, log_events: LogEvents
+) -> None:
+    setup = set_up(tmp_path, kafka, topics("logged", partitions=1))
+    kafka.create_topics(dict.fromkeys(setup.outputs, 1))
+    run_to_end(setup)
+    events = [each["event"] for each in log_events]
+    assert ("worker.started", "worker.stopped") == (events[0], events[-1])
+    assert 1 == events.count("engine.loaded")
+    assert "done" == log_events[-1]["outcome"]
