@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -26,6 +26,7 @@ from worker.lifecycle import Lifecycle
 from worker.observability.health_server import HealthServer
 from worker.observability.liveness import LivenessWatch
 from worker.observability.metrics import Metrics
+from worker.observability.tracing import Tracing
 from worker.output_watch import OutputWatch
 from worker.pipeline.batching import Batcher
 from worker.pipeline.evidence import ModelView
@@ -90,7 +91,10 @@ def open_worker(config: Config, clock: Clock | None = None, lifecycle: Lifecycle
     make = Assembler(config, clock or SystemClock(), lifecycle)
     make.readiness.block("engine", "the model is being loaded")
     make.readiness.block("assignment", "no partition has been assigned yet")
-    with HealthServer(make.probes(), config.http.host, config.http.port, config.http.expected_token()) as http:
+    with (
+        HealthServer(make.probes(), config.http.host, config.http.port, config.http.expected_token()) as http,
+        closing(make.tracing()) as tracing,
+    ):
         source = directory_source(config)
         model = load_engine(make.engine_choice())
         threads: list[threading.Thread] = []
@@ -102,7 +106,7 @@ def open_worker(config: Config, clock: Clock | None = None, lifecycle: Lifecycle
             watch = make.watch()
             watch.look()
             follower = make.follower()
-            processor = _processor(make, model, tokenizer, _is_open(make, watch, follower))
+            processor = _processor(make, model, tokenizer, _is_open(make, watch, follower), tracing)
             make.heartbeats.register("topics", TOPICS_LIVENESS_SECONDS)
             make.lifecycle.thread(lambda: watch.run(make.lifecycle.wait_for_stop), "topics").start()
             for name, work in (("liveness", LivenessWatch(make.heartbeats).run), ("ends", make.ends.run)):
@@ -133,7 +137,11 @@ def _is_open(
 
 
 def _processor(
-    make: Assembler, model: LoadedModel, tokenizer: PairTokenizer, is_open: Callable[[TopicPartition], bool]
+    make: Assembler,
+    model: LoadedModel,
+    tokenizer: PairTokenizer,
+    is_open: Callable[[TopicPartition], bool],
+    tracing: Tracing,
 ) -> StreamProcessor:
     config, info = make.config, model.engine.info
     token_budget = config.batching.max_tokens or info.token_budget
@@ -152,6 +160,7 @@ def _processor(
             pairs,
             make.metrics,
             backlog.note_cost,
+            tracing,
         )
     )
     view, encoder = ModelView(info.head, info.stamp.digest), make.encoder(model)
@@ -168,6 +177,7 @@ def _processor(
             clock=make.clock,
             beat=lambda: make.heartbeats.beat("delivery"),
             busy=lambda: make.heartbeats.busy("publish"),
+            tracing=tracing,
         ),
         Cadence(target_seconds / 2, TRANSACTION_RECORDS),
     )
@@ -192,5 +202,6 @@ def _processor(
         heartbeats=make.heartbeats,
         readiness=make.readiness,
         clock=make.clock,
+        tracing=tracing,
     )
     return StreamProcessor(parts, make.lifecycle, drain_seconds=config.drain_seconds)

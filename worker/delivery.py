@@ -25,6 +25,7 @@ from worker.flow import (
 )
 from worker.kafka.publishing import Publisher, StoppedError
 from worker.observability.metrics import Metrics
+from worker.observability.tracing import UNTRACED, Tracing
 from worker.pipeline.assembly import Assembly, Refused, Scored
 from worker.pipeline.decision import audit
 from worker.pipeline.decisions import decide_all
@@ -77,6 +78,7 @@ class DeliveryParts:
     beat: Callable[[], None]
     busy: Callable[[], AbstractContextManager[None]] = nullcontext
     """Entered around every publication."""
+    tracing: Tracing = UNTRACED
 
 
 class Delivery:
@@ -178,7 +180,9 @@ class Delivery:
         gone = [f for f in self._finished if f.record.source in event.partitions]
         self._finished = [f for f in self._finished if f.record.source not in event.partitions]
         self._park([f for f in self._parked if f.record.source not in event.partitions])
-        self._parts.in_flight.settle([*dropped.values(), *(f.record for f in gone)])
+        settled = [*dropped.values(), *(f.record for f in gone)]
+        self._parts.in_flight.settle(settled)
+        self._parts.tracing.settled(settled)
 
     def _release(self) -> None:
         outcomes = self._assembly.release()
@@ -241,7 +245,9 @@ class Delivery:
         self._finished = list(published.left)
         self._park(published.left)
         kept = {id(each.record) for each in published.left}
-        self._parts.in_flight.settle([each.record for each in batch if id(each.record) not in kept])
+        settled = [each.record for each in batch if id(each.record) not in kept]
+        self._parts.in_flight.settle(settled)
+        self._parts.tracing.settled(settled, published.committed)
         if published.committed:
             self._note(published.committed, self._oldest_seconds - started)
 

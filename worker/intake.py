@@ -11,6 +11,7 @@ from worker.errors import ErrorCode, MessageError, Stage, WorkerError
 from worker.flow import Admitted, Inbox, InFlight, NotAdmitted, PairQueue, TakenIn
 from worker.labels.schema import LabelSchema
 from worker.observability.metrics import Metrics
+from worker.observability.tracing import UNTRACED, Tracing
 from worker.pipeline.planning import PairPlan, plan_pairs
 from worker.pipeline.tokenization import PairTokenizer
 from worker.types import Record, Refusal, Request, TokenizedPairs
@@ -34,6 +35,7 @@ class IntakeParts:
     metrics: Metrics
     note_cost: Callable[[str, int], None]
     """Told of each record's topic how many tokens the record asks the engine for."""
+    tracing: Tracing = UNTRACED
 
 
 class Intake:
@@ -46,6 +48,7 @@ class Intake:
     def admit(self, records: Sequence[Record]) -> None:
         """Take `records` in, in their order."""
         parts = self._parts
+        records = parts.tracing.taken_in(records, self._admitted + 1)
         plans = [self._plan(record) for record in records]
         pairs = self._tokenize([plan for plan in plans if isinstance(plan, PairPlan)])
         tokens = sum([len(each.token_ids) for each in pairs if isinstance(each, TokenizedPairs)])

@@ -30,6 +30,7 @@ from worker.kafka.consumer import RecordConsumer
 from worker.lifecycle import Lifecycle
 from worker.observability.health import Heartbeats, Readiness
 from worker.observability.metrics import Metrics
+from worker.observability.tracing import UNTRACED, Tracing
 from worker.types import Record, TopicPartition
 from worker.watchdog import ProgressWatch
 
@@ -82,6 +83,7 @@ class ProcessorParts:
     heartbeats: Heartbeats
     readiness: Readiness
     clock: Clock
+    tracing: Tracing = UNTRACED
 
 
 class StreamProcessor:
@@ -280,7 +282,8 @@ class StreamProcessor:
             parts.heartbeats.beat("engine")
             batch = parts.pairs.pop(ENGINE_IDLE_SECONDS)
             if batch is not None:
-                parts.scorer.score(batch)
+                with parts.tracing.scoring(batch):
+                    parts.scorer.score(batch)
                 self._batches += 1
 
 
