@@ -86,6 +86,8 @@ def open_tracing(settings: TracingSettings, reader: Reader) -> Tracing:
         return UNTRACED
     try:
         from worker.observability.otel import SpanTracing, exporting_processor  # noqa: PLC0415  an extra
+
+        processor = exporting_processor(settings, settings.endpoint)
     except ImportError:
         raise ConfigError(EXTRA_MISSING) from None
-    return SpanTracing(exporting_processor(settings, settings.endpoint), settings, reader)
+    return SpanTracing(processor, settings, reader)
