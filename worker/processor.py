@@ -28,6 +28,7 @@ from worker.flow import (
 from worker.intake import Intake
 from worker.kafka.consumer import RecordConsumer
 from worker.lifecycle import Lifecycle
+from worker.observability.drain import DrainEstimate
 from worker.observability.health import Heartbeats, Readiness
 from worker.observability.metrics import Metrics
 from worker.observability.tracing import UNTRACED, Tracing
@@ -97,7 +98,7 @@ class StreamProcessor:
         self._batches = 0
         self._admit_records = FIRST_ADMIT_RECORDS
         self._observed_at = self._looked_at = 0.0
-        self._progress = ProgressWatch()
+        self._progress, self._drain_estimate = ProgressWatch(), DrainEstimate()
         self._backlog = parts.backlog
         self._drain_until: float | None = None
         self._delivery_thread = lifecycle.thread(parts.delivery.run, "delivery")
@@ -182,11 +183,14 @@ class StreamProcessor:
         self._observed_at = parts.clock.monotonic()
         parts.metrics.records_in_flight.set(parts.in_flight.records)
         parts.metrics.queue_pairs.set(parts.pairs.pairs)
+        parts.metrics.queue_tokens.set(parts.pairs.tokens)
         unread = parts.consumer.unread(parts.ends())
         lags = {p: records + self._backlog.of(p) + parts.in_flight.of(p) for p, records in unread.items()}
         parts.metrics.partitions_assigned.set(len(lags))
         for partition, lag in lags.items():
             parts.metrics.lag_seen(*partition, lag)
+        drain = self._drain_estimate.note(self._observed_at, parts.delivery.delivered, sum(lags.values()))
+        parts.metrics.drain_seconds.set(drain)
         progress = parts.in_flight.settled + self._batches
         stalled = self._progress.stalled_seconds(progress, self._observed_at, has_work=any(lags.values()))
         if stalled is None:

@@ -381,3 +381,24 @@ def test_what_went_with_its_partition_is_traced_as_dropped_finished_or_not(scene
     gone = PartitionsGone(frozenset({TopicPartition("in", 0)}))
     assert [] == scene.run(*events, gone, Finish())
     assert ["dropped", "dropped"] == kept.outcomes()
+
+
+def test_what_predictions_select_is_counted_abstentions_by_topic_and_drift_by_version(scene: Scene) -> None:
+    schema = parse_schema(
+        {"name": "kinds", "version": 3, "labels": [{"name": "a"}, {"name": "b"}], "abstain": {"below": 0.9}}, "test"
+    )
+    events: list[Event] = []
+    for offset, labels in enumerate([schema, LABELS, schema]):
+        [admitted] = scene.good(offset)
+        assert isinstance(admitted, Admitted)
+        events.append(replace(admitted, plan=plan_pairs(Request("id", "text"), labels, 10)))
+    scene.run(*events, *scene.bad(3), scene.scored(), Finish())
+    assert 2.0 == scene.metrics.abstentions.labels(topic="in")._value.get()
+    noted = {key: kept._predictions for key, kept in scene.metrics.label_drift._versions.items()}
+    assert {("kinds", 3): 2, ("kinds", 1): 1} == noted
+
+
+def test_a_topic_that_never_abstains_says_so(scene: Scene) -> None:
+    """A series that is not there yet has no rate when it comes."""
+    scene.run(*scene.good(0), scene.scored(), Finish())
+    assert 'worker_abstentions_total{topic="in"} 0.0' in scene.metrics.render().decode()

@@ -1,5 +1,6 @@
 """The loop with a scripted consumer, a real delivery thread and a publisher that keeps what it is given."""
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from opentelemetry.trace import Link
 
 from tests.support.small_tokenizers import bert_style, save
 from tests.support.spans import KeptSpans, attributes
+from tests.support.strategies import pairs_of
 from tests.support.strategies import record as record_at
 from tests.support.wait import wait_until
 from worker.backlog import Backlog
@@ -119,6 +121,7 @@ class Scene:
         self.in_flight = InFlight(Bounds(20, 10**6, 10**6))
         self.readiness, self.is_open = Readiness(), True
         clock, metrics, heartbeats = SystemClock(), Metrics(), Heartbeats(SystemClock())
+        self.metrics = metrics
         self.backlog = Backlog(clock)
         pairs = PairQueue(Batcher(100), self.in_flight.note_queued_tokens)
         tokenizer = PairTokenizer(save(bert_style(), folder), 64)
@@ -337,3 +340,19 @@ def test_the_records_of_a_partition_that_went_are_traced_as_dropped(tmp_path: Pa
     published = len(scene.publisher.offsets)
     assert ["predicted"] * published == kept.outcomes()[:published]
     assert {"dropped"} == set(kept.outcomes()[published:])
+
+
+def test_lag_of_which_nothing_is_delivered_takes_for_ever_and_none_takes_no_time(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, 100)
+    told: list[float] = []
+    scene.consumer.at[2] = lambda _listener: told.append(scene.metrics.drain_seconds._value.get())
+    scene.run()
+    scene.processor._observe()
+    assert [math.inf, 0.0] == [*told, scene.metrics.drain_seconds._value.get()]
+
+
+def test_pairs_and_tokens_that_wait_are_told(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, 20)
+    scene.processor._parts.pairs.add(1, pairs_of([4, 5]))
+    scene.processor._observe()
+    assert (2.0, 9.0) == (scene.metrics.queue_pairs._value.get(), scene.metrics.queue_tokens._value.get())
