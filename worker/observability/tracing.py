@@ -5,10 +5,12 @@ once its outputs are committed or it is no longer ours. The span travels in the 
 dead letters keep: no step in between knows of it.
 """
 
+import socket
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
+from urllib.parse import urlsplit
 
 from worker.errors import ConfigError
 from worker.tracing_settings import TracingSettings
@@ -17,6 +19,8 @@ from worker.types import Batch, Finished, Record
 EXTRA_MISSING = (
     'tracing.endpoint: tracing needs the extra `otel`: pip install "nli-stream-worker[otel]", or leave the key out'
 )
+
+CONNECT_SECONDS = 3.0
 
 
 class Tracing(Protocol):
@@ -91,3 +95,14 @@ def open_tracing(settings: TracingSettings, reader: Reader) -> Tracing:
     except ImportError:
         raise ConfigError(EXTRA_MISSING) from None
     return SpanTracing(processor, settings, reader)
+
+
+def is_reachable(endpoint: str) -> bool:
+    """Whether somebody takes connections at the address of a collector; nothing is sent. Blocks for some seconds."""
+    address = urlsplit(endpoint)
+    try:
+        port = address.port or (443 if address.scheme == "https" else 80)
+        socket.create_connection((address.hostname or "", port), CONNECT_SECONDS).close()
+    except (OSError, ValueError):  # what is no port number is nobody's
+        return False
+    return True
