@@ -10,7 +10,7 @@ class TracingSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    endpoint: Annotated[str, Field(pattern=r"^https?://[^@\s]+$")] | None = Field(
+    endpoint: Annotated[str, Field(pattern=r"^https?://[^@?#\s]+$")] | None = Field(
         default=None,
         description="Where an OpenTelemetry collector takes OTLP, as in `http://localhost:4318`; null: nothing is "
         "traced. Needs the extra `otel`.",
