@@ -204,7 +204,7 @@ class Delivery:
             else:
                 self._finished.append(self._finish(outcome, next(predictions)))
         self._tell_refused()
-        for topic, abstentions in self._abstained.items():
+        for topic, abstentions in self._abstained.items():  # none counts, too: a series that just came has no rate
             self._parts.metrics.abstentions.labels(topic=topic).inc(abstentions)
         self._abstained.clear()
 

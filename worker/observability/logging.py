@@ -21,9 +21,7 @@ from worker.errors import WorkerError
 LogForm = Literal["auto", "json", "console"]
 
 # Libraries that are never handed a message's text: what they say is shown as it is.
-_TEXT_FREE_LIBRARIES = frozenset(
-    {"confluent_kafka", "huggingface_hub", "jgo", "opentelemetry", "urllib3", "watchfiles"}
-)
+_TEXT_FREE_LIBRARIES = frozenset({"confluent_kafka", "huggingface_hub", "jgo", "urllib3", "watchfiles"})
 _MAX_FRAMES = 20
 _MAX_CHAINED = 5
 

@@ -3,6 +3,7 @@
 No span ever holds a text, a label, a key or a header.
 """
 
+import logging
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -33,6 +34,8 @@ QUEUED_SPANS = 16_384
 FLUSH_SECONDS = 5.0
 """How long the end of the worker waits for the collector: a pod that is told to go has half a minute in all."""
 
+_TALKATIVE = ("opentelemetry.trace.propagation.tracecontext", "opentelemetry.trace.span", "opentelemetry.sdk.trace")
+"""They warn of every header that cannot be read: a topic full of those would fill the disk."""
 _CONTEXT_HEADERS = frozenset({"traceparent", "tracestate"})
 _PATHS = {"": "/v1/traces", "/": "/v1/traces"}
 
@@ -54,6 +57,8 @@ class SpanTracing:
 
     def __init__(self, processor: SpanProcessor, settings: TracingSettings, reader: Reader) -> None:
         """`processor` is given every span that ends."""
+        for name in _TALKATIVE:
+            logging.getLogger(name).setLevel(logging.ERROR)
         self._processor = processor
         resource = Resource.create(
             {

@@ -84,17 +84,19 @@ def open_tracing(settings: TracingSettings, reader: Reader) -> Tracing:
     """Tracing as configured, to be closed; `Untraced`, with no library loaded, where there is no endpoint.
 
     Raises:
-        ConfigError: the extra `otel` is not installed.
+        ConfigError: the extra `otel` is not installed, or OpenTelemetry refuses what its own variables say.
     """
     if settings.endpoint is None:
         return UNTRACED
     try:
         from worker.observability.otel import SpanTracing, exporting_processor  # noqa: PLC0415  an extra
 
-        processor = exporting_processor(settings, settings.endpoint)
+        return SpanTracing(exporting_processor(settings, settings.endpoint), settings, reader)
     except ImportError:
         raise ConfigError(EXTRA_MISSING) from None
-    return SpanTracing(processor, settings, reader)
+    except Exception as error:  # noqa: BLE001  it raises many kinds; what they say may quote a secret
+        kind = type(error).__name__
+        raise ConfigError(f"environment: OpenTelemetry refuses a variable OTEL_… ({kind}): mend or remove it") from None
 
 
 def is_reachable(endpoint: str) -> bool:

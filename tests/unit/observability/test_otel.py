@@ -2,11 +2,23 @@
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+import grpc
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import (
+    TraceServiceServicer,
+    add_TraceServiceServicer_to_server,
+)
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -15,7 +27,7 @@ from opentelemetry.semconv.attributes import error_attributes
 from opentelemetry.semconv.schemas import Schemas
 from opentelemetry.trace import SpanKind, StatusCode, format_span_id, format_trace_id
 
-from tests.support.spans import KeptSpans, attributes
+from tests.support.spans import READER, KeptSpans, attributes
 from tests.support.strategies import record as record_at
 from worker.errors import EngineError, ErrorCode, Stage
 from worker.messages.codec import encode
@@ -23,6 +35,7 @@ from worker.messages.dead_letter import dead_letter
 from worker.messages.outbound import OutputShape, Stamps
 from worker.observability import otel, semconv
 from worker.observability.otel import exporting_processor
+from worker.observability.tracing import open_tracing
 from worker.tracing_settings import TracingSettings
 from worker.types import (
     Batch,
@@ -325,6 +338,54 @@ def test_the_collector_is_spoken_to_by_grpc_where_that_is_asked_for() -> None:
     assert isinstance(processor, BatchSpanProcessor)
     assert "opentelemetry.exporter.otlp.proto.grpc.trace_exporter" == type(processor.span_exporter).__module__
     processor.shutdown()  # type: ignore[no-untyped-call]  # the kit has it so
+
+
+class Servicer(TraceServiceServicer):
+    def __init__(self) -> None:
+        self.spans: list[str] = []
+
+    def Export(self, request: ExportTraceServiceRequest, context: object) -> ExportTraceServiceResponse:  # noqa: N802
+        scopes = [scope for resource in request.resource_spans for scope in resource.scope_spans]
+        self.spans += [span.name for scope in scopes for span in scope.spans]
+        return ExportTraceServiceResponse()
+
+
+def test_spans_arrive_by_grpc() -> None:
+    server, servicer = grpc.server(ThreadPoolExecutor(1)), Servicer()
+    add_TraceServiceServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]  # generated
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        tracing = open_tracing(TracingSettings(endpoint=f"http://127.0.0.1:{port}", protocol="grpc"), READER)
+        tracing.settled(tracing.taken_in([record_at()], 1))
+        tracing.close()
+    finally:
+        server.stop(None)
+    assert ["process in"] == servicer.spans
+
+
+context_names = st.sampled_from(["traceparent", "tracestate", "baggage", "other"])
+context_values = st.one_of(
+    st.none(), st.binary(max_size=60), st.sampled_from([SAMPLED, NOT_SAMPLED, b"a=1,b=2", b"a=1,,=,\xff", b"=" * 600])
+)
+
+
+@settings(deadline=None)  # the first one loads much
+@given(st.lists(st.tuples(context_names, context_values), max_size=8).map(tuple))
+def test_whatever_headers_come_one_context_goes_on_and_all_others_stay(headers: Headers) -> None:
+    kept = KeptSpans()
+    record = taken_in(kept, with_headers(*headers))
+    carried = {"traceparent", "tracestate"}
+    assert [each for each in headers if each[0] not in carried] == [e for e in record.headers if e[0] not in carried]
+    assert 1 == [name for name, _ in record.headers].count("traceparent")
+    assert 1 >= [name for name, _ in record.headers].count("tracestate")
+
+
+def test_headers_that_cannot_be_read_fill_no_log(kept: KeptSpans, caplog: pytest.LogCaptureFixture) -> None:
+    for value in (b"0" * 600, SAMPLED):
+        taken_in(kept, with_headers(("traceparent", value), ("tracestate", b"a=1,a=2,=,x"), ("tracestate", b"=" * 600)))
+        taken_in(kept, with_headers(("traceparent", value), ("tracestate", b"a=1,a=2,=,x")))
+    assert [] == caplog.records
 
 
 def names(prefix: str) -> set[str]:
