@@ -3,7 +3,7 @@
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -29,6 +29,7 @@ from worker.lifecycle import Lifecycle
 from worker.observability.health_server import HealthServer
 from worker.observability.liveness import LivenessWatch
 from worker.observability.metrics import Metrics
+from worker.observability.tracing import Tracing
 from worker.output_watch import OutputWatch
 from worker.pipeline.batching import Batcher
 from worker.pipeline.evidence import ModelView
@@ -96,7 +97,11 @@ def open_worker(config: Config, clock: Clock | None = None, lifecycle: Lifecycle
     make.readiness.block("engine", "the model is being loaded")
     make.readiness.block("assignment", "no partition has been assigned yet")
     probes, token = make.probes(), config.http.expected_token()
-    with _announced(make), HealthServer(probes, config.http.host, config.http.port, token) as http:
+    with (
+        _announced(make),
+        HealthServer(probes, config.http.host, config.http.port, token) as http,
+        closing(make.tracing()) as tracing,
+    ):
         source = directory_source(config)
         model = load_engine(make.engine_choice())
         threads: list[threading.Thread] = []
@@ -110,7 +115,7 @@ def open_worker(config: Config, clock: Clock | None = None, lifecycle: Lifecycle
             make.lifecycle.thread(lambda: watch.run(make.lifecycle.wait_for_stop), "topics").start()
             watch.wait_until_looked(lambda: make.lifecycle.is_stopping)
             follower = make.follower()
-            processor = _processor(make, model, tokenizer, _is_open(make, watch, follower))
+            processor = _processor(make, model, tokenizer, _is_open(make, watch, follower), tracing)
             for name, work in (("liveness", LivenessWatch(make.heartbeats).run), ("ends", make.ends.run)):
                 make.lifecycle.thread(partial(work, make.lifecycle.wait_for_stop), name).start()
             if source is not None:
@@ -154,7 +159,11 @@ def _is_open(
 
 
 def _processor(
-    make: Assembler, model: LoadedModel, tokenizer: PairTokenizer, is_open: Callable[[TopicPartition], bool]
+    make: Assembler,
+    model: LoadedModel,
+    tokenizer: PairTokenizer,
+    is_open: Callable[[TopicPartition], bool],
+    tracing: Tracing,
 ) -> StreamProcessor:
     config, info = make.config, model.engine.info
     token_budget = config.batching.max_tokens or info.token_budget
@@ -174,6 +183,7 @@ def _processor(
             pairs,
             make.metrics,
             backlog.note_cost,
+            tracing,
         )
     )
     view, encoder = ModelView(info.head, info.stamp.digest), make.encoder(model)
@@ -190,6 +200,7 @@ def _processor(
             clock=make.clock,
             beat=lambda: make.heartbeats.beat("delivery"),
             busy=lambda: make.heartbeats.busy("publish"),
+            tracing=tracing,
         ),
         Cadence(target_seconds / 2, TRANSACTION_RECORDS),
     )
@@ -214,5 +225,6 @@ def _processor(
         heartbeats=make.heartbeats,
         readiness=make.readiness,
         clock=make.clock,
+        tracing=tracing,
     )
     return StreamProcessor(parts, make.lifecycle, drain_seconds=config.drain_seconds)

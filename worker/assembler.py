@@ -28,6 +28,7 @@ from worker.lifecycle import Lifecycle
 from worker.messages.codec import decode
 from worker.observability.health import Heartbeats, Probes, Readiness
 from worker.observability.metrics import Metrics
+from worker.observability.tracing import Reader, Tracing, open_tracing
 from worker.outgoing import Outgoing
 from worker.output_watch import OutputWatch, Wiring
 from worker.pipeline.score_cache import ScoreCache
@@ -66,6 +67,10 @@ class Assembler:
         """What the HTTP port answers from."""
         beats = self.heartbeats
         return Probes(beats.ages, self.readiness.reasons, self.metrics.render, self._describe_labels, beats.stages)
+
+    def tracing(self) -> Tracing:
+        """Who hears of records and batches, to be closed. Raises ConfigError where its extra is missing."""
+        return open_tracing(self.config.tracing, Reader(self.config.kafka.group_id, self.instance))
 
     def engine_choice(self) -> EngineChoice:
         """What the configuration says of model and engine."""

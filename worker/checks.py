@@ -15,6 +15,7 @@ from worker.labels.notices import route_notices, schema_notices
 from worker.labels.registry import LabelRegistry
 from worker.labels.schema import LabelSchema
 from worker.messages.binding import Binding
+from worker.observability.tracing import is_reachable
 from worker.pipeline.planning import check_cost
 from worker.pipeline.tokenization import PairTokenizer
 
@@ -86,6 +87,7 @@ def findings(make: Assembler) -> Iterator[Finding]:
     except WorkerError as error:
         yield Finding("failed", "model", str(error))
     labels = LabelRegistry(make.config.limits, None if model is None else model.engine.info.stamp.digest)
+    yield from _of_tracing(make)
     yield from _of_source(make, labels)
     yield from _of_label_topic(make, labels)
     yield from _of_schemas(make, labels, model)
@@ -106,6 +108,21 @@ def _of_gpu(choice: EngineChoice) -> Iterator[Finding]:
     absence = tensorrt_absence() if choice.engine == "auto" and choice.model != BUNDLED else None
     if absence is not None:
         yield Finding("ok", "tensorrt", f"not used: {absence}")
+
+
+def _of_tracing(make: Assembler) -> Iterator[Finding]:
+    endpoint = make.config.tracing.endpoint
+    if endpoint is None:
+        return
+    try:
+        make.tracing().close()
+    except ConfigError as error:
+        yield Finding("failed", "tracing", str(error))
+        return
+    if is_reachable(endpoint):
+        yield Finding("ok", "tracing", f"spans go to {endpoint}")
+    else:
+        yield Finding("warning", "tracing", f"nobody answers at {endpoint}; the worker runs, and its spans are lost")
 
 
 def _of_source(make: Assembler, labels: LabelRegistry) -> Iterator[Finding]:

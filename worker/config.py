@@ -21,6 +21,7 @@ from worker.messages.binding import REGISTRY_FORMATS, Binding
 from worker.messages.bindings import Bindings
 from worker.messages.outbound import MAX_RECORD_BYTES
 from worker.settings import MAX_BYTES, OWNED_BY_THE_WORKER, Batching, Http, Kafka, Limits, Registry, Schemas
+from worker.tracing_settings import TracingSettings
 from worker.types import JsonValue
 
 __all__ = ["Batching", "Binding", "Config", "Http", "Kafka", "Limits", "Registry", "Schemas", "load_config"]
@@ -77,6 +78,7 @@ class Config(BaseSettings):
     schemas: Schemas = Field(default=Schemas(), description="Where label schemas come from.")
     batching: Batching = Field(default=Batching(), description="How pairs are put together for the engine.")
     http: Http = Field(default=Http(), description="Health and metrics.")
+    tracing: TracingSettings = Field(default=TracingSettings(), description="Spans of records and batches.")
     drain_seconds: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = Field(
         default=30.0, description="How long to finish what was read when told to stop."
     )

@@ -114,6 +114,11 @@ class PairQueue:
         return self._batcher.pairs
 
     @property
+    def tokens(self) -> int:
+        """Their tokens."""
+        return self._batcher.tokens
+
+    @property
     def is_closed(self) -> bool:
         """Whether `close` was called."""
         return self._is_closed

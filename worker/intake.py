@@ -12,6 +12,7 @@ from worker.flow import Admitted, Inbox, NotAdmitted, PairQueue, TakenIn
 from worker.in_flight import InFlight
 from worker.labels.schema import LabelSchema
 from worker.observability.metrics import Metrics
+from worker.observability.tracing import UNTRACED, Tracing
 from worker.pipeline.planning import PairPlan, plan_pairs
 from worker.pipeline.tokenization import PairTokenizer
 from worker.types import Record, Refusal, Request, TokenizedPairs
@@ -35,6 +36,7 @@ class IntakeParts:
     metrics: Metrics
     note_cost: Callable[[str, int], None]
     """Told of each record's topic how many tokens the record asks the engine for."""
+    tracing: Tracing = UNTRACED
 
 
 class Intake:
@@ -49,7 +51,8 @@ class Intake:
         """Take in what there is room for of `records`, in their order, and one at least; the rest of them."""
         parts = self._parts
         plans = self._plan_what_fits(records)
-        records, rest = records[: len(plans)], records[len(plans) :]
+        rest = records[len(plans) :]
+        records = parts.tracing.taken_in(records[: len(plans)], self._admitted + 1)
         pairs = self._tokenize([plan for plan in plans if isinstance(plan, PairPlan)])
         tokens = sum([len(each.token_ids) for each in pairs if isinstance(each, TokenizedPairs)])
         parts.in_flight.note_cost(len(pairs), tokens)  # dead letters say nothing of what the next record costs

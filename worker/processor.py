@@ -22,8 +22,10 @@ from worker.intake import Intake
 from worker.kafka.consumer import RecordConsumer
 from worker.kafka.offsets import OfferedPositions
 from worker.lifecycle import Lifecycle
+from worker.observability.drain import DrainEstimate
 from worker.observability.health import Heartbeats, Readiness
 from worker.observability.metrics import Metrics
+from worker.observability.tracing import UNTRACED, Tracing
 from worker.types import Record, TopicPartition
 from worker.watchdog import ProgressWatch
 
@@ -76,6 +78,7 @@ class ProcessorParts:
     heartbeats: Heartbeats
     readiness: Readiness
     clock: Clock
+    tracing: Tracing = UNTRACED
 
 
 class StreamProcessor:
@@ -89,7 +92,7 @@ class StreamProcessor:
         self._batches = 0
         self._admit_records = FIRST_ADMIT_RECORDS
         self._observed_at = self._looked_at = 0.0
-        self._progress = ProgressWatch()
+        self._progress, self._drain_estimate = ProgressWatch(), DrainEstimate()
         self._backlog = parts.backlog
         self._drain_until: float | None = None
         self._delivery_thread = lifecycle.thread(parts.delivery.run, "delivery")
@@ -175,11 +178,14 @@ class StreamProcessor:
         self._observed_at = parts.clock.monotonic()
         parts.metrics.records_in_flight.set(parts.in_flight.records)
         parts.metrics.queue_pairs.set(parts.pairs.pairs)
+        parts.metrics.queue_tokens.set(parts.pairs.tokens)
         unread = parts.consumer.unread(parts.ends())
         lags = {p: records + self._backlog.of(p) + parts.in_flight.of(p) for p, records in unread.items()}
         parts.metrics.partitions_assigned.set(len(lags))
         for partition, lag in lags.items():
             parts.metrics.lag_seen(*partition, lag)
+        drain = self._drain_estimate.note(self._observed_at, parts.delivery.delivered, sum(lags.values()))
+        parts.metrics.drain_seconds.set(drain)
         progress = parts.in_flight.settled + self._batches
         # What waits for the schema registry has that as its reason: it neither starves nor stalls.
         has_work = any(lag > (unread[p] if parts.consumer.awaits_schema(p) else 0) for p, lag in lags.items())
@@ -277,7 +283,8 @@ class StreamProcessor:
             parts.heartbeats.beat("engine")
             batch = parts.pairs.pop(ENGINE_IDLE_SECONDS)
             if batch is not None:
-                parts.scorer.score(batch)
+                with parts.tracing.scoring(batch):
+                    parts.scorer.score(batch)
                 self._batches += 1
 
 

@@ -350,3 +350,27 @@ def test_the_status_topic_is_named_after_the_label_topic_unless_it_is_set(file: 
     assert "labels.status" == load(file, {**MINIMAL, "schemas": {"topic": "labels"}}).schemas.answers_topic
     named = {**MINIMAL, "schemas": {"topic": "labels", "status_topic": "answers"}}
     assert "answers" == load(file, named).schemas.answers_topic
+
+
+def test_nothing_is_traced_unless_an_endpoint_is_named(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load(file, MINIMAL).tracing.endpoint is None
+    monkeypatch.setenv("WORKER_TRACING__ENDPOINT", "http://collector:4318")
+    tracing = load(file, MINIMAL).tracing
+    assert ("http://collector:4318", "http/protobuf", 1.0) == (tracing.endpoint, tracing.protocol, tracing.sample_ratio)
+
+
+@pytest.mark.parametrize(
+    "tracing",
+    [
+        {"endpoint": f"http://user:{SECRET}@collector:4318"},
+        {"endpoint": f"https://collector/v1/traces?key={SECRET}"},
+        {"endpoint": SECRET},
+        {"protocol": SECRET},
+        {"sample_ratio": 1.5},
+        {"headers": {"authorization": SECRET}},
+    ],
+)
+def test_tracing_that_cannot_be_used_is_refused_and_not_quoted(file: Path, tracing: dict[str, Any]) -> None:
+    said = refusal(file, {**MINIMAL, "tracing": tracing})
+    assert f"tracing.{next(iter(tracing))}" in said
+    assert SECRET not in said
