@@ -121,7 +121,7 @@ class Stream:
 
     def await_members(self, count: int, seconds: float = 90.0) -> None:
         """Until so many members of the group have partitions, and records are still to be done."""
-        wait_until(lambda: self.kafka.members(self.group) == count, seconds, f"a group of {count}")
+        wait_until(lambda: self.kafka.members(self.group) == count, seconds, f"a group of {count}", 0.5)
         assert self.position() < self.total, "the stream is too short: the rebalance met nothing in flight"
 
     def position(self) -> int:
