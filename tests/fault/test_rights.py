@@ -7,15 +7,13 @@ import pytest
 
 from tests.fault.conftest import Verdict
 from tests.support.broker import BrokerUnderTest
-from tests.support.chaos import HEALTHY, PARTITIONS, Stream, under
-from tests.support.chaos_worker import Faults
+from tests.support.chaos import HEALTHY, PARTITIONS, STEADY, Stream, under
 from tests.support.guarded import Right, open_kafka, without
 from tests.support.wait import stays, wait_until
 from tests.support.worker import NOTHING, Changes, get
 
 pytestmark = pytest.mark.kafka
 
-SLOW = Faults(engine_seconds=0.05)
 WITHOUT_SECONDS = 3.0
 
 
@@ -58,7 +56,7 @@ def test_an_output_that_may_not_be_written_closes_its_own_input_until_it_may(
             wait_until(lambda: done(attacked, other) == 400, 60)
             assert done(attacked, closed) < 400
             stays(lambda: get(attacked.setup, "/livez")[0] == 200, WITHOUT_SECONDS)
-        seconds = attacked.await_progress(400, 60)
+        seconds = attacked.await_end()
         wait_until(lambda: attacked.position() == 800, 60)
         wait_until(lambda: get(attacked.setup, "/readyz")[0] == 200, 60)
         assert process.poll() is None
@@ -71,7 +69,7 @@ def test_a_group_that_may_not_be_read_is_waited_for(
     guarded: BrokerUnderTest, tmp_path: Path, verdict: Verdict, protocol: str
 ) -> None:
     attacked = stream_on(guarded, tmp_path, 1200, under(protocol))
-    with attacked.worker(SLOW) as process:
+    with attacked.worker(STEADY) as process:
         attacked.await_progress(100)
         with without(guarded, Right("GROUP", attacked.group, "READ")):
             wait_until(lambda: b"grant Read on the consumer group" in get(attacked.setup, "/readyz")[1], 60)
@@ -89,7 +87,7 @@ def test_transactions_that_are_forbidden_are_waited_for(
 ) -> None:
     attacked = stream_on(guarded, tmp_path, 1200)
     identity = f"{attacked.group}.pod-0"
-    with attacked.worker(SLOW) as process:
+    with attacked.worker(STEADY) as process:
         attacked.await_progress(100)
         with without(guarded, Right("TRANSACTIONAL_ID", identity, "WRITE")):
             wanted = b"grant Write and Describe on the transactional id"

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 
+import pytest
 from confluent_kafka import Message
 
 from tests.support.broker import BrokerUnderTest
@@ -21,6 +22,11 @@ from tests.support.worker import NOTHING, Changes, Setup, get, set_up
 
 PARTITIONS = 4
 HEALTHY = Faults()
+STEADY = Faults(pair_seconds=0.004)
+"""A hundred records a second, on any machine: so that a stream lasts longer than what happens to it."""
+DELIVERY = os.environ.get("FAULTS_DELIVERY", "exactly_once")
+"""`at_least_once` points the attacks at the other way to deliver: it may double and reorder, but loses nothing."""
+_OF_TRANSACTIONS = {"after_produce", "after_send_offsets", "during_commit", "after_commit", "during_abort"}
 SOON: Changes = {
     "session.timeout.ms": 2000,
     "heartbeat.interval.ms": 500,
@@ -72,6 +78,14 @@ def number_of(message: Message) -> int:
     return int(identity.rsplit("-", 1)[1])
 
 
+HAS_PROC = Path("/proc/self/stat").exists()
+
+
+def is_stopped(process: subprocess.Popen[bytes]) -> bool:
+    """Whether SIGSTOP has reached it; only where there is /proc."""
+    return Path(f"/proc/{process.pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "T"
+
+
 class Stream:
     """Two topics of numbered records, a group that works on them, and how far it came."""
 
@@ -83,12 +97,14 @@ class Stream:
         merged = {
             "limits": {"in_flight_records": 100},
             "batching": {"latency_target_ms": 20},
+            "delivery": DELIVERY,
             **changes,
             "kafka": {**client, **changes.get("kafka", {})},
         }
         self.setup: Setup = set_up(folder, kafka, inputs, merged)
         kafka.create_topics(dict.fromkeys(self.setup.outputs, PARTITIONS))
         self.count = 0
+        self._processes: list[subprocess.Popen[bytes]] = []
         if merged["kafka"].get("group_protocol") == "consumer":
             kafka.shorten_sessions(self.group)
 
@@ -97,6 +113,16 @@ class Stream:
         for topic in self.setup.inputs:
             self.kafka.produce(topic, [event(number) for number in range(self.count, self.count + count)])
         self.count += count
+
+    @property
+    def total(self) -> int:
+        """Records that were fed, of all topics."""
+        return self.count * len(self.setup.inputs)
+
+    def await_members(self, count: int, seconds: float = 90.0) -> None:
+        """Until so many members of the group have partitions, and records are still to be done."""
+        wait_until(lambda: self.kafka.members(self.group) == count, seconds, f"a group of {count}")
+        assert self.position() < self.total, "the stream is too short: the rebalance met nothing in flight"
 
     def position(self) -> int:
         """Records of both topics that the group has committed; waits for open transactions."""
@@ -108,22 +134,41 @@ class Stream:
         return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith("worker_consumer_lag_records{"))
 
     def await_progress(self, records: int, seconds: float = 60.0) -> float:
-        """Until so many more are committed; how many seconds that took."""
+        """Until so many more are committed; how many seconds that took.
+
+        AssertionError also where there are not so many more: then the fault before it may have hit an idle worker.
+        """
         started = time.monotonic()
         start = self.position()
-        goal = min(start + records, self.count * len(self.setup.inputs))
-        wait_until(lambda: self.position() >= goal, seconds, "progress")
+        goal = start + records
+        assert goal <= self.total, f"the stream is too short: {start} of {self.total} were done"
+
+        def reached() -> bool:
+            over = bool(self._processes) and None not in {process.poll() for process in self._processes}
+            if self.position() >= goal:
+                return True
+            assert not over, f"every worker ended before position {goal}"
+            return False
+
+        wait_until(reached, seconds, f"progress from {start} to {goal}")
         return time.monotonic() - started
 
-    def run_to_end(self, seconds: float = 90.0) -> float:
+    def await_end(self, seconds: float = 60.0) -> float:
+        """Until all that was fed is committed; how many seconds that took."""
+        started = time.monotonic()
+        wait_until(lambda: self.position() >= self.total, seconds, "the end of the stream")
+        return time.monotonic() - started
+
+    def run_to_end(self, seconds: float = 90.0, environment: Mapping[str, str] | None = None) -> float:
         """A healthy worker up to the end; how many seconds its first commit took.
 
         One is enough also where a dead member still holds partitions: it waits for them.
         """
-        with self.worker(HEALTHY, "--until-end") as process:
-            recovery_seconds = self.await_progress(1)
+        started = time.monotonic()
+        with self.worker(HEALTHY, "--until-end", environment=environment) as process:
+            recovery_seconds = self.await_progress(1) if self.position() < self.total else time.monotonic() - started
             assert 0 == process.wait(seconds)
-        assert self.position() >= self.count * len(self.setup.inputs)
+        assert self.position() >= self.total
         return recovery_seconds
 
     @contextmanager
@@ -131,14 +176,20 @@ class Stream:
         self, faults: Faults = HEALTHY, *arguments: str, environment: Mapping[str, str] | None = None
     ) -> Iterator[subprocess.Popen[bytes]]:
         """`worker run` with `faults` in a process of its own; killed at the end if it still runs."""
+        if DELIVERY == "at_least_once" and faults.phase in _OF_TRANSACTIONS:
+            pytest.skip("without transactions this phase never comes")
         command = [sys.executable, "-m", "tests.support.chaos_worker", "run", "-c", str(self.setup.path), *arguments]
         more = {ENVIRONMENT: json.dumps(asdict(faults)), "PYTHONFAULTHANDLER": "1", **(environment or {})}
         with self.setup.path.with_suffix(".log").open("ab") as log:
             process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **more})
+            self._processes.append(process)
             try:
                 yield process
             except BaseException:
-                print(self.log()[-20_000:])  # noqa: T201 -- pytest shows it beside the failure
+                # pytest shows both beside the failure.
+                print(self.log()[-20_000:])  # noqa: T201
+                if self.kafka.embedded is not None:
+                    print(*self.kafka.embedded.log_tail(80), sep="\n")  # noqa: T201
                 raise
             finally:
                 process.kill()
