@@ -44,7 +44,7 @@ def _fake_classes() -> dict[str, type]:
     return {
         name: kind
         for name, kind in vars(fake_tensorrt).items()
-        if isinstance(kind, type) and kind.__module__ == fake_tensorrt.__name__ and name not in _OF_THE_FAKE
+        if isinstance(kind, type) and kind.__module__.startswith(fake_tensorrt.__name__) and name not in _OF_THE_FAKE
         if not name.startswith("_")
     }
 

@@ -48,7 +48,7 @@ class BoundedCalls:
             if error is not None:
                 raise error
         finally:
-            del error  # else the exception would know this frame and the frame the exception, and neither would go
+            del error  # or it and its frames would hold each other, and what was called, until the collector comes
 
     def close(self) -> None:
         """Let the thread end, now or when its call comes back."""
@@ -70,6 +70,8 @@ def _serve(calls: SimpleQueue[_Call | None]) -> None:
         try:
             call()
         except Exception as error:  # noqa: BLE001  raised on the thread that asked
-            outcome = error
+            outcome = error.with_traceback(None)
+        # Before the answer: neither an idle thread nor the frames of an error may keep a client that is to go.
+        del asked, call
         answer.put(outcome)
-        del asked, call, answer, outcome  # else an idle thread would keep a client alive
+        del answer, outcome

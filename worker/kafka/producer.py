@@ -11,7 +11,6 @@ deadline replace the producer, never abort (a commit that timed out may have hel
 import contextlib
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import structlog
@@ -22,8 +21,9 @@ from worker.errors import FatalError
 from worker.kafka.bounded_calls import BoundedCalls, CallOverdueError
 from worker.kafka.clients import checked_settings
 from worker.kafka.offsets import Ownership, commit_positions
-from worker.kafka.publishing import CALL_SECONDS, HOPELESS, Published, PublisherParts, Waiter, fix_for
+from worker.kafka.publishing import CALL_SECONDS, Published, PublisherParts, Waiter
 from worker.kafka.triage import RefusedError, Reports, is_refusal
+from worker.kafka.verdicts import HOPELESS, AbortAndRedo, Lost, Replace, fix_of, outcome_of
 from worker.types import Finished
 
 FENCE_WINDOW_SECONDS = 60.0
@@ -34,22 +34,6 @@ WATCH_SECONDS = 0.05
 """How often to look whether a record was refused, while the others are acknowledged."""
 
 log = structlog.get_logger(__name__)
-
-
-class _AbortAndRedo(Exception):  # noqa: N818  a verdict, not an error
-    """The transaction is lost but the producer is not."""
-
-
-class _Replace(Exception):  # noqa: N818  a verdict, not an error
-    """The producer can no longer say what became of its transaction."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Lost:
-    """A transaction that was not committed, or may not have been. Not an exception: those keep their frames alive."""
-
-    reason: str
-    is_in_doubt: bool
 
 
 class TransactionalPublisher:
@@ -91,7 +75,7 @@ class TransactionalPublisher:
                 if not error.retriable():
                     producer = None  # this one has given up for good
                 name = error.name()
-                self._waiter.failed(f"the transaction coordinator does not answer ({name}){fix_for(name)}")
+                self._waiter.failed(f"the transaction coordinator does not answer ({name}){fix_of(name)}")
             else:
                 self._producer = producer
         self._was_started = True
@@ -115,7 +99,7 @@ class TransactionalPublisher:
             chunk = self._triage.chunk(pending)
             rest = [*pending[len(chunk) :], *left]
             trouble = self._attempt(chunk, ownership)
-            self._parts.note_outcome(_outcome(trouble))
+            self._parts.note_outcome(outcome_of(trouble))
             if trouble is None:
                 self._waiter.succeeded()
                 self._triage.passed(chunk)
@@ -125,7 +109,7 @@ class TransactionalPublisher:
                 pending = self._triage.judge(chunk, trouble) + rest
             elif not trouble.is_in_doubt:
                 self._abort()
-                self._waiter.failed(f"the transaction was aborted ({trouble.reason}){fix_for(trouble.reason)}")
+                self._waiter.failed(f"the transaction was aborted ({trouble.reason}){fix_of(trouble.reason)}")
                 pending += left
             else:
                 self._replace(trouble.reason)
@@ -144,7 +128,7 @@ class TransactionalPublisher:
                 producer.abort_transaction(CALL_SECONDS)
         producer.purge()
 
-    def _attempt(self, finished: Sequence[Finished], ownership: Ownership) -> Reports | _Lost | None:
+    def _attempt(self, finished: Sequence[Finished], ownership: Ownership) -> Reports | Lost | None:
         """One transaction: what was refused of it, or why it is lost; None when it was committed.
 
         No frame outlives it that knows the producer: one that is replaced has to be gone before the next is made.
@@ -153,8 +137,8 @@ class TransactionalPublisher:
             self._transact(finished, ownership)
         except RefusedError as refused:
             return refused.reports
-        except (_AbortAndRedo, _Replace) as verdict:
-            return _Lost(str(verdict), is_in_doubt=isinstance(verdict, _Replace))
+        except (AbortAndRedo, Replace) as verdict:
+            return Lost(str(verdict), is_in_doubt=isinstance(verdict, Replace))
         return None
 
     def _transact(self, finished: Sequence[Finished], ownership: Ownership) -> None:
@@ -167,13 +151,13 @@ class TransactionalPublisher:
         try:
             self._parts.send(producer, finished, reports)
         except KafkaException as exception:  # never repeated in place: part of it is already sent
-            raise _AbortAndRedo(exception.args[0].name()) from exception
+            raise AbortAndRedo(exception.args[0].name()) from exception
         if reports is not None:
             self._await(producer, reports)
         # Before the offsets are sent nothing keeps the next owner from reading the same records; after it, the
         # broker makes it wait for the end of this transaction.
         if len(self._parts.assignment.snapshot().owned(finished)) < len(finished):
-            raise _AbortAndRedo("a partition was revoked meanwhile")
+            raise AbortAndRedo("a partition was revoked meanwhile")
         self._call(partial(self._send_offsets, producer, offsets, ownership.membership))
         self._is_deciding = True
         self._call(lambda: producer.commit_transaction(CALL_SECONDS))
@@ -184,7 +168,7 @@ class TransactionalPublisher:
             self._calls.run(lambda: producer.send_offsets_to_transaction(offsets, membership, CALL_SECONDS))
         except CallOverdueError as overdue:  # nothing was committed: only this thread ever asks for that
             reason = "sending the offsets did not come back"
-            raise _Replace(reason) from overdue
+            raise Replace(reason) from overdue
 
     def _await(self, producer: Producer, reports: Reports) -> None:
         """Until each record was acknowledged or one refused; for no longer than a call may take.
@@ -197,7 +181,7 @@ class TransactionalPublisher:
             while producer.flush(WATCH_SECONDS) > 0 and not reports.blamed and self._clock.monotonic() < deadline:
                 pass
         except KafkaException as exception:
-            raise _AbortAndRedo(exception.args[0].name()) from exception  # if it cannot even abort, it is replaced
+            raise AbortAndRedo(exception.args[0].name()) from exception  # if it cannot even abort, it is replaced
         if reports.blamed:
             raise RefusedError(reports)
 
@@ -211,13 +195,13 @@ class TransactionalPublisher:
                 # A commit that went unanswered may have held, whatever its repetition says.
                 is_doubtful = self._is_deciding and is_repeated
                 if error.fatal() or (is_doubtful and not error.retriable()):
-                    raise _Replace(error.name()) from exception
+                    raise Replace(error.name()) from exception
                 if is_refusal(error):
                     raise RefusedError(Reports(error)) from exception
                 if error.txn_requires_abort() or not error.retriable():
-                    raise _AbortAndRedo(error.name()) from exception
+                    raise AbortAndRedo(error.name()) from exception
                 if self._clock.monotonic() > deadline:
-                    raise _Replace(error.name()) from exception
+                    raise Replace(error.name()) from exception
                 is_repeated = True
                 self._waiter.failed(f"the broker does not answer ({error.name()})")
             else:
@@ -235,7 +219,7 @@ class TransactionalPublisher:
         producer = self._require_producer()
         try:
             self._call(lambda: producer.abort_transaction(CALL_SECONDS))
-        except (_AbortAndRedo, _Replace, RefusedError) as verdict:
+        except (AbortAndRedo, Replace, RefusedError) as verdict:
             return str(verdict)
         return None
 
@@ -283,10 +267,4 @@ class TransactionalPublisher:
 
     def _refuse_hopeless(self, error: KafkaError) -> None:
         if error.code() in HOPELESS:
-            raise FatalError(f"transactions are refused by the broker ({error.name()}){fix_for(error.name())}")
-
-
-def _outcome(trouble: Reports | _Lost | None) -> str:
-    if trouble is None:
-        return "committed"
-    return "in_doubt" if isinstance(trouble, _Lost) and trouble.is_in_doubt else "aborted"
+            raise FatalError(f"transactions are refused by the broker ({error.name()}){fix_of(error.name())}")

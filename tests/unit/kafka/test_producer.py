@@ -377,4 +377,5 @@ def test_a_replaced_producer_is_gone_before_the_next_one_is_made(step: str) -> N
     broker.plan("commit", Step(STALE))
     broker.plan(step, Step(BROKEN))
     publisher.publish(finished_lane(0, [0]))
+    publisher.close()
     assert 2 == len(make.made)
