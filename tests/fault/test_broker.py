@@ -2,20 +2,18 @@
 
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.fault.conftest import StreamFactory, Verdict
 from tests.support.broker import REQUEST_SECONDS, BrokerUnderTest
-from tests.support.chaos import PARTITIONS, Stream
-from tests.support.chaos_worker import Faults
+from tests.support.chaos import HAS_PROC, PARTITIONS, STEADY, Stream, is_stopped
 from tests.support.wait import wait_until
 from worker.kafka.embedded import EmbeddedKafka
 
 pytestmark = pytest.mark.kafka
-
-SLOW = Faults(engine_seconds=0.05)
 
 
 @pytest.fixture
@@ -35,7 +33,7 @@ def test_a_broker_that_is_killed_and_comes_back_costs_nothing_but_time(
     attacked = Stream(own_kafka, tmp_path, inputs)
     attacked.feed(1500)
     assert own_kafka.embedded is not None
-    with attacked.worker(SLOW) as process:
+    with attacked.worker(STEADY) as process:
         attacked.await_progress(100)
         own_kafka.embedded.kill()
         assert process.poll() is None
@@ -45,17 +43,43 @@ def test_a_broker_that_is_killed_and_comes_back_costs_nothing_but_time(
         assert process.poll() is None
         process.send_signal(signal.SIGTERM)
         assert 0 == process.wait(60)
+    assert "thread.overdue" not in attacked.log()
     attacked.run_to_end()
     assert verdict(attacked, "broker: kill -9 and restart", seconds).is_perfect
+
+
+@pytest.mark.skipif(not HAS_PROC, reason="the state of a process is read from /proc")
+@pytest.mark.parametrize("phase", ["after_produce", "after_send_offsets"])
+def test_a_broker_that_is_killed_within_a_transaction_costs_nothing_but_time(
+    own_kafka: BrokerUnderTest, tmp_path: Path, verdict: Verdict, phase: str
+) -> None:
+    """The client's own waits for a coordinator that is away do not all end by themselves."""
+    inputs = ["a", "b"]
+    own_kafka.create_topics(dict.fromkeys(inputs, PARTITIONS))
+    attacked = Stream(own_kafka, tmp_path, inputs)
+    attacked.feed(600)
+    assert own_kafka.embedded is not None
+    with attacked.worker(replace(STEADY, phase=phase, signal="SIGSTOP")) as process:
+        wait_until(lambda: is_stopped(process), 60)
+        own_kafka.embedded.kill()
+        process.send_signal(signal.SIGCONT)
+        own_kafka.embedded.start()
+        own_kafka.admin().list_topics(timeout=REQUEST_SECONDS)
+        seconds = attacked.await_progress(100, 120)
+        process.send_signal(signal.SIGTERM)
+        assert 0 == process.wait(60)
+    assert "thread.overdue" not in attacked.log()
+    attacked.run_to_end()
+    assert verdict(attacked, "broker: kill -9 and restart", seconds, phase=phase.replace("_", " ")).is_perfect
 
 
 def test_two_workers_with_one_transactional_id_find_out_and_one_names_it(
     stream: StreamFactory, verdict: Verdict
 ) -> None:
     attacked = stream(1500)
-    with attacked.worker(SLOW) as first:
+    with attacked.worker(STEADY) as first:
         attacked.await_progress(100)
-        with attacked.worker(SLOW, environment={"WORKER_HTTP__PORT": "0"}) as second:
+        with attacked.worker(STEADY, environment={"WORKER_HTTP__PORT": "0"}) as second:
             wait_until(lambda: first.poll() is not None or second.poll() is not None, 90)
             assert 1 in {first.poll(), second.poll()}
     assert f"another process uses the transactional id {attacked.group}.pod-0" in attacked.log()

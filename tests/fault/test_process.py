@@ -1,11 +1,12 @@
 """Signals: asked to end, told to end, stopped and woken."""
 
 import signal
-from pathlib import Path
+from dataclasses import replace
 
 import pytest
 
 from tests.fault.conftest import StreamFactory, Verdict
+from tests.support.chaos import HAS_PROC, STEADY, is_stopped
 from tests.support.chaos_worker import Faults
 from tests.support.wait import stays, wait_until
 
@@ -38,25 +39,20 @@ def test_a_second_signal_leaves_at_once_and_is_still_safe(stream: StreamFactory,
     assert verdict(attacked, "second SIGTERM while the engine hangs", attacked.run_to_end()).is_perfect
 
 
-def state_of(process: int) -> str:
-    """R, S, T … as Linux calls them."""
-    return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0]
-
-
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="the state of a process is read from /proc")
+@pytest.mark.skipif(not HAS_PROC, reason="the state of a process is read from /proc")
 @pytest.mark.parametrize("phase", ["while_scoring", "after_produce", "after_send_offsets"])
 def test_a_worker_that_sleeps_past_its_session_and_its_transaction_wakes_up_safe(
     stream: StreamFactory, verdict: Verdict, phase: str
 ) -> None:
     attacked = stream(400)
     with attacked.worker(Faults(phase=phase, at=4, signal="SIGSTOP")) as sleeper:
-        wait_until(lambda: state_of(sleeper.pid) == "T", 60)
+        wait_until(lambda: is_stopped(sleeper), 60)
         with attacked.worker(environment={"WORKER_KAFKA__INSTANCE_ID": "pod-1", "WORKER_HTTP__PORT": "0"}) as other:
             done = 2 * attacked.count
             wait_until(lambda: attacked.position() == done, 90)  # longer than session and transaction last
             attacked.feed(100)
             sleeper.send_signal(signal.SIGCONT)
-            seconds = attacked.await_progress(200)
+            seconds = attacked.await_end()
             assert sleeper.poll() is None
             for process in (sleeper, other):
                 process.send_signal(signal.SIGTERM)
@@ -64,16 +60,16 @@ def test_a_worker_that_sleeps_past_its_session_and_its_transaction_wakes_up_safe
     assert verdict(attacked, "SIGSTOP past the session, SIGCONT", seconds, phase=phase).is_perfect
 
 
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="the state of a process is read from /proc")
+@pytest.mark.skipif(not HAS_PROC, reason="the state of a process is read from /proc")
 @pytest.mark.parametrize("phase", [pytest.param("after_produce", marks=pytest.mark.soak), "after_send_offsets"])
 def test_a_transaction_that_the_broker_has_ended_is_made_again(
     stream: StreamFactory, verdict: Verdict, phase: str
 ) -> None:
     """The worker sleeps past its transaction, not past its session: nobody else takes its partitions."""
     attacked = stream(600, {"kafka": {"librdkafka": {"session.timeout.ms": 60_000}}})
-    with attacked.worker(Faults(phase=phase, at=4, signal="SIGSTOP", engine_seconds=0.02)) as sleeper:
-        wait_until(lambda: state_of(sleeper.pid) == "T", 60)
-        stays(lambda: state_of(sleeper.pid) == "T", TRANSACTION_ENDED_SECONDS)
+    with attacked.worker(replace(STEADY, phase=phase, at=4, signal="SIGSTOP")) as sleeper:
+        wait_until(lambda: is_stopped(sleeper), 60)
+        stays(lambda: is_stopped(sleeper), TRANSACTION_ENDED_SECONDS)
         sleeper.send_signal(signal.SIGCONT)
         seconds = attacked.await_progress(200)
         assert sleeper.poll() is None

@@ -2,6 +2,7 @@
 
 import json
 import signal
+import subprocess
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ from confluent_kafka.admin import NewPartitions  # type: ignore[attr-defined]  #
 from tests.conftest import TopicsFactory
 from tests.fault.conftest import StreamFactory, Verdict
 from tests.support.broker import REQUEST_SECONDS, BrokerUnderTest
-from tests.support.chaos import HEALTHY, Stream, under
+from tests.support.chaos import HEALTHY, STEADY, Stream, under
 from tests.support.chaos_worker import Faults
 from tests.support.scripted_kafka import finished
 from tests.support.wait import wait_until
@@ -32,8 +33,6 @@ from worker.types import Record, TopicPartition
 pytestmark = pytest.mark.kafka
 
 SLOW = Faults(engine_seconds=0.1)
-GONE = {0, -signal.SIGTERM}
-"""How a worker ends that is told to: drained, or while it was still starting."""
 DEAD_SESSION_MS = 10_000
 ANY_PORT = {"WORKER_HTTP__PORT": "0"}
 
@@ -42,43 +41,55 @@ def member(number: int) -> dict[str, str]:
     return {"WORKER_KAFKA__INSTANCE_ID": f"pod-{number}", **ANY_PORT}
 
 
-def storm(attacked: Stream, changes: int, *, kill_every: int) -> None:
-    """Two workers, of which the older is replaced again and again, every `kill_every`-th time without warning."""
+def storm(attacked: Stream, changes: int, *, kill_every: int, static: bool = False) -> None:
+    """Two workers, of which the older is replaced again and again, every `kill_every`-th time without warning.
+
+    With `static` members whoever comes has the name of who went before the last one.
+    """
     with ExitStack() as stack:
-        workers = [stack.enter_context(attacked.worker(SLOW, environment=member(number))) for number in range(2)]
+
+        def start(number: int) -> subprocess.Popen[bytes]:
+            environment = member(number % 3 if static else number)
+            return stack.enter_context(attacked.worker(STEADY, environment=environment))
+
+        workers = [start(number) for number in range(2)]
+        attacked.await_members(2)
         for change in range(changes):
-            attacked.await_progress(60, 90)
-            workers.append(stack.enter_context(attacked.worker(SLOW, environment=member(2 + change))))
-            attacked.await_progress(30, 90)
+            workers.append(start(2 + change))
+            attacked.await_members(3)
             leaving = workers.pop(0)
             if change % kill_every == 0:
                 leaving.kill()
             else:
                 leaving.send_signal(signal.SIGTERM)
-                assert leaving.wait(60) in GONE
+                assert 0 == leaving.wait(60)
+            attacked.await_members(2)
+            attacked.await_progress(30, 90)
         for worker in workers:
             worker.send_signal(signal.SIGTERM)
-        assert {worker.wait(60) for worker in workers} <= GONE
+        assert [0, 0] == [worker.wait(60) for worker in workers]
 
 
 @pytest.mark.parametrize("protocol", ["classic", "consumer"])
 def test_workers_that_join_leave_and_die_lose_and_double_nothing(
     stream: StreamFactory, verdict: Verdict, protocol: str
 ) -> None:
-    attacked = stream(1200, under(protocol))
+    attacked = stream(4000, under(protocol))
     storm(attacked, 2, kill_every=2)
     assert verdict(attacked, f"workers join, leave and die ({protocol})", attacked.run_to_end()).is_perfect
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(1800)
+@pytest.mark.parametrize("membership", ["dynamic", "static"])
 @pytest.mark.parametrize("protocol", ["classic", "consumer"])
 def test_a_storm_of_twenty_rebalances_loses_and_doubles_nothing(
-    stream: StreamFactory, verdict: Verdict, protocol: str
+    stream: StreamFactory, verdict: Verdict, protocol: str, membership: str
 ) -> None:
-    attacked = stream(6000, under(protocol))
-    storm(attacked, 20, kill_every=3)
-    assert verdict(attacked, f"storm of 20 changes ({protocol})", attacked.run_to_end(300)).is_perfect
+    attacked = stream(40_000, under(protocol, static_membership=membership == "static"))
+    storm(attacked, 20, kill_every=3, static=membership == "static")
+    name = f"storm of 20 changes ({protocol}, {membership} members)"
+    assert verdict(attacked, name, attacked.run_to_end(600)).is_perfect
 
 
 def test_partitions_that_are_added_are_read(kafka: BrokerUnderTest, stream: StreamFactory) -> None:

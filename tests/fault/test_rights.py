@@ -16,8 +16,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # re-exported
 
 from tests.fault.conftest import Verdict
 from tests.support.broker import REQUEST_SECONDS, BrokerUnderTest
-from tests.support.chaos import HEALTHY, PARTITIONS, Stream, under
-from tests.support.chaos_worker import Faults
+from tests.support.chaos import HEALTHY, PARTITIONS, STEADY, Stream, under
 from tests.support.wait import stays, wait_until
 from tests.support.worker import NOTHING, Changes, get
 from worker.kafka.embedded import EmbeddedKafka
@@ -29,7 +28,6 @@ AUTHORIZER = {
     "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
     "allow.everyone.if.no.acl.found": "true",
 }
-SLOW = Faults(engine_seconds=0.05)
 WITHOUT_SECONDS = 3.0
 
 
@@ -89,7 +87,7 @@ def test_an_output_that_may_not_be_written_closes_its_own_input_until_it_may(
             wait_until(lambda: done(attacked, other) == 400, 60)
             assert done(attacked, closed) < 400
             stays(lambda: get(attacked.setup, "/livez")[0] == 200, WITHOUT_SECONDS)
-        seconds = attacked.await_progress(400, 60)
+        seconds = attacked.await_end()
         wait_until(lambda: attacked.position() == 800, 60)
         wait_until(lambda: get(attacked.setup, "/readyz")[0] == 200, 60)
         assert process.poll() is None
@@ -102,7 +100,7 @@ def test_a_group_that_may_not_be_read_is_waited_for(
     guarded: BrokerUnderTest, tmp_path: Path, verdict: Verdict, protocol: str
 ) -> None:
     attacked = stream_on(guarded, tmp_path, 1200, under(protocol))
-    with attacked.worker(SLOW) as process:
+    with attacked.worker(STEADY) as process:
         attacked.await_progress(100)
         with without(guarded, ResourceType.GROUP, attacked.group, AclOperation.READ):
             wait_until(lambda: b"grant Read on the consumer group" in get(attacked.setup, "/readyz")[1], 60)
@@ -120,7 +118,7 @@ def test_transactions_that_are_forbidden_are_waited_for(
 ) -> None:
     attacked = stream_on(guarded, tmp_path, 1200)
     identity = f"{attacked.group}.pod-0"
-    with attacked.worker(SLOW) as process:
+    with attacked.worker(STEADY) as process:
         attacked.await_progress(100)
         with without(guarded, ResourceType.TRANSACTIONAL_ID, identity, AclOperation.WRITE):
             wanted = b"grant Write and Describe on the transactional id"

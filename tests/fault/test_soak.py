@@ -84,9 +84,10 @@ class Site:
 
     def rebalance(self) -> None:
         self.start(2)
-        self.wait(5, 10)
+        wait_until(lambda: self.cluster.kafka.members(self.attacked.group) == len(self.workers), 120, "its joining")
+        self.wait(0, 5)
         self.workers[2].send_signal(signal.SIGTERM)
-        assert 0 == self.workers[2].wait(90)
+        assert 0 == self.workers.pop(2).wait(90)
 
     def cut(self) -> None:
         how = self.dice.choice(("cut", "swallow"))
@@ -152,6 +153,7 @@ def test_half_an_hour_of_faults_loses_nothing_and_leaks_nothing(
         noted(f"soak: {MINUTES:.0f} min, all of these", tally, None)
         say(f"vitals: {vitals.samples[0]} {vitals.samples[-1]}")
         assert site.workers[0].poll() is None
+        assert "thread.overdue" not in attacked.log()
         for number in (0, 1):
             site.workers[number].send_signal(signal.SIGTERM)
             assert 0 == site.workers[number].wait(90)

@@ -22,6 +22,11 @@ from worker.kafka.embedded_java import KafkaJava, kafka_java
 
 REQUEST_SECONDS = 30.0
 _FLUSHED = 0
+_COORDINATOR_AWAY = {
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.NOT_COORDINATOR,
+}
 
 
 @dataclass(slots=True)
@@ -96,9 +101,14 @@ class BrokerUnderTest:
             future.result(REQUEST_SECONDS)
 
     def members(self, group_id: str) -> int:
-        """How many members of a group have partitions."""
+        """How many members of a group have partitions; 0 while its coordinator is still loading."""
         admin = self.admin()
-        described = admin.describe_consumer_groups([group_id])[group_id].result(REQUEST_SECONDS)
+        try:
+            described = admin.describe_consumer_groups([group_id])[group_id].result(REQUEST_SECONDS)
+        except KafkaException as error:
+            if error.args[0].code() not in _COORDINATOR_AWAY:
+                raise
+            return 0
         return sum(bool(member.assignment and member.assignment.topic_partitions) for member in described.members)
 
     def run_tool(self, class_name: str, arguments: Sequence[str], stdin: bytes = b"") -> bytes:

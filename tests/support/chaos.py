@@ -21,6 +21,8 @@ from tests.support.worker import NOTHING, Changes, Setup, get, set_up
 
 PARTITIONS = 4
 HEALTHY = Faults()
+STEADY = Faults(pair_seconds=0.004)
+"""A hundred records a second, on any machine: so that a stream lasts longer than what happens to it."""
 SOON: Changes = {
     "session.timeout.ms": 2000,
     "heartbeat.interval.ms": 500,
@@ -72,6 +74,14 @@ def number_of(message: Message) -> int:
     return int(identity.rsplit("-", 1)[1])
 
 
+HAS_PROC = Path("/proc/self/stat").exists()
+
+
+def is_stopped(process: subprocess.Popen[bytes]) -> bool:
+    """Whether SIGSTOP has reached it; only where there is /proc."""
+    return Path(f"/proc/{process.pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "T"
+
+
 class Stream:
     """Two topics of numbered records, a group that works on them, and how far it came."""
 
@@ -89,6 +99,7 @@ class Stream:
         self.setup: Setup = set_up(folder, kafka, inputs, merged)
         kafka.create_topics(dict.fromkeys(self.setup.outputs, PARTITIONS))
         self.count = 0
+        self._processes: list[subprocess.Popen[bytes]] = []
         if merged["kafka"].get("group_protocol") == "consumer":
             kafka.shorten_sessions(self.group)
 
@@ -97,6 +108,16 @@ class Stream:
         for topic in self.setup.inputs:
             self.kafka.produce(topic, [event(number) for number in range(self.count, self.count + count)])
         self.count += count
+
+    @property
+    def total(self) -> int:
+        """Records that were fed, of all topics."""
+        return self.count * len(self.setup.inputs)
+
+    def await_members(self, count: int, seconds: float = 90.0) -> None:
+        """Until so many members of the group have partitions, and records are still to be done."""
+        wait_until(lambda: self.kafka.members(self.group) == count, seconds, f"a group of {count}")
+        assert self.position() < self.total, "the stream is too short: the rebalance met nothing in flight"
 
     def position(self) -> int:
         """Records of both topics that the group has committed; waits for open transactions."""
@@ -108,11 +129,29 @@ class Stream:
         return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith("worker_consumer_lag_records{"))
 
     def await_progress(self, records: int, seconds: float = 60.0) -> float:
-        """Until so many more are committed; how many seconds that took."""
+        """Until so many more are committed; how many seconds that took.
+
+        AssertionError also where there are not so many more: then the fault before it may have hit an idle worker.
+        """
         started = time.monotonic()
         start = self.position()
-        goal = min(start + records, self.count * len(self.setup.inputs))
-        wait_until(lambda: self.position() >= goal, seconds, "progress")
+        goal = start + records
+        assert goal <= self.total, f"the stream is too short: {start} of {self.total} were done"
+
+        def reached() -> bool:
+            over = bool(self._processes) and None not in {process.poll() for process in self._processes}
+            if self.position() >= goal:
+                return True
+            assert not over, f"every worker ended before position {goal}"
+            return False
+
+        wait_until(reached, seconds, f"progress from {start} to {goal}")
+        return time.monotonic() - started
+
+    def await_end(self, seconds: float = 60.0) -> float:
+        """Until all that was fed is committed; how many seconds that took."""
+        started = time.monotonic()
+        wait_until(lambda: self.position() >= self.total, seconds, "the end of the stream")
         return time.monotonic() - started
 
     def run_to_end(self, seconds: float = 90.0) -> float:
@@ -120,10 +159,11 @@ class Stream:
 
         One is enough also where a dead member still holds partitions: it waits for them.
         """
+        started = time.monotonic()
         with self.worker(HEALTHY, "--until-end") as process:
-            recovery_seconds = self.await_progress(1)
+            recovery_seconds = self.await_progress(1) if self.position() < self.total else time.monotonic() - started
             assert 0 == process.wait(seconds)
-        assert self.position() >= self.count * len(self.setup.inputs)
+        assert self.position() >= self.total
         return recovery_seconds
 
     @contextmanager
@@ -135,10 +175,14 @@ class Stream:
         more = {ENVIRONMENT: json.dumps(asdict(faults)), "PYTHONFAULTHANDLER": "1", **(environment or {})}
         with self.setup.path.with_suffix(".log").open("ab") as log:
             process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **more})
+            self._processes.append(process)
             try:
                 yield process
             except BaseException:
-                print(self.log()[-20_000:])  # noqa: T201 -- pytest shows it beside the failure
+                # pytest shows both beside the failure.
+                print(self.log()[-20_000:])  # noqa: T201
+                if self.kafka.embedded is not None:
+                    print(*self.kafka.embedded.log_tail(80), sep="\n")  # noqa: T201
                 raise
             finally:
                 process.kill()

@@ -43,7 +43,8 @@ def test_batches_get_smaller_when_the_engine_turns_out_too_slow_for_the_latency_
     queue = PairQueue(Batcher(1000), lambda _tokens: None, Pace(1000, target_seconds=0.4))
     sizes = []
     for number in range(FIT_EVERY + 1):
-        queue.add(number, pairs_of([10] * 100))
+        # What comes last is no longer queue than the target: it is what a batch has to keep to.
+        queue.add(number, pairs_of([10] * (100 if number < FIT_EVERY else 30)))
         batch = queue.pop(0)
         assert batch is not None
         sizes.append(len(batch.refs))

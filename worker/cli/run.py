@@ -29,11 +29,12 @@ def run(
     until_parent_ends: bool = typer.Option(False, hidden=True),
 ) -> None:
     """Read events, predict, publish, until SIGTERM or Ctrl-C; a second one leaves at once."""
-    from worker.lifecycle import Lifecycle, spare_the_collector, stop_on_signals
+    from worker.lifecycle import Lifecycle, share_the_heap, spare_the_collector, stop_on_signals
 
     # Before anything that takes time. Leaving in the midst is safe: what was not committed is read again.
     lifecycle = Lifecycle()
     stop_on_signals(lifecycle.stop, lambda: os._exit(EXIT_INTERRUPTED))
+    share_the_heap()
 
     from worker.app import open_worker
     from worker.config import load_config

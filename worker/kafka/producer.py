@@ -11,12 +11,14 @@ deadline replace the producer, never abort (a commit that timed out may have hel
 import contextlib
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import structlog
 from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka import TopicPartition as KafkaPartition
 
 from worker.errors import FatalError
+from worker.kafka.bounded_calls import BoundedCalls, CallOverdueError
 from worker.kafka.clients import checked_settings
 from worker.kafka.offsets import Ownership, commit_positions
 from worker.kafka.publishing import CALL_SECONDS, Published, PublisherParts, Waiter
@@ -47,9 +49,11 @@ class TransactionalPublisher:
         parts: PublisherParts,
         wait: Callable[[float], bool],
         trouble: Callable[[str | None], None],
+        calls: BoundedCalls | None = None,
     ) -> None:
         """`wait(seconds)` blocks and says whether to stop; `trouble(reason)` is told what holds publishing up."""
         self._parts = parts
+        self._calls = calls or BoundedCalls()
         self._clock = parts.clock
         self._waiter = Waiter(wait, trouble)
         self._triage = parts.triage()
@@ -125,6 +129,7 @@ class TransactionalPublisher:
     def close(self) -> None:
         """Drop the producer. A transaction that is surely not committed is aborted; one in doubt is left alone."""
         producer, self._producer = self._producer, None
+        self._calls.close()
         if producer is None:
             return
         if self._began_at is not None and not self._is_deciding:
@@ -148,10 +153,17 @@ class TransactionalPublisher:
         # broker makes it wait for the end of this transaction.
         if len(self._parts.assignment.snapshot().owned(finished)) < len(finished):
             raise _AbortAndRedo("a partition was revoked meanwhile")
-        self._call(lambda: producer.send_offsets_to_transaction(offsets, ownership.membership, CALL_SECONDS))
+        self._call(partial(self._send_offsets, producer, offsets, ownership.membership))
         self._is_deciding = True
         self._call(lambda: producer.commit_transaction(CALL_SECONDS))
         self._began_at = None
+
+    def _send_offsets(self, producer: Producer, offsets: list[KafkaPartition], membership: object) -> None:
+        try:
+            self._calls.run(lambda: producer.send_offsets_to_transaction(offsets, membership, CALL_SECONDS))
+        except CallOverdueError as overdue:  # nothing was committed: only this thread ever asks for that
+            reason = "sending the offsets did not come back"
+            raise _Replace(reason) from overdue
 
     def _await(self, producer: Producer, reports: Reports) -> None:
         """Until each record was acknowledged or one refused; for no longer than a call may take.

@@ -2,7 +2,9 @@
 
 An engine takes a + b · tokens seconds for a batch, tokens counted with padding. A record that arrives waits for the
 batch that is running, for its own, then for its transaction: a quarter, a quarter and a half of the latency target.
-A batch is never held back to fill up: what an idle engine scores at once takes nothing from what comes later.
+Where the queue alone takes longer than that, its time is what is shared out: small batches would make nothing sooner
+there, only everything dearer. A batch is never held back to fill up: what an idle engine scores at once takes nothing
+from what comes later.
 Pure: seconds are handed in, there is no clock.
 """
 
@@ -15,7 +17,7 @@ import numpy as np
 from worker.pipeline.batching import BatchLimit
 
 BATCH_SHARE = 0.25
-"""Of the latency target, for one batch."""
+"""Of the latency target, or of the time that the queue takes where that is longer, for one batch."""
 LEAST_EFFICIENCY = 0.5
 """A batch is never cut so small that the engine spends less than this share of its time on tokens: where the target
 cannot be held it is missed by a little rather than by a queue that grows for ever."""
@@ -99,7 +101,8 @@ class Pace:
         if cost is None:
             return BatchLimit(self._token_budget)
         worth_while = int(LEAST_EFFICIENCY / (1 - LEAST_EFFICIENCY) * cost.fixed_seconds / cost.seconds_per_token)
-        within = max(1, worth_while, cost.tokens_within(BATCH_SHARE * self._target_seconds))
+        bound_to_wait = max(self._target_seconds, cost.seconds_per_token * queued_tokens)
+        within = max(1, worth_while, cost.tokens_within(BATCH_SHARE * bound_to_wait))
         tokens = min(self._token_budget, within)
         # Whoever waits longer than the whole queue could be worked off in is being passed over.
         in_time = BATCH_SHARE * self._target_seconds / cost.seconds(tokens)

@@ -1,5 +1,6 @@
 """The transactional publisher against a broker that does what each test says."""
 
+import threading
 from dataclasses import dataclass, field
 
 import pytest
@@ -23,8 +24,10 @@ from tests.support.scripted_kafka import (
     publisher_parts,
 )
 from tests.support.strategies import record as record_at
+from tests.support.wait import wait_until
 from worker.clock import ManualClock
 from worker.errors import FatalError
+from worker.kafka.bounded_calls import BoundedCalls
 from worker.kafka.offsets import Assignment
 from worker.kafka.producer import FENCE_WINDOW_SECONDS, TransactionalPublisher
 from worker.kafka.publishing import StoppedError
@@ -42,13 +45,14 @@ class Scene:
     topics: KnownTopics = field(default_factory=lambda: KnownTopics({"out"}))
     clock: ManualClock = field(default_factory=ManualClock)
     troubles: list[str | None] = field(default_factory=list)
+    calls: BoundedCalls = field(default_factory=BoundedCalls)
 
     def __post_init__(self) -> None:
         self.assignment.assign(LANES)
         self.assignment.note_membership(MEMBERSHIP)
         self.waits = Waits(self.clock)
         parts = publisher_parts(self.broker, self.assignment, self.topics, self.clock)
-        self.publisher = TransactionalPublisher(parts, self.waits, self.troubles.append)
+        self.publisher = TransactionalPublisher(parts, self.waits, self.troubles.append, self.calls)
         self.publisher.start()
         self.broker.calls.clear()
 
@@ -283,6 +287,17 @@ def test_a_broker_that_refuses_transactions_ends_the_worker_with_the_fix() -> No
     publisher = TransactionalPublisher(parts, Waits(clock), lambda _reason: None)
     with pytest.raises(FatalError, match="grant Write and Describe on the transactional id"):
         publisher.start()
+
+
+def test_offsets_that_are_sent_for_ever_are_left_behind_with_their_producer() -> None:
+    scene, comes_back = Scene(calls=BoundedCalls(0.05)), threading.Event()
+    scene.broker.plan("send_offsets", Step(BROKEN, before=lambda: wait_until(comes_back.is_set, 60)))
+    records = finished_lane(0, range(2))
+    assert records == list(scene.publisher.publish(records).committed)
+    assert 2 == len(scene.broker.producers)
+    assert values_of(records) == scene.values()
+    assert {LANES[0]: 2} == scene.broker.offsets
+    comes_back.set()
 
 
 mishaps = st.one_of(

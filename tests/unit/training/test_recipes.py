@@ -24,6 +24,16 @@ def test_the_shipped_recipe_holds_only_sets_whose_licence_allows_it() -> None:
     assert not [each.name for each in sets if any(words in each.licence.name for words in forbidding)]
 
 
+def test_the_list_of_licences_decides_as_the_table_of_sets_does() -> None:
+    table = read_table(RECIPES / "universal-sets.yaml")
+    rows = [line.split(" | ") for line in (RECIPES / "licences.md").read_text().splitlines() if line.startswith("| `")]
+
+    assert {5} == {len(row) for row in rows}
+    listed = {row[0].strip("|` "): (row[1].replace('"', ""), row[3]) for row in rows}
+    sets = [*table.classification, *table.nli]
+    assert {each.name: (each.licence.name, each.licence.ship) for each in sets} == listed
+
+
 def test_no_test_file_is_trained_on() -> None:
     table = read_table(RECIPES / "universal-sets.yaml")
 
