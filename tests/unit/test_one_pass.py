@@ -1,6 +1,7 @@
 """The whole path with an engine that reads all labels of a decision in one row."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,6 @@ from worker.settings import Limits
 from worker.types import (
     Batch,
     EngineInfo,
-    Float32Array,
     JsonValue,
     LabelRow,
     ModelStamp,
@@ -56,7 +56,7 @@ class OnePassEngine:
         self.rows += len(batch.refs)
         assert batch.asked == (batch.type_ids == 1).sum()
         marks = np.nonzero(batch.type_ids > 0)[0]
-        spans = [batch.token_ids[start + 1 : end] for start, end in zip(marks, [*marks[1:], 0], strict=True)]
+        spans = [batch.token_ids[start + 1 : end].tolist() for start, end in zip(marks, [*marks[1:], 0], strict=True)]
         found = [_evidence(span) for start, span in zip(marks, spans, strict=True) if batch.type_ids[start] == 1]
         return PairScores(np.array([[each, 0.0] for each in found], np.float32))
 
@@ -64,7 +64,7 @@ class OnePassEngine:
         """Nothing is held."""
 
 
-def _evidence(label: Float32Array | list[int]) -> float:
+def _evidence(label: Sequence[int]) -> float:
     return float(sum(label) % 13) / 4 - 1
 
 
