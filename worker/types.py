@@ -164,17 +164,12 @@ class Batch:
 
     def answers(self) -> Int32Array:
         """Where the rows of logits of each row end, int32 [rows]."""
-        if self.hypotheses is None:
-            return np.arange(1, len(self.refs) + 1, dtype=np.int32)
-        return np.cumsum(self.hypotheses, dtype=np.int32)
+        return np.cumsum(np.ones(len(self.refs)) if self.hypotheses is None else self.hypotheses, dtype=np.int32)
 
 
 @dataclass(frozen=True, slots=True)
 class PairScores:
-    """What an engine says of a batch (step 7): float32 logits [pairs, classes], rows in the batch's order.
-
-    Of a row that asks about several hypotheses there are as many rows of logits, in the order of the hypotheses.
-    """
+    """What an engine says of a batch (step 7): float32 logits [pairs, classes], as many rows as the batch asks for."""
 
     logits: Float32Array
 

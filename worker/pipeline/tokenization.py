@@ -161,7 +161,7 @@ class PairTokenizer:
                     joined.lengths[row],
                     TokenSpan(seen[row], tokens[row] - seen[row]),
                     None if (text := texts[row]) is None else self._kept(plan, Premise(text, tokens[row])),
-                    hypotheses=self._asked(plan),
+                    hypotheses=1 if self._rows is None else len(plan.hypotheses),
                 )
             )
             start = end
@@ -191,12 +191,8 @@ class PairTokenizer:
             TokenSpan(seen, premise.tokens - seen, len(windows)),
             self._kept(plan, premise),
             shortlist,
-            self._asked(plan),
+            1 if self._rows is None else len(plan.hypotheses),
         )
-
-    def _asked(self, plan: PairPlan) -> int:
-        """How many hypotheses a row of tokens asks about."""
-        return 1 if self._rows is None else len(plan.hypotheses)
 
     def _shortlist(self, plan: PairPlan, windows: list[Int32Array]) -> Shortlist | None:
         if plan.schema.shortlist is None:
@@ -245,9 +241,8 @@ class PairTokenizer:
 
     def _room_beside(self, schema: LabelSchema, hypotheses: tuple[str, ...]) -> int:
         template = self._template_for(schema, hypotheses)
-        if self._rows is not None:
-            return self._room(NOTHING, template)
-        return min(self._room(self._hypothesis(text), template) for text in hypotheses)
+        beside = [NOTHING] if self._rows is not None else [self._hypothesis(text) for text in hypotheses]
+        return min(self._room(each, template) for each in beside)
 
     def _room(self, hypothesis: Int32Array, template: PairTemplate) -> int:
         return self._max_pair_tokens - template.special_tokens - len(hypothesis)
