@@ -20,7 +20,8 @@ from worker.errors import ConfigError
 from worker.messages.binding import REGISTRY_FORMATS, Binding
 from worker.messages.bindings import Bindings
 from worker.messages.outbound import MAX_RECORD_BYTES
-from worker.settings import MAX_BYTES, OWNED_BY_THE_WORKER, Batching, Http, Kafka, Limits, Registry, Schemas
+from worker.registry_settings import Registry
+from worker.settings import MAX_BYTES, OWNED_BY_THE_WORKER, Batching, Http, Kafka, Limits, Schemas
 from worker.tracing_settings import TracingSettings
 from worker.types import JsonValue
 
@@ -43,6 +44,7 @@ _RELATIVE_TO_FILE = (
     ("kafka", "ssl_ca_location"),
     ("kafka", "ssl_certificate_location"),
     ("kafka", "ssl_key_location"),
+    ("registry", "oauth_client_secret_file"),
     ("registry", "password_file"),
     ("registry", "ssl_ca_location"),
     ("registry", "ssl_certificate_location"),
@@ -194,7 +196,7 @@ def _read(path: Path) -> dict[str, JsonValue]:
 
 
 def _refuse_secrets(document: Mapping[str, JsonValue]) -> None:
-    for part, key in (("registry", "password"), ("http", "token")):
+    for part, key in (("registry", "password"), ("registry", "oauth_client_secret"), ("http", "token")):
         values = document.get(part)
         if isinstance(values, dict) and key in values:
             variable = f"{_ENV_PREFIX}{part.upper()}__{key.upper()}"

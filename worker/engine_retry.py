@@ -79,7 +79,7 @@ class RetryingScorer:
 
     def _emit_recalled(self, answer: tuple[Batch, PairScores] | None) -> None:
         if answer is not None:
-            self._parts.metrics.pairs_cached.inc(len(answer[0].refs))
+            self._parts.metrics.pairs_cached.inc(answer[0].asked)
             self._parts.emit(BatchScored(*answer, is_cached=True))
 
     def _score(self, batch: Batch, recall: Recall | None) -> None:
@@ -134,6 +134,6 @@ class RetryingScorer:
         metrics, tokens = self._parts.metrics, int(batch.lengths.sum())
         metrics.batch_pairs.observe(len(batch.refs))
         metrics.batch_padding_ratio.observe(1 - tokens / padded_tokens(batch))
-        metrics.pairs_scored.inc(len(batch.refs))
+        metrics.pairs_scored.inc(batch.asked)
         metrics.tokens_scored.inc(tokens)
         metrics.batch_tokens_allowed.set(self._allowance.tokens or 0)

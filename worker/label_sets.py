@@ -53,9 +53,8 @@ def pair_tokenizer(model: LoadedModel, audit_every: int = 0) -> PairTokenizer:
     """
     vectors = load_token_vectors(model.tokenizer_file)
     info = model.engine.info
-    return PairTokenizer(
-        model.tokenizer_file, info.max_pair_tokens, vectors, audit_every=audit_every, has_options=info.ranks_options
-    )
+    most, reading = info.max_pair_tokens, info.reading
+    return PairTokenizer(model.tokenizer_file, most, vectors, audit_every=audit_every, reading=reading)
 
 
 def fitting(tokenizer: PairTokenizer, max_pairs: int) -> Callable[[LabelSchema], None]:

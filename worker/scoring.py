@@ -1,6 +1,7 @@
 """Step 7, and what happens when it fails: the message that breaks the engine is told from an engine that is broken."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 import structlog
@@ -40,7 +41,7 @@ def score_checked(engine: Engine, batch: Batch) -> PairScores:
         ValueError: they are not; or whatever the engine raises.
     """
     scores = engine.score(batch)
-    expected = (len(batch.refs), engine.info.head.classes)
+    expected = (batch.asked, engine.info.head.classes)
     if scores.logits.shape != expected:
         raise ValueError(f"the engine returned logits of shape {scores.logits.shape}, expected {expected}")
     if not np.isfinite(scores.logits).all():
@@ -144,7 +145,15 @@ class BatchWork:
     def _require_any(self) -> None:
         """Raise EngineError unless the engine scores the smallest pair."""
         try:
-            score_checked(self._engine, filler_batch(1, CANARY_TOKENS))
+            score_checked(self._engine, _canary())
         except Exception as error:
             self._note_failure(BROKEN)
             raise EngineError(f"the engine fails on the smallest pair, too ({type(error).__name__})") from error
+
+
+def _canary() -> Batch:
+    """With one token of the other type: whatever an engine looks for there, a hypothesis, an option or a label."""
+    filler = filler_batch(1, CANARY_TOKENS)
+    types = filler.type_ids.copy()
+    types[-2] = 1
+    return replace(filler, type_ids=types)

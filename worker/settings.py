@@ -3,12 +3,13 @@
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, model_validator
 
 from worker.documents import MisfitError
 from worker.errors import ConfigError
 from worker.messages.binding import TopicName
 from worker.messages.outbound import MAX_RECORD_BYTES
+from worker.setting_parts import Part, path_text, read_secret
 from worker.types import JsonValue
 
 
@@ -56,11 +57,7 @@ _OAUTH = ("oauth_token_url", "oauth_client_id", "oauth_client_secret", "oauth_cl
 Positive = Annotated[int, Field(gt=0)]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
-
-class Kafka(_Part):
+class Kafka(Part):
     """The cluster, and how the worker takes part in it."""
 
     bootstrap_servers: Annotated[str, Field(min_length=1)] = Field(description="host:port, several with commas.")
@@ -115,18 +112,18 @@ class Kafka(_Part):
             "security.protocol": self.security_protocol,
             "sasl.mechanisms": self.sasl_mechanism,
             "sasl.username": self.sasl_username,
-            "sasl.password": _secret(self.sasl_password, self.sasl_password_file, "kafka.sasl_password_file"),
+            "sasl.password": read_secret(self.sasl_password, self.sasl_password_file, "kafka.sasl_password_file"),
             "sasl.oauthbearer.method": None if self.oauth_token_url is None else "oidc",
             "sasl.oauthbearer.token.endpoint.url": self.oauth_token_url,
             "sasl.oauthbearer.client.id": self.oauth_client_id,
-            "sasl.oauthbearer.client.secret": _secret(
+            "sasl.oauthbearer.client.secret": read_secret(
                 self.oauth_client_secret, self.oauth_client_secret_file, "kafka.oauth_client_secret_file"
             ),
             "sasl.oauthbearer.scope": self.oauth_scope,
-            "ssl.ca.location": _text(self.ssl_ca_location),
-            "ssl.certificate.location": _text(self.ssl_certificate_location),
-            "ssl.key.location": _text(self.ssl_key_location),
-            "ssl.key.password": _secret(
+            "ssl.ca.location": path_text(self.ssl_ca_location),
+            "ssl.certificate.location": path_text(self.ssl_certificate_location),
+            "ssl.key.location": path_text(self.ssl_key_location),
+            "ssl.key.password": read_secret(
                 self.ssl_key_password, self.ssl_key_password_file, "kafka.ssl_key_password_file"
             ),
         }
@@ -154,49 +151,7 @@ class Kafka(_Part):
         return self
 
 
-class Registry(_Part):
-    """The schema registry: a service with the interface of Confluent's."""
-
-    url: Annotated[str, Field(pattern=r"^https?://[^@\s]+$")] = Field(
-        description="Its address, several with commas; without user and password."
-    )
-    username: str | None = Field(default=None, description="User of its basic authentication.")
-    password: SecretStr | None = Field(default=None, description="The user's password; from the environment only.")
-    password_file: Path | None = Field(default=None, description="File that holds the password.")
-    ssl_ca_location: Path | None = Field(default=None, description="File of the certificates to trust.")
-    ssl_certificate_location: Path | None = Field(default=None, description="File of the client's certificate.")
-    ssl_key_location: Path | None = Field(default=None, description="File of the client's key.")
-    register_schemas: bool = Field(
-        default=True,
-        description="Whether schemas of predictions are registered; false: they are looked up, and have to be there.",
-    )
-
-    def connection(self) -> dict[str, str]:
-        """Settings of confluent-kafka's registry client, secrets included: never to be printed. Reads files.
-
-        Raises:
-            ConfigError: a file that holds a secret cannot be read.
-        """
-        password = _secret(self.password, self.password_file, "registry.password_file")
-        given: dict[str, str | None] = {
-            "url": self.url,
-            "basic.auth.user.info": None if self.username is None else f"{self.username}:{password or ''}",
-            "ssl.ca.location": _text(self.ssl_ca_location),
-            "ssl.certificate.location": _text(self.ssl_certificate_location),
-            "ssl.key.location": _text(self.ssl_key_location),
-        }
-        return {name: value for name, value in given.items() if value is not None}
-
-    @model_validator(mode="after")
-    def _agrees_with_itself(self) -> Self:
-        if self.password is not None and self.password_file is not None:
-            raise MisfitError(("password_file",), "expected either the file or the environment variable, not both")
-        if self.username is None and (self.password is not None or self.password_file is not None):
-            raise MisfitError(("username",), "expected it beside the password")
-        return self
-
-
-class Limits(_Part):
+class Limits(Part):
     """What one message may ask for, and what may be in flight."""
 
     text_bytes: Positive = Field(default=262_144, description="Most UTF-8 bytes of a text.")
@@ -207,7 +162,7 @@ class Limits(_Part):
     in_flight_bytes: Positive = Field(default=64 * 1024 * 1024, description="Their bytes, at most.")
 
 
-class Schemas(_Part):
+class Schemas(Part):
     """Where label schemas come from."""
 
     directory: Path | None = Field(default=None, description="Folder of .yaml, .yml and .json documents, watched.")
@@ -235,7 +190,7 @@ class Schemas(_Part):
         return self
 
 
-class Batching(_Part):
+class Batching(Part):
     """How pairs are put together for the engine."""
 
     max_tokens: Positive | None = Field(default=None, description="Padded tokens per batch; null: the engine's best.")
@@ -249,7 +204,7 @@ class Batching(_Part):
     )
 
 
-class Http(_Part):
+class Http(Part):
     """Health, metrics and the label schemas in force."""
 
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
@@ -266,7 +221,7 @@ class Http(_Part):
         Raises:
             ConfigError: the file cannot be read, or is empty.
         """
-        token = _secret(self.token, self.token_file, "http.token_file")
+        token = read_secret(self.token, self.token_file, "http.token_file")
         if token is not None and not token.strip():
             raise ConfigError("http.token_file: expected a token in it")
         return token
@@ -276,16 +231,3 @@ class Http(_Part):
         if self.token is not None and self.token_file is not None:
             raise MisfitError(("token_file",), "expected either the file or the environment variable, not both")
         return self
-
-
-def _secret(value: SecretStr | None, file: Path | None, key: str) -> str | None:
-    if file is None:
-        return value.get_secret_value() if value is not None else None
-    try:
-        return file.read_text(encoding="utf-8").rstrip("\r\n")
-    except (OSError, UnicodeDecodeError):
-        raise ConfigError(f"{key}: expected a file that can be read, in UTF-8") from None
-
-
-def _text(path: Path | None) -> str | None:
-    return None if path is None else str(path)

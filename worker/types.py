@@ -5,7 +5,7 @@ Each step is a function from one of these values to the next; all are frozen.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -117,6 +117,8 @@ class TokenizedPairs:
     """Only where another stage of the message may follow."""
     shortlist: Shortlist | None = None
     """Which labels of the plan the pairs are of; None: all."""
+    hypotheses: int = 1
+    """How many hypotheses each row of tokens asks about: more than 1 where an engine reads all labels at once."""
 
 
 class PairRef(NamedTuple):
@@ -125,7 +127,7 @@ class PairRef(NamedTuple):
     message: int
     """The message's number, given when it was admitted; unique in the process."""
     pair: int
-    """Which of the pairs of the message's present stage."""
+    """Which of the pairs of the message's present stage; or which row, where one asks about several hypotheses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +142,13 @@ class Batch:
     token_ids: Int32Array
     type_ids: Int32Array
     lengths: Int32Array
+    hypotheses: Int32Array | None = None
+    """int32 [rows]: how many hypotheses each row asks about; None: one each, so that every row is a pair."""
+
+    @property
+    def asked(self) -> int:
+        """Rows of logits that answer it."""
+        return len(self.refs) if self.hypotheses is None else int(self.hypotheses.sum())
 
     def take(self, rows: Sequence[int]) -> "Batch":
         """The pairs in `rows`, in that order."""
@@ -150,12 +159,17 @@ class Batch:
             token_ids=np.concatenate([self.token_ids[span] for span in spans]),
             type_ids=np.concatenate([self.type_ids[span] for span in spans]),
             lengths=self.lengths[list(rows)],
+            hypotheses=None if self.hypotheses is None else self.hypotheses[list(rows)],
         )
+
+    def answers(self) -> Int32Array:
+        """Where the rows of logits of each row end, int32 [rows]."""
+        return np.cumsum(np.ones(len(self.refs)) if self.hypotheses is None else self.hypotheses, dtype=np.int32)
 
 
 @dataclass(frozen=True, slots=True)
 class PairScores:
-    """What an engine says of a batch (step 7): float32 logits [pairs, classes], rows in the batch's order."""
+    """What an engine says of a batch (step 7): float32 logits [pairs, classes], as many rows as the batch asks for."""
 
     logits: Float32Array
 
@@ -254,6 +268,23 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True)
+class LabelRow:
+    """How a model that scores all labels in one pass wants text and labels laid out."""
+
+    label_token: int
+    """Before each label."""
+    text_token: int
+    """After the last label."""
+    is_text_last: bool = True
+    most_labels: int | None = None
+    """What the model has places for; None: as many as leave room for text."""
+
+
+Reading = Literal["pairs", "options"] | LabelRow
+"""`pairs`: a text with one hypothesis; `options`: a prompt with all hypotheses, then one of them; else all at once."""
+
+
+@dataclass(frozen=True, slots=True)
 class EngineInfo:
     """What the rest of the worker has to know of an engine."""
 
@@ -265,5 +296,5 @@ class EngineInfo:
     """Padded tokens per batch at which this engine is at its best on this machine."""
     details: Mapping[str, str] = field(default_factory=dict)
     """For people: device, threads, why this engine was chosen."""
-    ranks_options: bool = False
-    """Whether it reads all options of a decision before it scores one, so that pairs are made for it as prompts."""
+    reading: Reading = "pairs"
+    """How texts and labels are laid out for it."""

@@ -12,7 +12,7 @@ def main() -> None:
     """Time every run that the bench asks for; no Kafka is in between."""
     given = protocol.settings()
     torch.set_num_threads(given["threads"])
-    classify = _pipeline(given["model"])
+    classify = _pipeline(given["model"], given.get("save"))
     protocol.ready("gliclass", "torch", "transformers")
     for run in protocol.runs():
         with torch.inference_mode():
@@ -22,8 +22,8 @@ def main() -> None:
         protocol.say(event="done", seconds=time.perf_counter() - began)
 
 
-def _pipeline(folder: str) -> ZeroShotClassificationPipeline:
-    """An encoder of the same shape as the worker's model, under GLiClass' head."""
+def _pipeline(folder: str, target: str | None) -> ZeroShotClassificationPipeline:
+    """An encoder of the same shape as the worker's model, under GLiClass' head; it is saved where `target` is given."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
     tokenizer.add_special_tokens({"additional_special_tokens": ["<<LABEL>>", "<<SEP>>"]})
     encoder = BertConfig.from_pretrained(folder)
@@ -35,8 +35,12 @@ def _pipeline(folder: str) -> ZeroShotClassificationPipeline:
         text_token_index=tokenizer.convert_tokens_to_ids("<<SEP>>"),
         architecture_type="uni-encoder",
         vocab_size=len(tokenizer),
+        prompt_first=True,
     )
     model = GLiClassModel(config).eval()
+    if target is not None:
+        model.save_pretrained(target)
+        tokenizer.save_pretrained(target)
     return ZeroShotClassificationPipeline(
         model, tokenizer, classification_type="multi-label", device="cpu", progress_bar=False
     )

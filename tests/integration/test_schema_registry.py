@@ -15,7 +15,7 @@ from worker.kafka.readable import SchemaShelf
 from worker.kafka.schema_registry import RegistryClient
 from worker.messages.registered import prediction_avro_schema
 from worker.observability.health import Readiness
-from worker.settings import Registry
+from worker.registry_settings import Registry
 from worker.types import JsonValue, Record
 
 FORMATS = {"avro": "avro", "json_schema": "json_schema", "protobuf": "protobuf", "protobuf_by_text": "protobuf"}

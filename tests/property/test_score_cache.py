@@ -1,6 +1,7 @@
 """Scores that are known from before: every pair is answered once, with what would have been scored."""
 
 from collections import Counter
+from dataclasses import replace
 from itertools import count
 
 import numpy as np
@@ -100,3 +101,29 @@ def test_a_pair_that_waited_for_one_that_failed_is_left_to_be_scored_by_itself(
     assert not breaking & {
         pair_of[ref] for event in events if isinstance(event, BatchScored) for ref in event.batch.refs
     }
+
+
+@given(st.lists(st.lists(st.integers(1, 60), min_size=1, max_size=8), min_size=1, max_size=6), st.integers(0, 30))
+def test_a_row_that_asks_about_many_labels_is_answered_whole(drawn: list[list[int]], entries: int) -> None:
+    """Rows of token n, n times over, ask about n labels each; what a row takes is reckoned by its labels."""
+    cache, numbers = ScoreCache(entries * ENTRY_BYTES), count()
+    for each in drawn:
+        asked = np.array(each, np.int32)
+        batch = replace(batch_of([[tokens] * tokens for tokens in each], numbers), hypotheses=asked)
+        expected = np.concatenate([np.arange(2 * tokens, dtype=np.float32).reshape(-1, 2) + tokens for tokens in each])
+        recall = Recall(cache, batch)
+        answers: list[tuple[Batch, PairScores] | None] = [recall.known]
+        if (unknown := recall.unknown) is not None:
+            ends = batch.answers().tolist()
+            rows = [batch.refs.index(ref) for ref in unknown.refs]
+            scores = PairScores(np.concatenate([expected[ends[row] - each[row] : ends[row]] for row in rows]))
+            answers += [(unknown, scores), recall.learn(unknown, scores)]
+        found = {
+            ref: logits.tolist()
+            for answer in answers
+            if answer is not None
+            for ref, logits in zip(answer[0].refs, np.split(answer[1].logits, answer[0].answers()[:-1]), strict=True)
+        }
+        wanted = np.split(expected, batch.answers()[:-1])
+        assert {ref: logits.tolist() for ref, logits in zip(batch.refs, wanted, strict=True)} == found
+        assert cache.held_bytes <= entries * ENTRY_BYTES

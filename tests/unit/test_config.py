@@ -199,6 +199,22 @@ REFUSED: list[tuple[object, str]] = [
         "registry.password: expected in the environment (WORKER_REGISTRY__PASSWORD) or in `registry.password_file`",
     ),
     ({**MINIMAL, "registry": {"url": "http://user:secret@r"}}, "registry.url: expected"),
+    (
+        {**MINIMAL, "registry": {"url": "http://r", "oauth_client_secret": "s"}},
+        "registry.oauth_client_secret: expected in the environment (WORKER_REGISTRY__OAUTH_CLIENT_SECRET)",
+    ),
+    (
+        {**MINIMAL, "registry": {"url": "http://r", "oauth_client_id": "c"}},
+        "registry.oauth_token_url: expected it beside the other keys of OAuth",
+    ),
+    (
+        {**MINIMAL, "registry": {"url": "http://r", "oauth_token_url": "http://t"}},
+        "registry.oauth_client_id: expected it and the client's secret",
+    ),
+    (
+        {**MINIMAL, "registry": {"url": "http://r", "oauth_token_url": "http://t", "username": "u"}},
+        "registry.username: expected either basic authentication or OAuth",
+    ),
     (with_topic(text="body"), "topics.0.text.0: expected a JSON Pointer, which starts with /"),
     (with_topic(text=[]), "topics.0.text: expected at least 1, not 0"),
     (with_topic(id="/a~2"), "topics.0.id: expected a JSON Pointer"),

@@ -70,8 +70,8 @@ class Contest:
 
         def note(event: BatchScored | BatchFailed) -> None:
             nonlocal cached, total
-            total += len(event.batch.refs)
-            cached += len(event.batch.refs) if isinstance(event, BatchScored) and event.is_cached else 0
+            total += event.batch.asked
+            cached += event.batch.asked if isinstance(event, BatchScored) and event.is_cached else 0
 
         scorer = self._scorer(note, cache)
         budget = self._engine.info.token_budget

@@ -21,7 +21,7 @@ def classify(
     template: str | None = typer.Option(None, help="A hypothesis with one {} for the label."),
     as_json: bool = typer.Option(False, "--json", help="One JSON object per line."),
     model: str = typer.Option("bundled", help="`bundled`, a folder, or a Hugging Face id@revision."),
-    engine: str = typer.Option("auto", help="auto | tensorrt | pytorch | openvino | t5_rank | fake"),
+    engine: str = typer.Option("auto", help="auto | tensorrt | pytorch | openvino | t5_rank | gliclass | fake"),
     precision: str = typer.Option("auto", help="auto | float32 | bfloat16 | float16"),
 ) -> None:
     """Classify texts under a label set: the same code path as the worker's, without Kafka.

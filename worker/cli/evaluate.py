@@ -37,7 +37,7 @@ def evaluate(
     nli_rows: int = typer.Option(0, min=0, help="Pairs of each NLI set at most; 0 is all of them."),
     max_pair_tokens: int = typer.Option(256, min=16, help="Longer texts are cut."),
     seed: int = typer.Option(0, min=0, help="Of the draws."),
-    engine: str = typer.Option("auto", help="auto | openvino | pytorch | t5_rank"),
+    engine: str = typer.Option("auto", help="auto | openvino | pytorch | t5_rank | gliclass"),
     precision: str = typer.Option("auto", help="auto | float32 | bfloat16 | float16"),
     out: Path | None = typer.Option(None, help="A folder for report.md, report.json and pictures."),
     card: bool = typer.Option(False, "--card", help="Also write the figures into the models' cards."),
@@ -114,7 +114,7 @@ def _measured(
         for task in tasks:
             found.append(evaluate_task(scorer, task, (name, provenance)))
             counter.add(len(task.rows), task.name)
-        if not info.ranks_options:  # an instruction model says nothing of a single pair
+        if info.reading == "pairs":  # others say nothing of a single pair
             for each, rows in pairs:
                 nli.append(evaluate_nli(scorer, each, rows, name))
                 counter.add(1, each)

@@ -98,7 +98,7 @@ def open_folder(path: Path, name: str | None = None) -> ModelFolder:
         path=path,
         name=name or path.resolve().name,
         head=read_head(config, path),
-        max_pair_tokens=_longest_pair(config, path),
+        max_pair_tokens=longest_pair(config, path),
         pad_token_id=pad_token_id if isinstance(pad_token_id, int) else 0,
         has_type_ids=_number(config, "type_vocab_size", 0) > 1,
     )
@@ -157,7 +157,8 @@ def file_sha256(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _longest_pair(config: Mapping[str, JsonValue], path: Path) -> int:
+def longest_pair(config: Mapping[str, JsonValue], path: Path) -> int:
+    """Tokens that an encoder of this configuration takes, and the tokenizer in the folder `path` allows."""
     positions = _number(config, "max_position_embeddings", _DEFAULT_POSITIONS)
     if config.get("model_type") in _POSITIONS_START_AFTER_PADDING:
         positions -= _number(config, "pad_token_id", 1) + 1

@@ -9,6 +9,7 @@ import numpy as np
 from worker.engines.artifact import ModelFolder
 from worker.engines.base import Engine
 from worker.engines.golden import Golden, encode_pairs, join_batches
+from worker.engines.layout import Int64Array
 from worker.types import Batch, Float32Array
 
 LOGIT_BOUNDS: Final = {"float32": 1e-3, "float16": 2e-2, "bfloat16": 5e-2}
@@ -81,13 +82,15 @@ def _in_sorted_batches(engine: Engine, singles: Sequence[Batch]) -> Float32Array
     """Logits of all pairs, scored in batches of like length and at most a quarter of the engine's budget."""
     budget = max(engine.info.max_pair_tokens, engine.info.token_budget // 4)
     order = sorted(range(len(singles)), key=lambda index: singles[index].token_ids.size)
-    logits = np.empty((len(singles), engine.info.head.classes), dtype=np.float32)
+    answers = _answers(singles)
+    logits = np.empty((sum(single.asked for single in singles), engine.info.head.classes), dtype=np.float32)
     while order:
         count = 1
         while count < len(order) and (count + 1) * singles[order[count]].token_ids.size <= budget:
             count += 1
         rows, order = order[:count], order[count:]
-        logits[rows] = engine.score(join_batches([singles[row] for row in rows])).logits
+        scored = engine.score(join_batches([singles[row] for row in rows])).logits
+        logits[np.concatenate([answers[row] for row in rows])] = scored
     return logits
 
 
@@ -98,7 +101,15 @@ def _batch_dependence(engine: Engine, singles: Sequence[Batch], logits: Float32A
     alone = np.concatenate([engine.score(singles[row]).logits for row in spread])
     mixed = [*order[:_MIXED:2], order[-1], *order[1:_MIXED:2]]
     padded = engine.score(join_batches([singles[row] for row in mixed])).logits
-    return float(max(np.abs(alone - logits[spread]).max(), np.abs(padded - logits[mixed]).max()))
+    answers = _answers(singles)
+    of_spread, of_mixed = (logits[np.concatenate([answers[row] for row in rows])] for rows in (spread, mixed))
+    return float(max(np.abs(alone - of_spread).max(), np.abs(padded - of_mixed).max()))
+
+
+def _answers(singles: Sequence[Batch]) -> list[Int64Array]:
+    """Which rows of all logits are those of each batch."""
+    ends = np.cumsum([single.asked for single in singles])
+    return [np.arange(end - single.asked, end) for single, end in zip(singles, ends.tolist(), strict=True)]
 
 
 def _label_flips(expected: Float32Array, found: Float32Array) -> int:

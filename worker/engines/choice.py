@@ -11,9 +11,7 @@ from worker.engines.source import BUNDLED
 from worker.engines.trt_order import precision_ladder
 from worker.errors import ConfigError
 
-ENGINES: Final = ("tensorrt", "pytorch", "openvino", "t5_rank", "fake")
-KNOWN_ENGINES: Final = ("gliclass",)
-"""Names that the configuration knows but this version has not."""
+ENGINES: Final = ("tensorrt", "pytorch", "openvino", "t5_rank", "gliclass", "fake")
 PRECISIONS: Final = ("auto", "float32", "float16", "bfloat16", "int8", "float8")
 
 
@@ -48,13 +46,11 @@ def check_names(choice: EngineChoice) -> None:
     Raises:
         ConfigError: a name is unknown, or the bundled model is to run on what it is not stored for.
     """
-    if choice.engine in KNOWN_ENGINES:
-        raise ConfigError(f"engine: {choice.engine} is not built yet; this version has auto, {', '.join(ENGINES)}")
     if choice.engine not in {"auto", *ENGINES}:
         raise ConfigError(f"engine: {choice.engine!r} is unknown; expected auto, {', '.join(ENGINES)}")
     if choice.precision not in PRECISIONS:
         raise ConfigError(f"precision: {choice.precision!r} is unknown; expected {', '.join(PRECISIONS)}")
-    if choice.model == BUNDLED and choice.engine in {"pytorch", "tensorrt", "t5_rank"}:
+    if choice.model == BUNDLED and choice.engine in {"pytorch", "tensorrt", "t5_rank", "gliclass"}:
         raise ConfigError(
             f"engine: the bundled model runs on openvino only; for {choice.engine} name a folder or a hub id"
         )

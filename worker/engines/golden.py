@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Final
 
@@ -13,10 +14,11 @@ from tokenizers import Tokenizer
 from worker.engines.artifact import ModelFolder, read_json_object
 from worker.engines.base import Engine
 from worker.errors import EngineError
-from worker.types import Batch, Float32Array, JsonValue, PairRef
+from worker.types import Batch, Float32Array, JsonValue, LabelRow, PairRef
 
 GOLDEN_FILE: Final = "golden.json"
 MIN_GOLDEN_PAIRS: Final = 64
+_GOLDEN_LABELS: Final = 16
 _TEXTS_FILE: Final = Path(__file__).with_name("golden_texts.json")
 
 
@@ -117,6 +119,26 @@ def ranking_golden(folder: ModelFolder) -> tuple[Batch, ...]:
     return tuple(batches)
 
 
+def one_pass_golden(folder: ModelFolder, row: LabelRow) -> tuple[Batch, ...]:
+    """The golden texts as a one-pass model gets them: a text with all its hypotheses, a batch each."""
+    tokenizer = Tokenizer.from_file(str(folder.tokenizer_file))
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(folder.max_pair_tokens, direction="right" if row.is_text_last else "left")
+    label, end = (tokenizer.id_to_token(token) for token in (row.label_token, row.text_token))
+    if label is None or end is None:
+        raise EngineError(f"{folder.path}: its tokenizer lacks the tokens that mark labels: not a whole GLiClass model")
+    most = row.most_labels or _GOLDEN_LABELS
+    batches: list[Batch] = []
+    for premise, pairs in groupby(golden_texts(), key=lambda pair: pair.premise):
+        hypotheses = [pair.hypothesis for pair in pairs][:most]
+        labels = "".join(f"{label}{hypothesis}" for hypothesis in hypotheses) + end
+        ids = np.array(tokenizer.encode(labels + premise if row.is_text_last else premise + labels).ids, np.int32)
+        types = (ids == row.label_token).astype(np.int32) + 2 * (ids == row.text_token).astype(np.int32)
+        asked = np.array([len(hypotheses)], np.int32)
+        batches.append(Batch((PairRef(0, len(batches)),), ids, types, np.array([len(ids)], np.int32), asked))
+    return tuple(batches)
+
+
 def score_alone(engine: Engine, folder: ModelFolder, pairs: Sequence[TextPair]) -> Float32Array:
     """Logits of `pairs`, float32 [pairs, classes], each scored alone so that nothing is padded."""
     return np.concatenate([engine.score(single).logits for single in encode_pairs(folder, pairs)])
@@ -124,11 +146,13 @@ def score_alone(engine: Engine, folder: ModelFolder, pairs: Sequence[TextPair]) 
 
 def join_batches(batches: Sequence[Batch]) -> Batch:
     """The pairs of all `batches`, in order, as one batch."""
+    counts = [np.ones(len(batch.refs), np.int32) if batch.hypotheses is None else batch.hypotheses for batch in batches]
     return Batch(
         refs=tuple(ref for batch in batches for ref in batch.refs),
         token_ids=np.concatenate([batch.token_ids for batch in batches]),
         type_ids=np.concatenate([batch.type_ids for batch in batches]),
         lengths=np.concatenate([batch.lengths for batch in batches]),
+        hypotheses=None if all(batch.hypotheses is None for batch in batches) else np.concatenate(counts),
     )
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import structlog
 
-from worker.engines import export, ov, pytorch, t5_rank, trt_open
+from worker.engines import export, gliclass, gliclass_folder, ov, pytorch, t5_rank, trt_open
 from worker.engines.artifact import TOKENIZER_FILE, ModelFolder, file_sha256, open_folder
 from worker.engines.base import Engine
 from worker.engines.build import GateReport, verify, verify_singles
@@ -17,6 +17,7 @@ from worker.engines.golden import (
     Golden,
     golden_digest,
     golden_texts,
+    one_pass_golden,
     ranking_golden,
     read_golden,
     score_alone,
@@ -82,6 +83,8 @@ def load_engine(choice: EngineChoice, *, is_fresh: bool = False) -> LoadedModel:
         return LoadedModel(engine, BUNDLED_FOLDER / TOKENIZER_FILE, BUNDLED_FOLDER, why, gate=None, is_verified=False)
     if choice.engine == "t5_rank":
         return _load_ranking(choice)
+    if choice.engine == "gliclass":
+        return _load_one_pass(choice)
     folder = fetch_model(choice.model)
     ways = attempts(folder, choice)
     for attempt in ways[:-1]:
@@ -107,6 +110,32 @@ def _load_ranking(choice: EngineChoice) -> LoadedModel:
         raise
     stamp = engine.info.stamp
     why = f"t5_rank, {stamp.precision}: asked for"
+    _log.info("engine.loaded", engine=stamp.engine, precision=stamp.precision, model=stamp.name, reason=why)
+    return LoadedModel(engine, folder.tokenizer_file, folder.path, why, report, is_verified=True)
+
+
+def _load_one_pass(choice: EngineChoice) -> LoadedModel:
+    """A GLiClass model, held against its float32 form on a CPU; where no precision is asked for it may fall back."""
+    folder, config = gliclass_folder.open_gliclass_folder(fetch_folder(choice.model), choice.model)
+    is_open = choice.precision == "auto" and not choice.strict
+    precisions = (choice.precision, "float32") if is_open and pytorch.has_cuda() else (choice.precision,)
+    singles = one_pass_golden(folder, config.row)
+    plain = gliclass.GliclassEngine(folder, config, gliclass.GliclassOptions("float32", "cpu", choice.threads))
+    expected = np.concatenate([plain.score(single).logits for single in singles])
+    plain.close()
+    for precision in precisions:
+        engine = gliclass.GliclassEngine(folder, config, gliclass.GliclassOptions(precision, threads=choice.threads))
+        try:
+            report = _checked(engine, verify_singles(engine, singles, expected))
+        except BaseException as error:
+            engine.close()
+            if not isinstance(error, EngineError) or precision == precisions[-1]:
+                raise
+            _log.warning("engine.refused", engine="gliclass", precision=precision, reason=str(error))
+        else:
+            break
+    stamp = engine.info.stamp
+    why = f"gliclass, {stamp.precision}: asked for"
     _log.info("engine.loaded", engine=stamp.engine, precision=stamp.precision, model=stamp.name, reason=why)
     return LoadedModel(engine, folder.tokenizer_file, folder.path, why, report, is_verified=True)
 

@@ -81,7 +81,7 @@ class T5RankEngine:
             max_pair_tokens=folder.max_pair_tokens,
             token_budget=max(_TOKEN_BUDGET, folder.max_pair_tokens),
             details={"device": torch.cuda.get_device_name() if self._device == "cuda" else "cpu"},
-            ranks_options=True,
+            reading="options",
         )
 
     @property

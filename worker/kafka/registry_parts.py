@@ -11,7 +11,7 @@ from worker.kafka.schema_registry import RegistryClient
 from worker.messages.binding import REGISTRY_FORMATS, Binding
 from worker.messages.bindings import Bindings
 from worker.observability.health import Readiness
-from worker.settings import Registry
+from worker.registry_settings import Registry
 from worker.types import JsonValue, OutboundRecord, Record
 
 REGISTRY = "schema registry"

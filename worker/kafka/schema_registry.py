@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from worker.errors import ConfigError, RetryableError
-from worker.settings import Registry
+from worker.registry_settings import Registry
 
 REQUEST_SECONDS = 5.0
 """How long the registry may take for one answer before it counts as out of reach."""

@@ -56,6 +56,8 @@ class _OpenStage:
     classes: int
     premise: Premise | None
     missing: int
+    asked: int
+    """Pairs that each row of tokens asks about."""
     scored_pairs: int = 0
     """One bit per pair."""
     logits: Float32Array | None = None
@@ -64,8 +66,8 @@ class _OpenStage:
 
     @classmethod
     def of(cls, plan: PairPlan, pairs: TokenizedPairs, classes: int) -> "_OpenStage":
-        count = len(pairs.lengths)
-        return cls(shortlisted(plan, pairs.shortlist), count, classes, pairs.premise, count)
+        count = len(pairs.lengths) * pairs.hypotheses
+        return cls(shortlisted(plan, pairs.shortlist), count, classes, pairs.premise, count, pairs.hypotheses)
 
     def note(self, message: int, first: int, rows: Float32Array, *, is_cached: bool) -> None:
         """The scores of consecutive pairs, from `first` on."""
@@ -147,11 +149,13 @@ class Assembly:
         """
         following: list[tuple[int, TokenizedPairs]] = []
         slots, logits = self._slots, scores.logits
+        answers = None if batch.hypotheses is None else [0, *batch.answers().tolist()]
         for message, first, start, end in runs(batch.refs):
             slot = slots.get(message)
             if slot is None or slot.open_stage is None:
                 continue
-            slot.open_stage.note(message, first, logits[start:end], is_cached=is_cached)
+            rows = logits[start:end] if answers is None else logits[answers[start] : answers[end]]
+            slot.open_stage.note(message, first * slot.open_stage.asked, rows, is_cached=is_cached)
             if slot.open_stage.missing == 0 and slot.refusal is None:
                 following += [(slot.number, pairs) for pairs in self._advance(slot, slot.open_stage)]
         return following

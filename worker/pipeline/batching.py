@@ -183,10 +183,13 @@ def _batch(taken: list[_Run]) -> Batch:
     taken.sort(key=itemgetter(0, 1))
     refs: list[PairRef] = []
     ids, types, lengths = [], [], []
+    asked: list[int] = []
     for message, first, count, tokenized, start, length, _ in taken:
         refs.extend(map(PairRef, repeat(message, count), range(first, first + count)))
         end = start + count * length
         ids.append(tokenized.token_ids[start:end])
         types.append(tokenized.type_ids[start:end])
         lengths += [length] * count
-    return Batch(tuple(refs), np.concatenate(ids), np.concatenate(types), np.array(lengths, np.int32))
+        asked += [tokenized.hypotheses] * count
+    hypotheses = None if max(asked) == 1 else np.array(asked, np.int32)
+    return Batch(tuple(refs), np.concatenate(ids), np.concatenate(types), np.array(lengths, np.int32), hypotheses)

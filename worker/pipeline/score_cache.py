@@ -15,6 +15,9 @@ KEY_BYTES = 16
 ENTRY_BYTES = 240
 """What one pair's scores take with their key, at most, for heads of up to 3 classes: measured by a test."""
 
+_PAIR_BYTES = 12
+"""The logits of a pair in 3 classes."""
+
 
 class ScoreCache:
     """Scores by key, up to a number of bytes; those that were not asked for lately are given up.
@@ -28,6 +31,7 @@ class ScoreCache:
         self._most_young = most_bytes // (2 * ENTRY_BYTES)
         self._young: dict[bytes, bytes] = {}
         self._old: dict[bytes, bytes] = {}
+        self._young_entries = self._old_entries = 0
 
     def __len__(self) -> int:
         """Pairs of which the scores are kept."""
@@ -36,7 +40,7 @@ class ScoreCache:
     @property
     def held_bytes(self) -> int:
         """What they take, reckoned at `ENTRY_BYTES` each."""
-        return len(self) * ENTRY_BYTES
+        return (self._young_entries + self._old_entries) * ENTRY_BYTES
 
     @property
     def is_off(self) -> bool:
@@ -47,19 +51,30 @@ class ScoreCache:
         """The logits of a pair as float32 bytes, where they are kept."""
         row = self._young.get(key)
         if row is None:
-            row = self._old.pop(key, None)
+            row = self._old.get(key)
             if row is not None:
                 self.put(key, row)
         return row
 
     def put(self, key: bytes, row: bytes) -> None:
         """Keep the logits of a pair."""
-        if self.is_off:
+        entries = _entries(row)
+        if entries > self._most_young:
             return
-        self._old.pop(key, None)
+        if (old := self._old.pop(key, None)) is not None:
+            self._old_entries -= _entries(old)
+        if (known := self._young.pop(key, None)) is not None:
+            self._young_entries -= _entries(known)
+        if self._young_entries + entries > self._most_young:
+            self._grow_old()
         self._young[key] = row
-        if len(self._young) >= self._most_young:
-            self._old, self._young = self._young, {}
+        self._young_entries += entries
+        if self._young_entries == self._most_young:
+            self._grow_old()
+
+    def _grow_old(self) -> None:
+        self._old, self._young = self._young, {}
+        self._old_entries, self._young_entries = self._young_entries, 0
 
 
 class Recall:
@@ -103,8 +118,10 @@ class Recall:
         """Keep the scores of a part of `unknown`; gives the pairs that waited for them, and theirs."""
         rows: list[int] = []
         found: list[bytes] = []
-        for ref, logits in zip(batch.refs, np.ascontiguousarray(scores.logits, np.float32), strict=True):
-            key, row = self._keys_by_ref[ref], logits.tobytes()
+        logits = np.ascontiguousarray(scores.logits, np.float32)
+        each = logits if batch.hypotheses is None else np.split(logits, batch.answers()[:-1])
+        for ref, answer in zip(batch.refs, each, strict=True):
+            key, row = self._keys_by_ref[ref], answer.tobytes()
             self._cache.put(key, row)
             waiting = self._waiting.pop(key, ())
             rows += waiting
@@ -120,9 +137,15 @@ class Recall:
     def _answer(self, rows: Sequence[int], found: Sequence[bytes]) -> tuple[Batch, PairScores] | None:
         if not rows:
             return None
-        logits: Float32Array = np.frombuffer(b"".join(found), np.float32).reshape(len(found), -1)
         whole = len(rows) == len(self._batch.refs)
-        return (self._batch if whole else self._batch.take(rows)), PairScores(logits)
+        batch = self._batch if whole else self._batch.take(rows)
+        logits: Float32Array = np.frombuffer(b"".join(found), np.float32).reshape(batch.asked, -1)
+        return batch, PairScores(logits)
+
+
+def _entries(row: bytes) -> int:
+    """How many times `ENTRY_BYTES` the scores take: those of a row that asks about many labels are longer."""
+    return 1 + max(0, len(row) - _PAIR_BYTES + ENTRY_BYTES - 1) // ENTRY_BYTES
 
 
 def pair_keys(batch: Batch) -> list[bytes]:

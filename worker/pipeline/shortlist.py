@@ -19,6 +19,10 @@ from worker.types import Float32Array, Int32Array, Shortlist, TokenVectors
 
 LABELS_KEPT = 32_768
 """Labels of which the vectors are kept, over all schemas: 17 MB at 128 dimensions."""
+NO_VECTORS = (
+    "shortlist: this model has no token vectors; remove the key, or write them with "
+    "`python -m worker.engines.token_vectors MODEL_FOLDER`"
+)
 
 
 @dataclass(frozen=True, slots=True)

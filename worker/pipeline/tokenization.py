@@ -1,6 +1,6 @@
 """Step 5: pairs as token ids. A text is tokenised once, a hypothesis once for as long as it is in use."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -11,11 +11,12 @@ from worker.errors import EngineError, ErrorCode, MessageError, SchemaError, Sta
 from worker.labels.schema import LabelSchema
 from worker.pipeline.allowing import most_tokens
 from worker.pipeline.joining import JoinedPairs, PairTemplate, Premises, join
+from worker.pipeline.label_rows import NOTHING, LabelRows
 from worker.pipeline.planning import PairPlan, check_cost, shortlisted
 from worker.pipeline.prompts import DEFAULT_QUESTION, ONE_LABEL, SEVERAL_LABELS, after_text, prompting
-from worker.pipeline.shortlist import Shortlister
+from worker.pipeline.shortlist import NO_VECTORS, Shortlister
 from worker.pipeline.words import TextEncoder
-from worker.types import Int32Array, Premise, Shortlist, TokenizedPairs, TokenSpan, TokenVectors
+from worker.types import Int32Array, LabelRow, Premise, Reading, Shortlist, TokenizedPairs, TokenSpan, TokenVectors
 
 __all__ = ["PairTemplate", "PairTokenizer", "window_starts"]
 
@@ -25,12 +26,6 @@ ROOMS_KEPT = 4096
 """Label schemas of which it is kept how much room for text their hypotheses leave."""
 PROMPTS_KEPT = 256
 """Lists of options that are kept as tokens."""
-
-
-NO_VECTORS = (
-    "shortlist: this model has no token vectors; remove the key, or write them with "
-    "`python -m worker.engines.token_vectors MODEL_FOLDER`"
-)
 
 
 class PairTokenizer:
@@ -47,15 +42,15 @@ class PairTokenizer:
         vectors: TokenVectors | None = None,
         *,
         audit_every: int = 0,
-        has_options: bool = False,
+        reading: Reading = "pairs",
     ) -> None:
         """Load `tokenizer.json`; pairs are cut to `max_pair_tokens`, special tokens included.
 
-        With `vectors` schemas may ask for a shortlist; one text in `audit_every` is scored beside it (0: none). With
-        `has_options` the text is followed by a question and all hypotheses of the stage.
+        With `vectors` schemas may ask for a shortlist; one text in `audit_every` is scored beside it (0: none).
+        `reading` says how the model wants texts and hypotheses laid out.
 
         Raises:
-            EngineError: the file is missing or no tokenizer for pairs.
+            EngineError: the file is missing, or the tokenizer is not one for such a layout.
         """
         try:
             self._tokenizer = Tokenizer.from_file(str(tokenizer_file))
@@ -66,8 +61,9 @@ class PairTokenizer:
         self._tokenizer.no_padding()
         self._texts = TextEncoder(self._tokenizer)
         self._max_pair_tokens = max_pair_tokens
-        self._template = PairTemplate.learn(self._tokenizer)
-        self._has_options = has_options
+        self._rows = LabelRows.learn(self._tokenizer, reading) if isinstance(reading, LabelRow) else None
+        self._template = PairTemplate.learn(self._tokenizer) if self._rows is None else self._rows.blank
+        self._reading = reading
         self._prompts = lru_cache(maxsize=PROMPTS_KEPT)(self._encode_prompt)
         # What raises is not kept: a hypothesis that never fits takes no memory.
         self._hypothesis = lru_cache(maxsize=HYPOTHESES_KEPT)(self._encode_hypothesis)
@@ -131,10 +127,10 @@ class PairTokenizer:
             SchemaError: it asks for a shortlist, and this model has no token vectors.
         """
         self.check(schema.tree.hypotheses())
-        if self._has_options:
+        if self._reading != "pairs":
             self._least_room(schema)
-            if any(len(node.children) == 1 for node in schema.tree.nodes):
-                raise SchemaError(ONE_LABEL)
+        if self._reading == "options" and any(len(node.children) == 1 for node in schema.tree.nodes):
+            raise SchemaError(ONE_LABEL)
         if schema.shortlist is not None:
             if self._shortlister is None:
                 raise SchemaError(NO_VECTORS)
@@ -165,6 +161,7 @@ class PairTokenizer:
                     joined.lengths[row],
                     TokenSpan(seen[row], tokens[row] - seen[row]),
                     None if (text := texts[row]) is None else self._kept(plan, Premise(text, tokens[row])),
+                    hypotheses=1 if self._rows is None else len(plan.hypotheses),
                 )
             )
             start = end
@@ -177,7 +174,7 @@ class PairTokenizer:
             return error
 
     def _joined(self, plan: PairPlan, premises: Premises) -> JoinedPairs:
-        hypotheses = [self._hypothesis(text) for text in plan.hypotheses]
+        hypotheses = [NOTHING] if self._rows is not None else [self._hypothesis(text) for text in plan.hypotheses]
         return join(premises, hypotheses, self._template_for(plan.schema, plan.hypotheses), self._max_pair_tokens)
 
     def _join(self, plan: PairPlan, premise: Premise) -> TokenizedPairs:
@@ -194,6 +191,7 @@ class PairTokenizer:
             TokenSpan(seen, premise.tokens - seen, len(windows)),
             self._kept(plan, premise),
             shortlist,
+            1 if self._rows is None else len(plan.hypotheses),
         )
 
     def _shortlist(self, plan: PairPlan, windows: list[Int32Array]) -> Shortlist | None:
@@ -227,20 +225,33 @@ class PairTokenizer:
         """Tokens that the longest hypothesis of `schema` leaves for text."""
         room = self._least_rooms.get(schema.digest)
         if room is None:
-            hypotheses = tuple(dict.fromkeys(schema.tree.hypotheses()))
-            template = self._template_for(schema, hypotheses)
-            room = min(self._room(self._hypothesis(text), template) for text in hypotheses)
+            room = min(self._room_beside(schema, hypotheses) for hypotheses in self._read_together(schema))
             if len(self._least_rooms) >= ROOMS_KEPT:
                 self._least_rooms.clear()
             self._least_rooms[schema.digest] = room
         return room
+
+    def _read_together(self, schema: LabelSchema) -> Iterator[tuple[str, ...]]:
+        """The hypotheses of each stage, where the model reads those of a stage at once; else all."""
+        if self._rows is None:
+            yield tuple(dict.fromkeys(schema.tree.hypotheses()))
+            return
+        stages = (schema.tree.first, *(schema.tree.after(node) for node in range(len(schema.tree.nodes))))
+        yield from (schema.tree.stage(stage).hypotheses for stage in stages if stage)
+
+    def _room_beside(self, schema: LabelSchema, hypotheses: tuple[str, ...]) -> int:
+        template = self._template_for(schema, hypotheses)
+        beside = [NOTHING] if self._rows is not None else [self._hypothesis(text) for text in hypotheses]
+        return min(self._room(each, template) for each in beside)
 
     def _room(self, hypothesis: Int32Array, template: PairTemplate) -> int:
         return self._max_pair_tokens - template.special_tokens - len(hypothesis)
 
     def _template_for(self, schema: LabelSchema, hypotheses: tuple[str, ...]) -> PairTemplate:
         """What stands around text and hypothesis where the decision is between `hypotheses`."""
-        if not self._has_options:
+        if self._rows is not None:
+            return self._prompts("", hypotheses)
+        if self._reading != "options":
             return self._template
         if schema.multi_label or len(hypotheses) == 1:
             reason = SEVERAL_LABELS if schema.multi_label else ONE_LABEL
@@ -248,8 +259,12 @@ class PairTokenizer:
         return self._prompts(schema.instruction or DEFAULT_QUESTION, hypotheses)
 
     def _encode_prompt(self, question: str, options: tuple[str, ...]) -> PairTemplate:
-        template = prompting(self._template, self._encode_words(after_text(question, options)))
-        longest = max((self._hypothesis(option) for option in options), key=len)
+        hypotheses = [self._hypothesis(option) for option in options]
+        if self._rows is not None:
+            template, longest = self._rows.template(hypotheses), NOTHING
+        else:
+            template = prompting(self._template, self._encode_words(after_text(question, options)))
+            longest = max(hypotheses, key=len)
         if self._room(longest, template) < 1:
             reason = f"a prompt with {len(options)} options leaves no room for text in {self._max_pair_tokens}"
             raise MessageError(ErrorCode.HYPOTHESIS_TOO_LONG, Stage.TOKENIZE, reason)

@@ -185,8 +185,8 @@ def _evidence(scorer: Scorer, task: Task) -> Float64Array:
     """Entailment logits, float64 [texts, labels, templates]."""
     entailment = scorer.model.engine.info.head.entailment
     texts = [row.text for row in task.rows]
-    # An instruction model would read the hypotheses of all templates as options of one question.
-    apart = scorer.model.engine.info.ranks_options and len(task.schema.hypothesis_templates) > 1
+    # A model that reads all labels at once would read the hypotheses of all templates as so many labels.
+    apart = scorer.model.engine.info.reading != "pairs" and len(task.schema.hypothesis_templates) > 1
     schemas = _one_template_each(task.schema) if apart else (task.schema,)
     found = [
         np.stack([evidence_by_template(stage, entailment) for stage in scorer.stages(schema, texts)])

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,12 +17,20 @@ from worker.pipeline.planning import PairPlan, plan_pairs
 from worker.pipeline.tokenization import PairTokenizer
 from worker.training.pairs import LabelledPair
 from worker.training.store import PairJoiner
-from worker.types import Batch, Float32Array, PairRef, Request, TokenizedPairs
+from worker.types import Batch, Float32Array, Int32Array, PairRef, Request, TokenizedPairs
 
 Float64Array = npt.NDArray[np.float64]
 _CHUNK_PAIRS = 4_096
 _MOST_PAIRS = 1_000_000
 """Per text: nobody but the caller decides how much work an offline command may be."""
+
+
+class _Row(NamedTuple):
+    """What an engine gets in one row."""
+
+    token_ids: Int32Array
+    type_ids: Int32Array
+    hypotheses: int = 1
 
 
 @dataclass(slots=True)
@@ -61,14 +70,13 @@ class Scorer:
             ConfigError: a hypothesis leaves no room for text.
             EngineError: the engine cannot score.
         """
-        ranks = self.model.engine.info.ranks_options
-        tokenizer = PairTokenizer(self.model.tokenizer_file, self.most_tokens, has_options=ranks)
+        tokenizer = PairTokenizer(self.model.tokenizer_file, self.most_tokens, reading=self.model.engine.info.reading)
         step = max(1, _CHUNK_PAIRS // schema.tree.most_pairs)
         for start in range(0, len(texts), step):
             plans = [plan_pairs(Request("", text), schema, _MOST_PAIRS) for text in texts[start : start + step]]
             began = self.meter.clock.monotonic()
             tokenized = [_fitting(pairs) for pairs in tokenizer.tokenize(plans)]
-            logits = self._logits([pair for pairs in tokenized for pair in _apart(pairs)])
+            logits = self._logits([row for pairs in tokenized for row in _apart(pairs)])
             self.meter.seconds += self.meter.clock.monotonic() - began
             yield from _stages(plans, tokenized, logits)
 
@@ -77,17 +85,21 @@ class Scorer:
         began = self.meter.clock.monotonic()
         joined = PairJoiner(self.model.tokenizer_file, self.most_tokens).join(pairs)
         fits = np.array([each is not None for each in joined], np.bool_)
-        logits = self._logits([(ids, types.astype(np.int32)) for ids, types in filter(None, joined)])
+        logits = self._logits([_Row(ids, types.astype(np.int32)) for ids, types in filter(None, joined)])
         self.meter.seconds += self.meter.clock.monotonic() - began
         return logits, fits
 
-    def _logits(self, pairs: Sequence[tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]]) -> Float32Array:
+    def _logits(self, rows: Sequence[_Row]) -> Float32Array:
+        """Logits of all hypotheses of the rows, in their order."""
         engine = self.model.engine
-        logits = np.empty((len(pairs), engine.info.head.classes), np.float32)
-        lengths = np.array([len(ids) for ids, _ in pairs], np.int32)
-        for rows in _batches(np.argsort(lengths, kind="stable"), lengths, engine):
-            logits[rows] = engine.score(_batch([pairs[row] for row in rows.tolist()])).logits
-        self.meter.pairs += len(pairs)
+        ends = np.cumsum([row.hypotheses for row in rows], dtype=np.int64)
+        answers = [np.arange(end - row.hypotheses, end) for row, end in zip(rows, ends.tolist(), strict=True)]
+        logits = np.empty((int(ends[-1]) if rows else 0, engine.info.head.classes), np.float32)
+        lengths = np.array([len(row.token_ids) for row in rows], np.int32)
+        for taken in _batches(np.argsort(lengths, kind="stable"), lengths, engine):
+            places = np.concatenate([answers[row] for row in taken.tolist()])
+            logits[places] = engine.score(_batch([rows[row] for row in taken.tolist()])).logits
+        self.meter.pairs += len(logits)
         self.meter.tokens += int(lengths.sum())
         return logits
 
@@ -112,9 +124,10 @@ def _fitting(pairs: TokenizedPairs | MessageError) -> TokenizedPairs:
     return pairs
 
 
-def _apart(pairs: TokenizedPairs) -> Iterator[tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]]:
+def _apart(pairs: TokenizedPairs) -> Iterator[_Row]:
     ends = np.cumsum(pairs.lengths)[:-1]
-    return zip(np.split(pairs.token_ids, ends), np.split(pairs.type_ids, ends), strict=True)
+    for ids, types in zip(np.split(pairs.token_ids, ends), np.split(pairs.type_ids, ends), strict=True):
+        yield _Row(ids, types, pairs.hypotheses)
 
 
 def _batches(
@@ -130,12 +143,14 @@ def _batches(
         start = stop
 
 
-def _batch(pairs: Sequence[tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]]) -> Batch:
+def _batch(rows: Sequence[_Row]) -> Batch:
+    asked = np.array([row.hypotheses for row in rows], np.int32)
     return Batch(
-        refs=tuple(PairRef(0, number) for number in range(len(pairs))),
-        token_ids=np.concatenate([ids for ids, _ in pairs]),
-        type_ids=np.concatenate([types for _, types in pairs]),
-        lengths=np.array([len(ids) for ids, _ in pairs], np.int32),
+        refs=tuple(PairRef(0, number) for number in range(len(rows))),
+        token_ids=np.concatenate([row.token_ids for row in rows]),
+        type_ids=np.concatenate([row.type_ids for row in rows]),
+        lengths=np.array([len(row.token_ids) for row in rows], np.int32),
+        hypotheses=None if (asked == 1).all() else asked,
     )
 
 
@@ -144,6 +159,6 @@ def _stages(
 ) -> Iterator[ScoredStage]:
     start = 0
     for plan, pairs in zip(plans, tokenized, strict=True):
-        stop = start + len(pairs.lengths)
+        stop = start + len(pairs.lengths) * pairs.hypotheses
         yield ScoredStage(plan, logits[start:stop].reshape(-1, len(plan.hypotheses), logits.shape[1]))
         start = stop

@@ -35,7 +35,7 @@ def _apart(pairs: TokenizedPairs) -> list[tuple[list[int], list[int]]]:
 
 
 def _tokenized(file: Path, text: str, schema: LabelSchema, most: int = 96) -> TokenizedPairs:
-    (pairs,) = PairTokenizer(file, most, has_options=True).tokenize([plan_pairs(Request("", text), schema, 100)])
+    (pairs,) = PairTokenizer(file, most, reading="options").tokenize([plan_pairs(Request("", text), schema, 100)])
     if isinstance(pairs, MessageError):
         raise pairs
     return pairs
@@ -71,7 +71,7 @@ def test_a_decision_that_is_not_between_options_is_refused_of_a_schema_and_of_a_
     file: Path, schema: LabelSchema
 ) -> None:
     with pytest.raises(SchemaError, match="one of several options"):
-        fitting(PairTokenizer(file, 96, has_options=True), 100)(schema)
+        fitting(PairTokenizer(file, 96, reading="options"), 100)(schema)
     with pytest.raises(MessageError, match="one of several options"):
         _tokenized(file, "the text", schema)
 
@@ -80,4 +80,4 @@ def test_an_only_child_is_refused(file: Path) -> None:
     labels: JsonValue = [{"name": "a", "children": [{"name": "b"}]}, {"name": "c"}]
 
     with pytest.raises(SchemaError, match="two beside each other"):
-        fitting(PairTokenizer(file, 96, has_options=True), 100)(_schema(labels=labels))
+        fitting(PairTokenizer(file, 96, reading="options"), 100)(_schema(labels=labels))
