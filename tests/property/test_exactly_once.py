@@ -70,16 +70,20 @@ class Fault:
 
 def _faults() -> st.SearchStrategy[Fault]:
     """What a broker can do: it never says that a transaction has to be aborted after it has committed it."""
-    early = st.sampled_from(["nothing", "late", "crash", "revoked", "returned", "taken"])
-    # From the offsets on the broker lets nobody read a position before the transaction has ended.
-    late = st.sampled_from(["nothing", "late", "crash", "revoked"])
-    errors = st.sampled_from([None, STALE, TIMED_OUT, FENCED])
+    moves = st.sampled_from(["revoked", "returned", "taken"])
+    events = st.sampled_from(["nothing", "late", "crash", "revoked"])
+    errors = st.sampled_from([STALE, TIMED_OUT, FENCED])
     unknown = st.sampled_from([TIMED_OUT, FENCED])
+    early, late = st.sampled_from(["begin", "produce"]), st.sampled_from(["send_offsets", "commit"])
     return st.one_of(
-        st.builds(Fault, st.sampled_from(["begin", "produce"]), errors, meanwhile=early, partition=anywhere),
-        st.builds(Fault, st.sampled_from(["send_offsets", "commit"]), errors, meanwhile=late, partition=anywhere),
-        st.builds(Fault, st.just("commit"), unknown, st.just(True), late, anywhere),
-        st.builds(Fault, st.sampled_from(["abort", "init", "committed"]), unknown, meanwhile=late, partition=anywhere),
+        # From the offsets on the broker lets nobody read a position before the transaction has ended.
+        st.builds(Fault, early, meanwhile=moves, partition=anywhere),
+        st.builds(Fault, late, meanwhile=events, partition=anywhere),
+        st.builds(Fault, st.one_of(early, late), errors, meanwhile=events, partition=anywhere),
+        st.builds(Fault, st.just("commit"), unknown, st.just(True), events, anywhere),
+        st.builds(
+            Fault, st.sampled_from(["abort", "init", "committed"]), unknown, meanwhile=events, partition=anywhere
+        ),
     )
 
 
@@ -107,6 +111,7 @@ class ExactlyOnceMachine(RuleBasedStateMachine):
         parts = publisher_parts(self.broker, self.assignment, self.topics, self.clock)
         self.publisher = TransactionalPublisher(parts, Waits(self.clock), lambda _reason: None, self.calls)
         self.publisher.start()
+        self.assignment.assign(PARTITIONS)
 
     # What the group does.
 
@@ -115,27 +120,21 @@ class ExactlyOnceMachine(RuleBasedStateMachine):
         if self.assignment.epoch(partition) is None:
             self.assignment.assign([partition])
 
-    @rule(partition=anywhere)
-    def revoke(self, partition: TopicPartition) -> None:
+    @rule(partition=anywhere, taken=st.integers(0, 3), is_back=st.booleans())
+    def revoke(self, partition: TopicPartition, taken: int, is_back: bool) -> None:
+        """It goes, another worker publishes some of it, and perhaps it comes back: all before delivery hears of it."""
         if self.assignment.epoch(partition) is not None:
             self.assignment.revoke([partition])
             self.positions.pop(partition, None)
             self.inbox.append(partial(self._drop, partition))
-
-    @rule(partition=anywhere, count=few)
-    def another_worker_has_it(self, partition: TopicPartition, count: int) -> None:
-        if self.assignment.epoch(partition) is None:
-            first = self.broker.offsets.get(partition, 0)
-            for offset in range(first, first + count):
-                topic = LETTERS if _is_large(offset) else OUTPUTS[partition.topic]
-                self.broker.outputs.append((topic, partition.partition, _identity(partition, offset)))
-            self.broker.offsets[partition] = first + count
-            self.fed[partition] = max(self.fed[partition], first + count)
+        self._another_worker_publishes(partition, taken)
+        if is_back:
+            self.assign(partition)
 
     # What the poll thread does.
 
-    @rule(partition=anywhere, count=few, is_broken=st.booleans())
-    def deliver(self, partition: TopicPartition, count: int, is_broken: bool) -> None:
+    @rule(partition=anywhere, count=few, is_broken=st.booleans(), is_finished=st.booleans())
+    def deliver(self, partition: TopicPartition, count: int, is_broken: bool, is_finished: bool) -> None:
         epoch = self.assignment.epoch(partition)
         if epoch is None:
             return
@@ -146,10 +145,12 @@ class ExactlyOnceMachine(RuleBasedStateMachine):
             self.inbox.append(partial(self._admit, record, is_broken=is_broken))
         self.positions[partition] = first + count
         self.fed[partition] = max(self.fed[partition], first + count)
+        if is_finished:
+            self._catch_up()
 
     # What the delivery thread does.
 
-    @rule(count=st.integers(1, 8))
+    @rule(count=few)
     def hear(self, count: int) -> None:
         for _ in range(min(count, len(self.inbox))):
             self.inbox.popleft()()
@@ -167,8 +168,9 @@ class ExactlyOnceMachine(RuleBasedStateMachine):
         self.assembly.fail(_batch([ref]), REFUSAL)
         self._release()
 
-    @rule(faults=st.lists(_faults(), max_size=3))
-    def publish(self, faults: Sequence[Fault]) -> None:
+    @rule(faults=st.lists(_faults(), max_size=3), missing=st.sampled_from([None, None, *OUTPUTS.values()]))
+    def publish(self, faults: Sequence[Fault], missing: str | None) -> None:
+        self.topics.names.discard(missing or "")
         for each in faults:
             self.broker.plan(each.call, Step(each.error, each.is_done, partial(self._strike, each)))
         batch, self.finished = self.finished, []
@@ -183,10 +185,13 @@ class ExactlyOnceMachine(RuleBasedStateMachine):
             assert all(id(each.record) in kept for each in self.assignment.snapshot().owned(batch))
             assert {each.record.value for each in published.committed} <= {value for _, _, value in self.broker.outputs}
         self.broker.script.clear()
+        self.topics.names |= set(OUTPUTS.values())
 
-    @rule(topic=st.sampled_from(sorted(OUTPUTS.values())))
-    def delete_or_create_an_output(self, topic: str) -> None:
-        self.topics.names ^= {topic}
+    @rule(fault=_faults(), count=few)
+    def publish_what_is_fresh(self, fault: Fault, count: int) -> None:
+        """So that most faults meet records, and moves of a partition its own."""
+        self.deliver(fault.partition, count, is_broken=False, is_finished=True)
+        self.publish([fault], None)
 
     @invariant()
     def a_subscriber_sees_every_offset_up_to_the_committed_one_once_and_in_order(self) -> None:
@@ -202,21 +207,31 @@ class ExactlyOnceMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Once nothing fails any more, all that was ever fed comes out."""
-        self.broker.script.clear()
-        self.topics.names |= set(OUTPUTS.values())
         for partition in PARTITIONS:
             self.assign(partition)
             first = self.positions.get(partition, self.broker.offsets.get(partition, 0))
             if first < self.fed[partition]:
-                self.deliver(partition, self.fed[partition] - first, is_broken=False)
-        self.hear(len(self.inbox))
-        self._score(list(self.open_pairs))
-        self.publish([])
+                self.deliver(partition, self.fed[partition] - first, is_broken=False, is_finished=False)
+        self._catch_up()
+        self.publish([], None)
         assert 0 == len(self.assembly)
         assert [] == self.finished
         assert self.fed == dict.fromkeys(PARTITIONS, 0) | self.broker.offsets
         self.a_subscriber_sees_every_offset_up_to_the_committed_one_once_and_in_order()
         self.publisher.close()
+
+    def _another_worker_publishes(self, partition: TopicPartition, count: int) -> None:
+        first = self.broker.offsets.get(partition, 0)
+        for offset in range(first, first + count):
+            topic = LETTERS if _is_large(offset) else OUTPUTS[partition.topic]
+            self.broker.outputs.append((topic, partition.partition, _identity(partition, offset)))
+        if count:
+            self.broker.offsets[partition] = first + count
+        self.fed[partition] = max(self.fed[partition], first + count)
+
+    def _catch_up(self) -> None:
+        self.hear(len(self.inbox))
+        self._score(list(self.open_pairs))
 
     def _admit(self, record: Record, *, is_broken: bool) -> None:
         self.numbers += 1
@@ -250,11 +265,8 @@ class ExactlyOnceMachine(RuleBasedStateMachine):
         if fault.meanwhile == "late":
             self.clock.advance(LATE_SECONDS)
         if fault.meanwhile in {"revoked", "returned", "taken"}:
-            self.revoke(fault.partition)
-        if fault.meanwhile == "taken":
-            self.another_worker_has_it(fault.partition, 1)
+            self.revoke(fault.partition, int(fault.meanwhile == "taken"), fault.meanwhile != "revoked")
         if fault.meanwhile in {"returned", "taken"}:
-            self.assign(fault.partition)
             self.positions[fault.partition] = self.broker.offsets.get(fault.partition, 0)
 
 
