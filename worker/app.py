@@ -1,31 +1,35 @@
 """The composition root: a configuration becomes a worker that runs."""
 
+import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 
 import structlog
 
+from worker import __version__
 from worker.assembler import Assembler
 from worker.backlog import Backlog
 from worker.clock import Clock, SystemClock
 from worker.config import Config
 from worker.delivery import Cadence, Delivery, DeliveryParts
 from worker.engines.load import LoadedModel, load_engine
-from worker.flow import Inbox, OfferedPositions, PairQueue
+from worker.flow import Inbox, PairQueue
 from worker.intake import Intake, IntakeParts
 from worker.kafka.clients import consumer_settings
 from worker.kafka.consumer import RecordConsumer
 from worker.kafka.group_offsets import GroupOffsets
 from worker.kafka.label_topic import LabelTopicFollower
+from worker.kafka.offsets import OfferedPositions
 from worker.label_sets import directory_source
 from worker.labels.registry import LabelRegistry
 from worker.lifecycle import Lifecycle
 from worker.observability.health_server import HealthServer
 from worker.observability.liveness import LivenessWatch
 from worker.observability.metrics import Metrics
+from worker.observability.tracing import Tracing
 from worker.output_watch import OutputWatch
 from worker.pipeline.batching import Batcher
 from worker.pipeline.evidence import ModelView
@@ -67,7 +71,9 @@ class Worker:
             WorkerError: the worker must not go on.
         """
         # Not before: the records of the first partition are resolved under what the topic says.
-        if self.follower is None or self.follower.wait_until_read(lambda: self.lifecycle.is_stopping):
+        if self.follower is not None:
+            self.follower.wait_until_read(lambda: self.lifecycle.is_stopping)
+        if not self.lifecycle.is_stopping:
             self.processor.run(self.topics, until_end=until_end)
         elif self.lifecycle.failure is not None:
             raise self.lifecycle.failure
@@ -90,7 +96,12 @@ def open_worker(config: Config, clock: Clock | None = None, lifecycle: Lifecycle
     make = Assembler(config, clock or SystemClock(), lifecycle)
     make.readiness.block("engine", "the model is being loaded")
     make.readiness.block("assignment", "no partition has been assigned yet")
-    with HealthServer(make.probes(), config.http.host, config.http.port, config.http.expected_token()) as http:
+    probes, token = make.probes(), config.http.expected_token()
+    with (
+        _announced(make),
+        HealthServer(probes, config.http.host, config.http.port, token) as http,
+        closing(make.tracing()) as tracing,
+    ):
         source = directory_source(config)
         model = load_engine(make.engine_choice())
         threads: list[threading.Thread] = []
@@ -100,11 +111,11 @@ def open_worker(config: Config, clock: Clock | None = None, lifecycle: Lifecycle
             if source is not None:
                 source.load_or_raise(labels)
             watch = make.watch()
-            watch.look()
-            follower = make.follower()
-            processor = _processor(make, model, tokenizer, _is_open(make, watch, follower))
             make.heartbeats.register("topics", TOPICS_LIVENESS_SECONDS)
             make.lifecycle.thread(lambda: watch.run(make.lifecycle.wait_for_stop), "topics").start()
+            watch.wait_until_looked(lambda: make.lifecycle.is_stopping)
+            follower = make.follower()
+            processor = _processor(make, model, tokenizer, _is_open(make, watch, follower), tracing)
             for name, work in (("liveness", LivenessWatch(make.heartbeats).run), ("ends", make.ends.run)):
                 make.lifecycle.thread(partial(work, make.lifecycle.wait_for_stop), name).start()
             if source is not None:
@@ -122,6 +133,21 @@ def open_worker(config: Config, clock: Clock | None = None, lifecycle: Lifecycle
                 make.registry.close()
 
 
+@contextmanager
+def _announced(make: Assembler) -> Iterator[None]:
+    """The first and the last line of a worker's log; what it failed of is told by whoever catches it."""
+    kafka = make.config.kafka
+    log.info("worker.started", version=__version__, group=kafka.group_id, instance=make.instance, pid=os.getpid())
+    outcome = "done"
+    try:
+        yield
+    except BaseException as error:
+        outcome = type(error).__name__
+        raise
+    finally:
+        log.info("worker.stopped", outcome=outcome)
+
+
 def _is_open(
     make: Assembler, watch: OutputWatch, follower: LabelTopicFollower | None
 ) -> Callable[[TopicPartition], bool]:
@@ -133,11 +159,16 @@ def _is_open(
 
 
 def _processor(
-    make: Assembler, model: LoadedModel, tokenizer: PairTokenizer, is_open: Callable[[TopicPartition], bool]
+    make: Assembler,
+    model: LoadedModel,
+    tokenizer: PairTokenizer,
+    is_open: Callable[[TopicPartition], bool],
+    tracing: Tracing,
 ) -> StreamProcessor:
     config, info = make.config, model.engine.info
     token_budget = config.batching.max_tokens or info.token_budget
-    in_flight, inbox, offered, backlog = make.in_flight(token_budget), Inbox(), OfferedPositions(), Backlog(make.clock)
+    in_flight, inbox, backlog = make.in_flight(token_budget), Inbox(), Backlog(make.clock)
+    offered = OfferedPositions(make.assignment)
     target_seconds = config.batching.latency_target_ms / 1000
     pairs = PairQueue(Batcher(token_budget), in_flight.note_queued_tokens, Pace(token_budget, target_seconds))
     group = GroupOffsets(make.client, config.kafka.group_id)
@@ -152,6 +183,7 @@ def _processor(
             pairs,
             make.metrics,
             backlog.note_cost,
+            tracing,
         )
     )
     view, encoder = ModelView(info.head, info.stamp.digest), make.encoder(model)
@@ -168,6 +200,7 @@ def _processor(
             clock=make.clock,
             beat=lambda: make.heartbeats.beat("delivery"),
             busy=lambda: make.heartbeats.busy("publish"),
+            tracing=tracing,
         ),
         Cadence(target_seconds / 2, TRANSACTION_RECORDS),
     )
@@ -192,5 +225,6 @@ def _processor(
         heartbeats=make.heartbeats,
         readiness=make.readiness,
         clock=make.clock,
+        tracing=tracing,
     )
     return StreamProcessor(parts, make.lifecycle, drain_seconds=config.drain_seconds)

@@ -3,21 +3,20 @@
 from dataclasses import replace
 from functools import partial
 
-import structlog
-
 from worker.clock import Clock
 from worker.config import Config
 from worker.delivery import Encoder
 from worker.engine_retry import RetryingScorer, ScorerParts
 from worker.engines.base import Engine
 from worker.engines.load import EngineChoice, LoadedModel
-from worker.flow import Bounds, Inbox, InFlight, OfferedPositions, PairQueue
+from worker.flow import Inbox, PairQueue
+from worker.in_flight import Bounds, InFlight
 from worker.kafka.at_least_once import AtLeastOncePublisher
 from worker.kafka.clients import connection, instance_name, producer_settings
 from worker.kafka.ends import StableEnds
 from worker.kafka.group_offsets import GroupOffsets
 from worker.kafka.label_topic import LabelTopicFollower
-from worker.kafka.offsets import Assignment
+from worker.kafka.offsets import Assignment, OfferedPositions
 from worker.kafka.producer import TransactionalPublisher
 from worker.kafka.publishing import Publisher, PublisherParts
 from worker.kafka.refusals import RefusedTopics
@@ -29,6 +28,7 @@ from worker.lifecycle import Lifecycle
 from worker.messages.codec import decode
 from worker.observability.health import Heartbeats, Probes, Readiness
 from worker.observability.metrics import Metrics
+from worker.observability.tracing import Reader, Tracing, open_tracing
 from worker.outgoing import Outgoing
 from worker.output_watch import OutputWatch, Wiring
 from worker.pipeline.score_cache import ScoreCache
@@ -40,8 +40,6 @@ QUEUED_BATCHES = 16
 
 BATCH_BYTES = 1_000_000
 """librdkafka's own default of `batch.size`."""
-
-log = structlog.get_logger(__name__)
 
 
 class Assembler:
@@ -70,6 +68,10 @@ class Assembler:
         beats = self.heartbeats
         return Probes(beats.ages, self.readiness.reasons, self.metrics.render, self._describe_labels, beats.stages)
 
+    def tracing(self) -> Tracing:
+        """Who hears of records and batches, to be closed. Raises ConfigError where its extra is missing."""
+        return open_tracing(self.config.tracing, Reader(self.config.kafka.group_id, self.instance))
+
     def engine_choice(self) -> EngineChoice:
         """What the configuration says of model and engine."""
         config = self.config
@@ -90,7 +92,6 @@ class Assembler:
         self.labels.use_model(model, tokenizer)
         self.metrics.engine_in_use(stamp)
         self.readiness.clear("engine")
-        log.info("engine.loaded", engine=stamp.engine, precision=stamp.precision, why=model.why)
         return tokenizer
 
     def follower(self) -> LabelTopicFollower | None:

@@ -34,6 +34,7 @@ class Backlog:
         self._waiting: Counter[TopicPartition] = Counter()
         self._costs: dict[str, float] = {}
         self._had: dict[str, float] = {}
+        self._charged: dict[str, float] = {}
         self._floor = 0.0
         self._hungry_since: dict[str, float] = {}
         self._favoured: frozenset[str] = frozenset()
@@ -69,6 +70,7 @@ class Backlog:
 
     def take(self, count: int) -> list[Record]:
         """The next `count` records, or all there are: each from the topic that has had least, in its topic's order."""
+        self._charged = {}
         if len(open_lines := [topic for topic, line in self._lines.items() if line]) == 1:
             return self._take_of(open_lines[0], count)
         taken: list[Record] = []
@@ -76,7 +78,8 @@ class Backlog:
             topic = min((topic for topic, line in self._lines.items() if line), key=lambda name: self._had[name])
             record = self._lines[topic].popleft()
             self._floor = self._had[topic]
-            self._had[topic] += self._cost_of(topic)
+            cost = self._charged[topic] = self._cost_of(topic)
+            self._had[topic] += cost
             self._uncount(record)
             taken.append(record)
         return taken
@@ -86,12 +89,20 @@ class Backlog:
         line = self._lines[topic]
         taken = [line.popleft() for _ in range(min(count, len(line)))]
         if taken:
-            cost = self._cost_of(topic)
+            cost = self._charged[topic] = self._cost_of(topic)
             self._floor = self._had[topic] + cost * (len(taken) - 1)
             self._had[topic] = self._floor + cost
         self._waiting.subtract(Counter([record.source for record in taken]))
         self._waiting = +self._waiting
         return taken
+
+    def put_back(self, records: Sequence[Record]) -> None:
+        """Have the last of what was just taken wait at the fronts of their lines again, as if it had not been taken."""
+        for record in reversed(records):
+            self._lines[record.topic].appendleft(record)
+            self._had[record.topic] -= self._charged[record.topic]
+            self._floor = min(self._floor, self._had[record.topic])
+        self._waiting.update([record.source for record in records])
 
     def note_cost(self, topic: str, tokens: int) -> None:
         """Say how many tokens a record of `topic` asked the engine for."""

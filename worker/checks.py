@@ -1,6 +1,6 @@
 """What `worker check` finds: what would run, what would not, and why."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from worker.assembler import Assembler
 from worker.cluster_checks import Finding, of_cluster
@@ -15,10 +15,65 @@ from worker.labels.notices import route_notices, schema_notices
 from worker.labels.registry import LabelRegistry
 from worker.labels.schema import LabelSchema
 from worker.messages.binding import Binding
+from worker.observability.tracing import is_reachable
 from worker.pipeline.planning import check_cost
 from worker.pipeline.tokenization import PairTokenizer
 
-_UNSEEN = "the topic does not exist, or may not be seen: create it, or grant Describe on it"
+_UNSEEN = (
+    "the topic does not exist, or may not be seen: `worker check --create-topics` creates it, or grant Describe on it"
+)
+_SEEN_SECONDS = 15.0
+"""How long new topics may take until every broker knows them."""
+_LOOK_SECONDS = 0.2
+_COMPACTED = {"cleanup.policy": "compact"}
+
+
+def created(make: Assembler, partitions: int) -> Iterator[Finding]:
+    """What came of creating every topic that is missing: inputs with `partitions`, the others as they need. Blocks."""
+    try:
+        make.directory.refresh(())
+        for wanted, config in (_missing_inputs(make, partitions), {}), (_missing_label_topics(make), _COMPACTED):
+            yield from _create(make, wanted, config)
+        yield from _create(make, _missing_outputs(make), {})
+    except WorkerError as error:
+        yield Finding("failed", "topics", str(error))
+
+
+def _missing_inputs(make: Assembler, partitions: int) -> dict[str, int]:
+    return {topic: partitions for topic in make.bindings.named if topic not in make.directory.names}
+
+
+def _missing_label_topics(make: Assembler) -> dict[str, int]:
+    schemas = make.config.schemas
+    return {t: 1 for t in (schemas.topic, schemas.answers_topic) if t is not None and t not in make.directory.names}
+
+
+def _missing_outputs(make: Assembler) -> dict[str, int]:
+    """What is written and not there, with as many partitions as the largest of its inputs that are there."""
+    bindings = make.bindings.present(make.directory.names)
+    make.directory.refresh(binding.input for binding in bindings)
+    missing: dict[str, int] = {}
+    for binding in bindings:
+        facts = make.directory.facts(binding.input)
+        for topic in binding.topics_written:
+            if facts is not None and topic not in make.directory.names:
+                missing[topic] = max(facts.partitions, missing.get(topic, 0))
+    return missing
+
+
+def _create(make: Assembler, wanted: Mapping[str, int], config: Mapping[str, str]) -> Iterator[Finding]:
+    """Create topics, and wait until they are seen.
+
+    Raises:
+        RetryableError: one could not be created.
+    """
+    make.directory.create(wanted, config)
+    deadline = make.clock.monotonic() + _SEEN_SECONDS
+    while not make.directory.names.issuperset(wanted) and make.clock.monotonic() < deadline:
+        make.directory.refresh(())
+        make.lifecycle.wait_for_stop(_LOOK_SECONDS)
+    for topic, partitions in wanted.items():
+        yield Finding("ok", topic, f"created, {partitions} partitions")
 
 
 def findings(make: Assembler) -> Iterator[Finding]:
@@ -32,6 +87,7 @@ def findings(make: Assembler) -> Iterator[Finding]:
     except WorkerError as error:
         yield Finding("failed", "model", str(error))
     labels = LabelRegistry(make.config.limits, None if model is None else model.engine.info.stamp.digest)
+    yield from _of_tracing(make)
     yield from _of_source(make, labels)
     yield from _of_label_topic(make, labels)
     yield from _of_schemas(make, labels, model)
@@ -54,6 +110,21 @@ def _of_gpu(choice: EngineChoice) -> Iterator[Finding]:
         yield Finding("ok", "tensorrt", f"not used: {absence}")
 
 
+def _of_tracing(make: Assembler) -> Iterator[Finding]:
+    endpoint = make.config.tracing.endpoint
+    if endpoint is None:
+        return
+    try:
+        make.tracing().close()
+    except ConfigError as error:
+        yield Finding("failed", "tracing", str(error))
+        return
+    if is_reachable(endpoint):
+        yield Finding("ok", "tracing", f"spans go to {endpoint}")
+    else:
+        yield Finding("warning", "tracing", f"nobody answers at {endpoint}; the worker runs, and its spans are lost")
+
+
 def _of_source(make: Assembler, labels: LabelRegistry) -> Iterator[Finding]:
     try:
         source = directory_source(make.config)
@@ -74,7 +145,8 @@ def _of_label_topic(make: Assembler, labels: LabelRegistry) -> Iterator[Finding]
             if schemas.create:
                 yield Finding("ok", topic, "would be created, compacted, with one partition")
             else:
-                yield Finding("failed", topic, "the topic does not exist: create it, or set schemas.create: true")
+                fix = "`worker check --create-topics` creates it, or set schemas.create: true"
+                yield Finding("failed", topic, f"the topic does not exist: {fix}")
         if schemas.topic in missing:
             return
         with LabelDesk(make.config.kafka, schemas, make.clock) as desk:

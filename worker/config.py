@@ -21,6 +21,7 @@ from worker.messages.binding import REGISTRY_FORMATS, Binding
 from worker.messages.bindings import Bindings
 from worker.messages.outbound import MAX_RECORD_BYTES
 from worker.settings import MAX_BYTES, OWNED_BY_THE_WORKER, Batching, Http, Kafka, Limits, Registry, Schemas
+from worker.tracing_settings import TracingSettings
 from worker.types import JsonValue
 
 __all__ = ["Batching", "Binding", "Config", "Http", "Kafka", "Limits", "Registry", "Schemas", "load_config"]
@@ -77,6 +78,7 @@ class Config(BaseSettings):
     schemas: Schemas = Field(default=Schemas(), description="Where label schemas come from.")
     batching: Batching = Field(default=Batching(), description="How pairs are put together for the engine.")
     http: Http = Field(default=Http(), description="Health and metrics.")
+    tracing: TracingSettings = Field(default=TracingSettings(), description="Spans of records and batches.")
     drain_seconds: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = Field(
         default=30.0, description="How long to finish what was read when told to stop."
     )
@@ -126,7 +128,7 @@ def load_config(path: Path, overrides: Mapping[str, JsonValue] | None = None) ->
         if config.registry is not None:
             config.registry.connection()
     except ValidationError as error:
-        problem = first_problem(error)
+        problem = first_problem(error, Config)
         raise ConfigError(f"{_origin(problem.path, given) or path}: {problem}") from None
     except SettingsError as error:
         raise ConfigError(f"environment: expected JSON; {error}") from None
@@ -146,7 +148,7 @@ def fixed_config(values: Mapping[str, JsonValue]) -> Config:
     try:
         return fixed()  # type: ignore[call-arg]  # as above
     except ValidationError as error:
-        raise ConfigError(str(first_problem(error))) from None
+        raise ConfigError(str(first_problem(error, Config))) from None
 
 
 def _config_from(choose: Callable[[type[BaseSettings], _Source], tuple[_Source, ...]]) -> type[Config]:
@@ -169,6 +171,8 @@ def _config_from(choose: Callable[[type[BaseSettings], _Source], tuple[_Source, 
 
 
 def _read(path: Path) -> dict[str, JsonValue]:
+    if not path.exists():
+        raise ConfigError(f"{path}: there is no such file; `worker init` writes a first one, -c names another")
     try:
         document = read_document(path)
     except DocumentError as error:

@@ -4,13 +4,14 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_origin
 
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from worker.config import Config
+from worker.documents import inner_model
 
 _HEAD = """# Configuration
 
@@ -36,24 +37,22 @@ def _rows(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, str, str]]
     for name, field in model.model_fields.items():
         if field.description == "Reserved.":
             continue
-        inner, is_list = _inner_model(field)
+        inner, is_list = inner_model(field.annotation), get_origin(field.annotation) is tuple
         key = f"{prefix}{name}"
         if inner is not None:
-            if is_list:
-                yield key, "required", field.description or ""
-            yield from _rows(inner, f"{key}[]." if is_list else f"{key}.")
+            is_left_out = not field.is_required() and field.get_default() is None
+            if is_list or is_left_out:
+                yield key, _default(field), field.description or ""
+            rows = _rows(inner, f"{key}[]." if is_list else f"{key}.")
+            yield from (_if_given(row, key) for row in rows) if is_left_out else rows
         else:
             yield key, _default(field), (field.description or "").replace("|", "\\|")
 
 
-def _inner_model(field: FieldInfo) -> tuple[type[BaseModel] | None, bool]:
-    annotation = field.annotation
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation, False
-    for argument in get_args(annotation):
-        if isinstance(argument, type) and issubclass(argument, BaseModel):
-            return argument, True
-    return None, False
+def _if_given(row: tuple[str, str, str], part: str) -> tuple[str, str, str]:
+    """What is required of a part that may be left out."""
+    key, default, text = row
+    return key, f"required in `{part}`" if default == "required" else default, text
 
 
 def _default(field: FieldInfo) -> str:

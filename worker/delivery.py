@@ -17,14 +17,15 @@ from worker.flow import (
     Finish,
     Flush,
     Inbox,
-    InFlight,
     NotAdmitted,
     PairQueue,
     PartitionsGone,
     TakenIn,
 )
+from worker.in_flight import InFlight
 from worker.kafka.publishing import Publisher, StoppedError
 from worker.observability.metrics import Metrics
+from worker.observability.tracing import UNTRACED, Tracing
 from worker.pipeline.assembly import Assembly, Refused, Scored
 from worker.pipeline.decision import audit
 from worker.pipeline.decisions import decide_all
@@ -77,6 +78,7 @@ class DeliveryParts:
     beat: Callable[[], None]
     busy: Callable[[], AbstractContextManager[None]] = nullcontext
     """Entered around every publication."""
+    tracing: Tracing = UNTRACED
 
 
 class Delivery:
@@ -90,6 +92,8 @@ class Delivery:
         self._finished: list[Finished] = []
         self._parked: list[Finished] = []
         self._refused: Counter[tuple[str, str, str]] = Counter()
+        self._abstained: Counter[str] = Counter()
+        self._delivered = 0
         self._oldest_seconds = 0.0
         self._handlers: Mapping[type, Callable[[Event], None]] = {
             Admitted: self._admit,
@@ -99,6 +103,11 @@ class Delivery:
             BatchFailed: self._fail,
             PartitionsGone: self._drop,
         }
+
+    @property
+    def delivered(self) -> int:
+        """Records of which the outputs are committed."""
+        return self._delivered
 
     def run(self) -> None:
         """Work until `Finish` has been taken from the inbox.
@@ -127,7 +136,8 @@ class Delivery:
                 elif self._is_due():
                     self._publish()
         except StoppedError:
-            log.warning("delivery.abandoned", records=len(self._finished) + len(self._assembly))
+            if records := len(self._finished) + len(self._assembly):
+                log.warning("delivery.abandoned", records=records)
         finally:
             parts.publisher.close()
 
@@ -178,7 +188,9 @@ class Delivery:
         gone = [f for f in self._finished if f.record.source in event.partitions]
         self._finished = [f for f in self._finished if f.record.source not in event.partitions]
         self._park([f for f in self._parked if f.record.source not in event.partitions])
-        self._parts.in_flight.settle([*dropped.values(), *(f.record for f in gone)])
+        settled = [*dropped.values(), *(f.record for f in gone)]
+        self._parts.in_flight.settle(settled)
+        self._parts.tracing.settled(settled)
 
     def _release(self) -> None:
         outcomes = self._assembly.release()
@@ -193,6 +205,9 @@ class Delivery:
             else:
                 self._finished.append(self._finish(outcome, next(predictions)))
         self._tell_refused()
+        for topic, abstentions in self._abstained.items():  # none counts, too: a series that just came has no rate
+            self._parts.metrics.abstentions.labels(topic=topic).inc(abstentions)
+        self._abstained.clear()
 
     def _follow_up(self, stages: Sequence[ScoredStage], premise: Premise) -> NextStage | None:
         try:
@@ -210,7 +225,7 @@ class Delivery:
                 raise prediction  # noqa: TRY301  told and refused below, as what encoding raises
             for is_found in audit(outcome.stages, self._parts.model):
                 self._parts.metrics.shortlist_audits.labels(outcome="found" if is_found else "missed").inc()
-            return Finished(outcome.record, self._parts.encoder.prediction(prediction, outcome))
+            finished = Finished(outcome.record, self._parts.encoder.prediction(prediction, outcome))
         except MessageError as error:
             return self._dead_letter(outcome.record, Refusal.of(error))
         except Exception as error:
@@ -219,6 +234,10 @@ class Delivery:
             return self._dead_letter(
                 outcome.record, Refusal(ErrorCode.ENCODE_FAILED, Stage.ENCODE, "the prediction could not be encoded")
             )
+        schema = outcome.plan.schema
+        self._parts.metrics.label_drift.note(schema.name, schema.version, prediction.selected)
+        self._abstained[outcome.record.topic] += not prediction.selected
+        return finished
 
     def _dead_letter(self, record: Record, refusal: Refusal) -> Finished:
         self._refused[record.topic, refusal.code.value, refusal.stage.value] += 1
@@ -240,8 +259,11 @@ class Delivery:
         self._oldest_seconds = self._parts.clock.monotonic()
         self._finished = list(published.left)
         self._park(published.left)
+        self._delivered += len(published.committed)
         kept = {id(each.record) for each in published.left}
-        self._parts.in_flight.settle([each.record for each in batch if id(each.record) not in kept])
+        settled = [each.record for each in batch if id(each.record) not in kept]
+        self._parts.in_flight.settle(settled)
+        self._parts.tracing.settled(settled, published.committed)
         if published.committed:
             self._note(published.committed, self._oldest_seconds - started)
 

@@ -1,18 +1,22 @@
 """Documents that people write: read strictly, with words for what is wrong that never quote them."""
 
+import difflib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn, get_args
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from worker.types import JsonValue
 
 _TAG = "tag:yaml.org,2002:"
 _KEY_CHARACTERS = 64
+_LIKENESS = 0.75
+"""From which share of characters in common on a key is taken for a misspelt one (difflib's ratio)."""
 _QUOTED_WORD = re.compile(r"'[^'<\s]{2,}'")
 _PHRASES = {
     "bool_parsing": "true or false",
@@ -119,10 +123,19 @@ def parse_json(text: str) -> JsonValue:
     return document
 
 
-def first_problem(error: ValidationError) -> Problem:
-    """What to tell a person of a failed validation: the key and what was expected, never a value."""
-    detail = error.errors(include_url=False, include_input=False)[0]
+def first_problem(error: ValidationError, model: type[BaseModel] | None = None) -> Problem:
+    """What to tell a person of a failed validation: the key and what was expected, never a value.
+
+    With the `model` that was validated, a key that is not known is told with the one that it resembles, and before the
+    complaint that this one is missing.
+    """
+    details = error.errors(include_url=False, include_input=False)
+    detail = details[0]
     path: tuple[str | int, ...] = detail["loc"]
+    if model is not None and detail["type"] in {"missing", "extra_forbidden"}:
+        misspelt = _misspelt(detail, details, model)
+        if misspelt is not None:
+            return misspelt
     cause = detail.get("ctx", {}).get("error")
     if isinstance(cause, MisfitError):
         return Problem(key_path((*path, *cause.path)), cause.expected)
@@ -132,6 +145,35 @@ def first_problem(error: ValidationError) -> Problem:
     if phrase is None:
         return Problem(key_path(path), "expected " + detail["msg"].removeprefix("Input should be "))
     return Problem(key_path(path), "expected " + phrase.format(**detail.get("ctx", {})))
+
+
+def inner_model(annotation: object) -> type[BaseModel] | None:
+    """The model that a field of this type holds: alone, in a list, or where there is one."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for each in get_args(annotation) if (found := inner_model(each)) is not None), None)
+
+
+def _misspelt(first: ErrorDetails, details: Iterable[ErrorDetails], model: type[BaseModel]) -> Problem | None:
+    """The unknown key that stands for what `first` misses, or that `first` itself is."""
+    for detail in details:
+        *parents, key = detail["loc"]
+        if detail["type"] != "extra_forbidden" or tuple(parents) != first["loc"][:-1]:
+            continue
+        meant = difflib.get_close_matches(str(key), _keys(model, parents), 1, _LIKENESS)
+        if meant and (detail is first or meant[0] == first["loc"][-1]):
+            return Problem(key_path(detail["loc"]), f"expected no such key; did you mean `{meant[0]}`?")
+    return None
+
+
+def _keys(model: type[BaseModel], path: Iterable[str | int]) -> list[str]:
+    """The keys that a mapping at `path` may have."""
+    inner: type[BaseModel] | None = model
+    for part in path:
+        if isinstance(part, str) and inner is not None:
+            field = inner.model_fields.get(part)
+            inner = None if field is None else inner_model(field.annotation)
+    return [] if inner is None else list(inner.model_fields)
 
 
 def key_path(path: Sequence[str | int]) -> str:

@@ -8,9 +8,11 @@ from typing import cast
 import structlog
 
 from worker.errors import ErrorCode, MessageError, Stage, WorkerError
-from worker.flow import Admitted, Inbox, InFlight, NotAdmitted, PairQueue, TakenIn
+from worker.flow import Admitted, Inbox, NotAdmitted, PairQueue, TakenIn
+from worker.in_flight import InFlight
 from worker.labels.schema import LabelSchema
 from worker.observability.metrics import Metrics
+from worker.observability.tracing import UNTRACED, Tracing
 from worker.pipeline.planning import PairPlan, plan_pairs
 from worker.pipeline.tokenization import PairTokenizer
 from worker.types import Record, Refusal, Request, TokenizedPairs
@@ -34,6 +36,7 @@ class IntakeParts:
     metrics: Metrics
     note_cost: Callable[[str, int], None]
     """Told of each record's topic how many tokens the record asks the engine for."""
+    tracing: Tracing = UNTRACED
 
 
 class Intake:
@@ -42,11 +45,14 @@ class Intake:
     def __init__(self, parts: IntakeParts) -> None:
         self._parts = parts
         self._admitted = 0
+        self._planned: tuple[Record, PairPlan | Refusal] | None = None
 
-    def admit(self, records: Sequence[Record]) -> None:
-        """Take `records` in, in their order."""
+    def admit(self, records: Sequence[Record]) -> Sequence[Record]:
+        """Take in what there is room for of `records`, in their order, and one at least; the rest of them."""
         parts = self._parts
-        plans = [self._plan(record) for record in records]
+        plans = self._plan_what_fits(records)
+        rest = records[len(plans) :]
+        records = parts.tracing.taken_in(records[: len(plans)], self._admitted + 1)
         pairs = self._tokenize([plan for plan in plans if isinstance(plan, PairPlan)])
         tokens = sum([len(each.token_ids) for each in pairs if isinstance(each, TokenizedPairs)])
         parts.in_flight.note_cost(len(pairs), tokens)  # dead letters say nothing of what the next record costs
@@ -68,6 +74,27 @@ class Intake:
         parts.pairs.add_all([(place.number, place.pairs) for place in places if isinstance(place, Admitted)])
         for topic, count in Counter([record.topic for record in records]).items():
             parts.metrics.records_consumed.labels(topic=topic).inc(count)
+        return rest
+
+    def _plan_what_fits(self, records: Sequence[Record]) -> list[PairPlan | Refusal]:
+        """The plans of the first of `records`: a record with a thousand labels costs what a thousand records do."""
+        allowance, tokens, value_bytes = self._parts.in_flight.allowance(), 0, 0
+        plans: list[PairPlan | Refusal] = []
+        for record in records:
+            value_bytes += len(record.value or b"")
+            if plans and value_bytes > allowance.value_bytes:
+                break
+            plan = self._plan_once(record)
+            tokens += self._parts.tokenizer.most_tokens(plan) if isinstance(plan, PairPlan) else 0
+            if plans and tokens > allowance.tokens:
+                self._planned = record, plan
+                break
+            plans.append(plan)
+        return plans
+
+    def _plan_once(self, record: Record) -> PairPlan | Refusal:
+        planned, self._planned = self._planned, None
+        return planned[1] if planned is not None and planned[0] is record else self._plan(record)
 
     def _tokenize(self, plans: Sequence[PairPlan]) -> list[TokenizedPairs | MessageError]:
         try:

@@ -60,6 +60,12 @@ def _headers(title: str, described: Mapping[str, str], always: Sequence[str]) ->
     }
 
 
+_TRACE = {
+    "traceparent": "W3C trace context: that of the event, or the worker's span of the record, where it traces.",
+    "tracestate": "Goes with it.",
+}
+
+
 def _prediction_headers() -> dict[str, Any]:
     described = {
         "nli-schema": "Label schema as name@version.",
@@ -68,6 +74,7 @@ def _prediction_headers() -> dict[str, Any]:
         "nli-routed": "The label that a copy is for.",
         "nli-late": "Age in seconds of a record that was late and marked.",
         "nli-original-timestamp": "Milliseconds, where the topic would not take the event's own.",
+        **_TRACE,
         "ce_id": "CloudEvents in, CloudEvents out: topic-partition-offset of the event.",
         "ce_type": "CloudEvents: nli.prediction.v1.",
     }
@@ -98,7 +105,7 @@ def _dead_letter_headers() -> dict[str, Any]:
     }
     codes, stages = [code.value for code in ErrorCode], [stage.value for stage in Stage]
     always = [*connect, *ours]
-    found = _headers("DeadLetterHeaders", {**connect, **ours, **cut}, always)
+    found = _headers("DeadLetterHeaders", {**connect, **ours, **cut, **_TRACE}, always)
     # Lists of words that a later version may add to: what reads them has to expect others.
     found["properties"]["nli-error-code"]["examples"] = codes
     found["properties"]["nli-error-stage"]["examples"] = stages

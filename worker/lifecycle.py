@@ -2,6 +2,7 @@
 
 import ctypes
 import gc
+import os
 import signal
 import threading
 from collections.abc import Callable
@@ -99,15 +100,30 @@ def share_the_heap() -> None:
 
 
 def stop_on_signals(stop: Callable[[], None], leave: Callable[[], None]) -> None:
-    """The first SIGTERM or SIGINT drains, the second leaves at once. Handlers only set flags."""
-    seen: list[int] = []
+    """The first SIGTERM or SIGINT drains, the second leaves at once, each on a thread of its own.
 
-    def handle(number: int, _: FrameType | None) -> None:
-        seen.append(number)
-        if len(seen) == 1:
-            stop()
-        else:
+    Python runs handlers between two steps of the main thread: while that waits in a library there is none. The number
+    of a signal is written to a pipe at once.
+    """
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _nothing)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    threading.Thread(target=_obey, args=(reader, stop, leave), name="signals", daemon=True).start()
+
+
+def _nothing(_number: int, _frame: FrameType | None) -> None:
+    """Without a handler there would be no number in the pipe."""
+
+
+def _obey(reader: int, stop: Callable[[], None], leave: Callable[[], None]) -> None:
+    is_asked = False
+    while numbers := os.read(reader, 1):
+        if numbers[0] not in {signal.SIGTERM, signal.SIGINT}:
+            continue
+        if is_asked:
             leave()
-
-    signal.signal(signal.SIGTERM, handle)
-    signal.signal(signal.SIGINT, handle)
+        else:
+            stop()
+        is_asked = True

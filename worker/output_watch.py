@@ -1,6 +1,7 @@
 """Keeps inputs closed while a topic they write to is missing, and says so."""
 
 import contextlib
+import threading
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
@@ -14,6 +15,8 @@ CLOSED_SECONDS = 2.0
 """How soon to look again while something is missing."""
 OPEN_SECONDS = 10.0
 """How soon to look again while all is well: partitions may be added, a topic may be deleted."""
+STOP_SECONDS = 0.1
+"""How soon a stop is noticed during the first look: it may come before the worker can be told in another way."""
 
 log = structlog.get_logger(__name__)
 
@@ -55,6 +58,7 @@ class OutputWatch:
         self._missing: dict[str, list[str]] = {}
         self._outputs = dict(wiring.outputs(()))
         self._gone: frozenset[str] = frozenset()
+        self._has_looked = threading.Event()
         for topic in (*self._outputs, *wiring.patterns):
             readiness.block(f"topic:{topic}", f"{topic}: its topics have not been looked up yet")
 
@@ -71,8 +75,14 @@ class OutputWatch:
         while True:
             self._beat()
             complete = self.look()
+            self._has_looked.set()
             if wait_for_stop(OPEN_SECONDS if complete else CLOSED_SECONDS):
                 return
+
+    def wait_until_looked(self, is_over: Callable[[], bool]) -> None:
+        """Block until the first look is done, whatever came of it, or `is_over`."""
+        while not self._has_looked.wait(STOP_SECONDS) and not is_over():
+            pass
 
     def look(self) -> bool:
         """Ask the broker once; true when every input is open. Blocks."""

@@ -16,20 +16,16 @@ from worker.clock import Clock
 from worker.delivery import Delivery
 from worker.engine_retry import RetryingScorer
 from worker.errors import FatalError, WorkerError
-from worker.flow import (
-    Finish,
-    Flush,
-    Inbox,
-    InFlight,
-    OfferedPositions,
-    PairQueue,
-    PartitionsGone,
-)
+from worker.flow import Finish, Flush, Inbox, PairQueue, PartitionsGone
+from worker.in_flight import InFlight
 from worker.intake import Intake
 from worker.kafka.consumer import RecordConsumer
+from worker.kafka.offsets import OfferedPositions
 from worker.lifecycle import Lifecycle
+from worker.observability.drain import DrainEstimate
 from worker.observability.health import Heartbeats, Readiness
 from worker.observability.metrics import Metrics
+from worker.observability.tracing import UNTRACED, Tracing
 from worker.types import Record, TopicPartition
 from worker.watchdog import ProgressWatch
 
@@ -38,7 +34,7 @@ POLL_SECONDS = 0.05
 POLL_RECORDS = 512
 """Records per poll: enough to pay for its price, few enough to be admitted in a fraction of a second."""
 ADMIT_RECORDS = 256
-"""Records taken in together, at most: what a full worker can be over its bound by."""
+"""Records taken in together, at most."""
 ADMIT_BYTES = 262_144
 """Their bytes, about: a rebalance waits until they are tokenised, a tenth of a second or so."""
 FIRST_ADMIT_RECORDS = 16
@@ -82,6 +78,7 @@ class ProcessorParts:
     heartbeats: Heartbeats
     readiness: Readiness
     clock: Clock
+    tracing: Tracing = UNTRACED
 
 
 class StreamProcessor:
@@ -95,7 +92,7 @@ class StreamProcessor:
         self._batches = 0
         self._admit_records = FIRST_ADMIT_RECORDS
         self._observed_at = self._looked_at = 0.0
-        self._progress = ProgressWatch()
+        self._progress, self._drain_estimate = ProgressWatch(), DrainEstimate()
         self._backlog = parts.backlog
         self._drain_until: float | None = None
         self._delivery_thread = lifecycle.thread(parts.delivery.run, "delivery")
@@ -162,7 +159,8 @@ class StreamProcessor:
         if now - self._looked_at >= LOOK_SECONDS:
             self._looked_at = now
             unread = parts.consumer.unread(parts.ends())
-            self._backlog.look({p: records for p, records in unread.items() if parts.is_open(p)})
+            is_held = parts.consumer.awaits_schema
+            self._backlog.look({p: count for p, count in unread.items() if parts.is_open(p) and not is_held(p)})
 
     def _admit_backlog(self) -> None:
         """Take in what was polled, a little at a time: how much a record asks for is known only once it is in."""
@@ -172,7 +170,7 @@ class StreamProcessor:
             taken_bytes = sum([len(record.value or b"") for record in taken])
             self._admit_records = min(ADMIT_RECORDS, 1 + ADMIT_BYTES * len(taken) // max(1, taken_bytes))
             with parts.metrics.stage_duration_seconds.labels(stage="intake").time(), parts.heartbeats.busy("intake"):
-                parts.intake.admit([record for record in taken if parts.is_ours(record)])
+                self._backlog.put_back(parts.intake.admit([record for record in taken if parts.is_ours(record)]))
 
     def _observe(self) -> None:
         """Lag, fill and progress, now and then."""
@@ -180,13 +178,18 @@ class StreamProcessor:
         self._observed_at = parts.clock.monotonic()
         parts.metrics.records_in_flight.set(parts.in_flight.records)
         parts.metrics.queue_pairs.set(parts.pairs.pairs)
+        parts.metrics.queue_tokens.set(parts.pairs.tokens)
         unread = parts.consumer.unread(parts.ends())
         lags = {p: records + self._backlog.of(p) + parts.in_flight.of(p) for p, records in unread.items()}
         parts.metrics.partitions_assigned.set(len(lags))
         for partition, lag in lags.items():
             parts.metrics.lag_seen(*partition, lag)
+        drain = self._drain_estimate.note(self._observed_at, parts.delivery.delivered, sum(lags.values()))
+        parts.metrics.drain_seconds.set(drain)
         progress = parts.in_flight.settled + self._batches
-        stalled = self._progress.stalled_seconds(progress, self._observed_at, has_work=any(lags.values()))
+        # What waits for the schema registry has that as its reason: it neither starves nor stalls.
+        has_work = any(lag > (unread[p] if parts.consumer.awaits_schema(p) else 0) for p, lag in lags.items())
+        stalled = self._progress.stalled_seconds(progress, self._observed_at, has_work=has_work)
         if stalled is None:
             parts.readiness.clear("progress")
         else:
@@ -213,15 +216,15 @@ class StreamProcessor:
         parts = self._parts
         if parts.in_flight.records:
             log.warning("worker.drain_unfinished", records=parts.in_flight.records)
-            self._lifecycle.abandon()
-        self._lifecycle.stop()
+        # What is in flight is given up, and where nothing is, delivery has nothing to wait for the broker for.
+        self._lifecycle.abandon()
         parts.pairs.close()
         parts.inbox.put(Finish())
         for thread in (self._engine_thread, self._delivery_thread):
             thread.join(JOIN_SECONDS)
             if thread.is_alive():
                 self._lifecycle.abandon(FatalError(f"the {thread.name} thread does not end; it is left behind"))
-        parts.consumer.commit(parts.offered.take(), wait=True)
+        parts.consumer.commit(parts.offered.all(), wait=True)
         parts.consumer.close()
         for name in LIVENESS_SECONDS:
             parts.heartbeats.release(name)
@@ -263,7 +266,7 @@ class StreamProcessor:
         self._parts.inbox.put(Flush(done))
         if not done.wait(REVOKE_SECONDS):
             log.warning("partition.revoked_uncommitted", budget_seconds=REVOKE_SECONDS)
-        self._parts.consumer.commit(self._parts.offered.take(), wait=True)
+        self._parts.consumer.commit(self._parts.offered.all(), wait=True)
 
     def gone(self, partitions: frozenset[TopicPartition]) -> None:
         """Partitions are no longer ours: drop what is in flight."""
@@ -280,7 +283,8 @@ class StreamProcessor:
             parts.heartbeats.beat("engine")
             batch = parts.pairs.pop(ENGINE_IDLE_SECONDS)
             if batch is not None:
-                parts.scorer.score(batch)
+                with parts.tracing.scoring(batch):
+                    parts.scorer.score(batch)
                 self._batches += 1
 
 

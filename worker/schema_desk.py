@@ -11,23 +11,16 @@ from worker.config import Config, load_config
 from worker.documents import DocumentError, parse_json, read_document
 from worker.engines.load import EngineChoice
 from worker.errors import ConfigError, SchemaError
-from worker.kafka.clients import reader_settings
 from worker.kafka.label_status import Answer
 from worker.kafka.label_writer import ROLLBACK_HEADER, Change, LabelDesk, LabelTopicText
-from worker.kafka.present import present_bindings
-from worker.kafka.registry_parts import registry_parts
-from worker.kafka.sample import latest_records
 from worker.labels.changes import NewVersion, digest_at, document_at, is_there, proposed, rolled_back, verdict_of
 from worker.labels.diff import Difference, differences
 from worker.labels.published import Publication
 from worker.labels.registry import LabelRegistry
 from worker.labels.schema import LabelSchema, parse_schema
 from worker.labels.sources import DirectorySource
-from worker.messages.codec import decode
 from worker.messages.reference import parse_reference
-from worker.observability.health import Readiness
-from worker.trials import Decode
-from worker.types import JsonValue, Record
+from worker.types import JsonValue
 
 Document = Mapping[str, JsonValue]
 
@@ -207,35 +200,6 @@ class SchemaDesk:
                 )
             )
         return entries
-
-    def sample(self, name: str, last: int) -> tuple[list[Record], Decode]:
-        """About the last `last` records of the topics whose bindings use `name`, and how they are decoded.
-
-        Raises:
-            ConfigError: no binding uses it.
-            RetryableError: a topic cannot be read.
-        """
-        bindings = {
-            binding.input: binding
-            for binding in present_bindings(self.config.kafka, self.config.bindings(), "schemas")
-            if (parsed := parse_reference(binding.label_schema or "")) is not None and parsed.name == name
-        }
-        if not bindings:
-            raise ConfigError(f"{name}: no binding uses it; give a sample with --file")
-        share = -(-last // len(bindings))
-        settings = reader_settings(self.config.kafka, "schemas")
-        records: list[Record] = []
-        for topic in bindings:
-            records += latest_records(settings, topic, share, SystemClock())
-        limits = self.config.limits
-        registry = registry_parts(self.config.registry, self.config.bindings(), Readiness(), SystemClock())
-        read = None
-        if registry is not None:
-            for record in records[:last]:
-                registry.shelf.prepare(record)
-            registry.close()
-            read = registry.read
-        return records[:last], lambda record: decode(record, bindings[record.topic].input_fields, limits, None, read)
 
     def engine_choice(self) -> EngineChoice:
         """What the configuration says of model and engine."""

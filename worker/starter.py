@@ -1,4 +1,4 @@
-"""The first configuration and label schema, written from three answers; checked as the worker will read them. Pure."""
+"""The first configuration and label schema, written from four answers; checked as the worker will read them. Pure."""
 
 import json
 import re
@@ -37,10 +37,22 @@ topics:
     # output: "{{topic}}.predictions"
     # dead_letter: "{{topic}}.dlq"    # what cannot be predicted, with the reason; see `worker dead-letters`
     label_schema: {schema}
-    # Without the next keys an event is {{"text": "…"}}, with "id" and its own "labels" if it likes.
+{text}"""
+
+_MESSAGE = """\
+    # Without the next keys an event is {"text": "…"}, with "id" and its own "labels" if it likes.
     # text: [/subject, /body]    # JSON Pointers, joined by a newline
     # id: /ticket_id
     # format: text    # the whole value is the text
+"""
+
+_FIELDS = """\
+    text: [{pointers}]    # JSON Pointers, joined by a newline; those that an event has not are skipped
+    # id: /ticket_id    # where an event has one; else its topic/partition/offset
+"""
+
+_PLAIN = """\
+    format: text    # the whole value is the text
 """
 
 _SCHEMA = """\
@@ -60,7 +72,7 @@ labels:
 _LABEL_HINT = "    # description: fills the template instead of the name, where the name alone says too little\n"
 _NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9._-]+")
 _LONGEST_NAME = 128
-_BARE = re.compile(r"[A-Za-z][A-Za-z0-9._-]*")
+_BARE = re.compile(r"/?[A-Za-z][A-Za-z0-9._-]*(/[A-Za-z0-9._-]+)*")
 _YAML_WORDS = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "null"})
 
 
@@ -71,6 +83,8 @@ class Answers:
     bootstrap_servers: str
     topic: str
     labels: tuple[str, ...]
+    text: str = "text"
+    """Fields of the event with commas, each a name or a JSON Pointer; `-`: the whole value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +117,7 @@ def starter(answers: Answers) -> Starter:
         group=_quoted(f"{answers.topic}-labels"),
         topic=_quoted(answers.topic),
         schema=_quoted(name),
+        text=_text_lines(answers.text),
     )
     path = f"schemas/{name}.yaml"
     schema = _SCHEMA.format(name=_quoted(name), path=path, labels=_label_lines(answers.labels))
@@ -114,6 +129,21 @@ def schema_name(topic: str) -> str:
     """What the label schema for `topic` is called: the topic's name as far as a schema's may have its characters."""
     name = _NOT_IN_A_NAME.sub("-", topic).lstrip("._-")[:_LONGEST_NAME]
     return "labels" if not name or name == INLINE else name
+
+
+def _text_lines(text: str) -> str:
+    """Where the text is: the documented message for its own field `text`."""
+    fields = split_labels(text)
+    if text.strip() == "-":
+        return _PLAIN
+    if fields in {("text",), ("/text",)}:
+        return _MESSAGE
+    return _FIELDS.format(pointers=", ".join(_quoted(_pointer(field)) for field in fields))
+
+
+def _pointer(field: str) -> str:
+    """A field's name as a JSON Pointer (RFC 6901); a pointer as it is."""
+    return field if field.startswith("/") else "/" + field.replace("~", "~0").replace("/", "~1")
 
 
 def _label_lines(labels: Sequence[str]) -> str:
@@ -131,7 +161,7 @@ def _check(answers: Answers, config: str, schema: str) -> None:
         document = parse_yaml(config)
         fixed_config(document if isinstance(document, dict) else {})
     except (ConfigError, DocumentError) as error:
-        raise ConfigError(f"--bootstrap-servers, --topic: cannot be used: {error}") from None
+        raise ConfigError(f"--bootstrap-servers, --topic, --text: cannot be used: {error}") from None
     try:
         labels = parse_schema(parse_yaml(schema), "--labels").labels
     except (SchemaError, DocumentError) as error:

@@ -9,11 +9,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from worker.classifier import Answer, Classifier, ClassifierParts
+from worker.clock import SystemClock
+from worker.config import Config
 from worker.engines.load import EngineChoice, load_engine
-from worker.errors import SchemaError
+from worker.errors import ConfigError, SchemaError
+from worker.kafka.clients import reader_settings
+from worker.kafka.present import present_bindings
+from worker.kafka.registry_parts import registry_parts
+from worker.kafka.sample import MissingTopicError, latest_records
 from worker.label_sets import fitting, pair_tokenizer
 from worker.labels.registry import LabelRegistry
 from worker.labels.schema import LabelSchema
+from worker.messages.codec import ReadValue, decode
+from worker.messages.reference import parse_reference
+from worker.observability.health import Readiness
 from worker.settings import Limits
 from worker.types import Prediction, Record, Refusal, Request
 
@@ -141,3 +150,59 @@ def _side(schema: LabelSchema, answers: Sequence[Answer]) -> Side:
         sum(not prediction.selected for prediction in predictions),
         pairs / len(predictions) if predictions else 0.0,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Records to try a label schema on."""
+
+    records: list[Record]
+    decode: Decode
+    missing: tuple[str, ...] = ()
+    """Topics that would have been read, and are not there."""
+
+
+def sample_of(config: Config, name: str, last: int) -> Sample:
+    """About the last `last` records of the topics whose bindings use the label schema `name`. Blocks.
+
+    Topics that are not there are left out.
+
+    Raises:
+        ConfigError: no binding uses it, or none of their topics is there.
+        RetryableError: a topic cannot be read.
+    """
+    bindings = {
+        binding.input: binding
+        for binding in present_bindings(config.kafka, config.bindings(), "schemas")
+        if (parsed := parse_reference(binding.label_schema or "")) is not None and parsed.name == name
+    }
+    if not bindings:
+        raise ConfigError(f"{name}: no binding uses it; give a sample with --file")
+    share = -(-last // len(bindings))
+    settings = reader_settings(config.kafka, "schemas")
+    records, missing = list[Record](), list[str]()
+    for topic in bindings:
+        try:
+            records += latest_records(settings, topic, share, SystemClock())
+        except MissingTopicError:
+            missing.append(topic)
+    if len(missing) == len(bindings):
+        told = f"none of its topics is there yet ({', '.join(missing)})"
+        raise ConfigError(f"{name}: {told}: create them, or give a sample with --file")
+    read = _registry_read(config, records[:last])
+    return Sample(
+        records[:last],
+        lambda record: decode(record, bindings[record.topic].input_fields, config.limits, None, read),
+        tuple(missing),
+    )
+
+
+def _registry_read(config: Config, records: Sequence[Record]) -> ReadValue | None:
+    """How records under schemas of the registry are read, those of `records` looked up; None without a registry."""
+    registry = registry_parts(config.registry, config.bindings(), Readiness(), SystemClock())
+    if registry is None:
+        return None
+    for record in records:
+        registry.shelf.prepare(record)
+    registry.close()
+    return registry.read

@@ -35,6 +35,7 @@ PIPELINE = "The pipeline observes nothing and is handed the label schema"
 LABELS = "A label schema knows no registry, a registry no source, the pipeline neither"
 LIBRDKAFKA = "Only worker.kafka imports confluent_kafka"
 MODELS = "Only the loaders of worker.engines, training and bench import model libraries"
+OPENTELEMETRY = "Only worker.observability.otel imports opentelemetry"
 ENGINES = "One engine never imports another, and the seam imports none"
 
 FORBIDDEN = [
@@ -58,6 +59,8 @@ FORBIDDEN = [
     Planted("worker/labels/schema.py", "import worker.labels.registry", LABELS),
     Planted("worker/observability/planted.py", "import confluent_kafka", LIBRDKAFKA),
     Planted("worker/cli/planted.py", "import confluent_kafka", LIBRDKAFKA),
+    Planted("worker/observability/tracing.py", "import opentelemetry", OPENTELEMETRY),
+    Planted("worker/delivery.py", "import opentelemetry", OPENTELEMETRY),
     Planted("worker/engines/base.py", "import openvino", MODELS),
     Planted("worker/engines/fake.py", "import torch", MODELS),
     Planted("worker/kafka/planted.py", "import transformers", MODELS),
@@ -66,6 +69,7 @@ FORBIDDEN = [
 ]
 ALLOWED = [
     Planted("worker/kafka/planted.py", "import confluent_kafka"),
+    Planted("worker/observability/otel.py", "import opentelemetry"),
     Planted("worker/engines/ov.py", "import openvino"),
     Planted("worker/engines/pytorch.py", "import torch, worker.engines.base"),
     Planted("worker/training/finetune.py", "import torch, worker.engines"),

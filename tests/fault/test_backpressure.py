@@ -11,9 +11,8 @@ from confluent_kafka import Producer
 from confluent_kafka import TopicPartition as KafkaPartition
 
 from tests.fault.conftest import StreamFactory, Verdict
-from tests.fault.test_engine import metric
 from tests.support.broker import REQUEST_SECONDS, BrokerUnderTest
-from tests.support.chaos import PARTITIONS, SOON, Stream, event
+from tests.support.chaos import PARTITIONS, SOON, Stream, event, metric
 from tests.support.chaos_worker import Faults
 from tests.support.wait import wait_until
 from tests.support.worker import get
@@ -22,9 +21,11 @@ pytestmark = pytest.mark.kafka
 
 FLOOD, TRICKLE = 20_000, 50
 MEGABYTE = 1024 * 1024
+PROMPT = {**SOON, "max.poll.interval.ms": 6000}
+"""Who waits for the engine where it should poll is thrown out after a few seconds, and its partitions move."""
 SMALL_QUEUES: Mapping[str, Any] = {
     "limits": {"in_flight_records": 400, "in_flight_bytes": 4 * MEGABYTE},
-    "kafka": {"librdkafka": {**SOON, "queued.max.messages.kbytes": 8192, "fetch.max.bytes": 4 * MEGABYTE}},
+    "kafka": {"librdkafka": {**PROMPT, "queued.max.messages.kbytes": 8192, "fetch.max.bytes": 4 * MEGABYTE}},
 }
 GROWTH_MEGABYTES = 60
 """What may come on top of a worker that has read nothing: see docs/backpressure.md."""
@@ -62,10 +63,10 @@ def test_fifty_records_are_done_long_before_a_flood_of_another_topic(
     assert seconds < 10
 
 
-def resident_megabytes(process: int) -> float:
-    """What a process holds in memory."""
+def resident_megabytes(process: int, of: str = "VmRSS") -> float:
+    """What a process holds in memory; `VmHWM`: the most that it ever held."""
     lines = Path(f"/proc/{process}/status").read_text().splitlines()
-    (line,) = [each for each in lines if each.startswith("VmRSS")]
+    (line,) = [each for each in lines if each.startswith(of)]
     return int(line.split()[1]) / 1024
 
 
@@ -100,16 +101,16 @@ def slow_down(attacked: Stream, note: Note, *, records: int, turns: int) -> None
     """Feed far more than is done in the time of so many pauses."""
     with attacked.worker(Faults(engine="none", pair_seconds=0.002)) as process:
         wait_until(lambda: get(attacked.setup, "/readyz")[0] == 200, 60)
-        before = most = resident_megabytes(process.pid)
+        before = resident_megabytes(process.pid)
         for topic in attacked.setup.inputs:
             attacked.kafka.produce(topic, [large(number) for number in range(records)])
         attacked.count = records
         for _ in range(turns):
             wait_until(lambda: is_paused(attacked), 60)
             wait_until(lambda: not is_paused(attacked), 60)
-            most = max(most, resident_megabytes(process.pid))
             assert 200 == get(attacked.setup, "/readyz")[0]
             assert 200 == get(attacked.setup, "/livez")[0]
+        most = resident_megabytes(process.pid, "VmHWM")
         assert records < attacked.lag() <= 2 * records
         process.send_signal(signal.SIGTERM)
         assert 0 == process.wait(60)

@@ -2,20 +2,18 @@
 
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.fault.conftest import StreamFactory, Verdict
 from tests.support.broker import REQUEST_SECONDS, BrokerUnderTest
-from tests.support.chaos import HAS_PROC, PARTITIONS, Stream, is_stopped
-from tests.support.chaos_worker import Faults
+from tests.support.chaos import HAS_PROC, PARTITIONS, STEADY, Stream, is_stopped
 from tests.support.wait import wait_until
 from worker.kafka.embedded import EmbeddedKafka
 
 pytestmark = pytest.mark.kafka
-
-SLOW = Faults(engine_seconds=0.05)
 
 
 @pytest.fixture
@@ -35,7 +33,7 @@ def test_a_broker_that_is_killed_and_comes_back_costs_nothing_but_time(
     attacked = Stream(own_kafka, tmp_path, inputs)
     attacked.feed(1500)
     assert own_kafka.embedded is not None
-    with attacked.worker(SLOW) as process:
+    with attacked.worker(STEADY) as process:
         attacked.await_progress(100)
         own_kafka.embedded.kill()
         assert process.poll() is None
@@ -61,7 +59,7 @@ def test_a_broker_that_is_killed_within_a_transaction_costs_nothing_but_time(
     attacked = Stream(own_kafka, tmp_path, inputs)
     attacked.feed(600)
     assert own_kafka.embedded is not None
-    with attacked.worker(Faults(phase, signal="SIGSTOP", engine_seconds=0.05)) as process:
+    with attacked.worker(replace(STEADY, phase=phase, signal="SIGSTOP")) as process:
         wait_until(lambda: is_stopped(process), 60)
         own_kafka.embedded.kill()
         process.send_signal(signal.SIGCONT)
@@ -79,9 +77,9 @@ def test_two_workers_with_one_transactional_id_find_out_and_one_names_it(
     stream: StreamFactory, verdict: Verdict
 ) -> None:
     attacked = stream(1500)
-    with attacked.worker(SLOW) as first:
+    with attacked.worker(STEADY) as first:
         attacked.await_progress(100)
-        with attacked.worker(SLOW, environment={"WORKER_HTTP__PORT": "0"}) as second:
+        with attacked.worker(STEADY, environment={"WORKER_HTTP__PORT": "0"}) as second:
             wait_until(lambda: first.poll() is not None or second.poll() is not None, 90)
             assert 1 in {first.poll(), second.poll()}
     assert f"another process uses the transactional id {attacked.group}.pod-0" in attacked.log()

@@ -5,9 +5,13 @@ import signal
 import pytest
 
 from tests.fault.conftest import StreamFactory, Verdict
+from tests.support.chaos import DELIVERY
 from tests.support.chaos_worker import Faults
 
-pytestmark = pytest.mark.kafka
+pytestmark = [
+    pytest.mark.kafka,
+    pytest.mark.skipif(DELIVERY != "exactly_once", reason="compares one way to deliver with the other"),
+]
 
 
 def test_at_least_once_doubles_what_was_sent_before_a_crash_and_loses_nothing(

@@ -10,15 +10,13 @@ import pytest
 
 from tests.fault.conftest import Verdict
 from tests.support.broker import BrokerUnderTest
-from tests.support.chaos import PARTITIONS, Stream
-from tests.support.chaos_worker import Faults
+from tests.support.chaos import PARTITIONS, STEADY, Stream
 from tests.support.cluster import ClusterUnderTest
 from worker.kafka.embedded_cluster import EmbeddedCluster
 from worker.kafka.embedded_storage import EmbeddedSettings
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(600)]
 
-SLOW = Faults(engine_seconds=0.05)
 GONE = {0, -signal.SIGTERM}
 """How a worker ends that is told to: drained, or while it was still starting."""
 
@@ -49,7 +47,7 @@ def stream_on(cluster: ClusterUnderTest, folder: Path, count: int) -> Stream:
 
 def lose(cluster: ClusterUnderTest, attacked: Stream, role: str) -> float:
     """Kill the node that has the role under a worker, then start it again; seconds until the worker went on."""
-    with attacked.worker(SLOW) as process:
+    with attacked.worker(STEADY) as process:
         attacked.await_progress(100)
         topic, identity = attacked.setup.outputs[0], f"{attacked.group}.pod-0"
         node = cluster.nodes[cluster.holder(role, topic=topic, group=attacked.group, transactional_id=identity)]
@@ -85,9 +83,9 @@ def test_the_loss_of_a_coordinator_costs_nothing_but_time(
 
 @pytest.mark.soak
 def test_a_rolling_restart_costs_nothing_but_time(cluster: ClusterUnderTest, tmp_path: Path, verdict: Verdict) -> None:
-    attacked = stream_on(cluster, tmp_path, 2500)
+    attacked = stream_on(cluster, tmp_path, 8000)
     waits = []
-    with attacked.worker(SLOW) as process:
+    with attacked.worker(STEADY) as process:
         attacked.await_progress(100)
         for node in cluster.nodes.values():
             node.close()
@@ -109,22 +107,22 @@ def test_the_worker_passes_the_system_test_of_kafkas_own_copier(
     cluster: ClusterUnderTest, tmp_path: Path, verdict: Verdict, bounced: str, how: str
 ) -> None:
     """Kafka's `transactions_test` bounces brokers or its TransactionalMessageCopier; here the worker is the copier."""
-    attacked = stream_on(cluster, tmp_path, 8000)
+    attacked = stream_on(cluster, tmp_path, 25_000)
     with ExitStack() as stack:
-        workers = [stack.enter_context(attacked.worker(SLOW, environment=member(number))) for number in range(2)]
+        workers = [stack.enter_context(attacked.worker(STEADY, environment=member(number))) for number in range(2)]
         for _ in range(3):
             if bounced == "brokers":
                 bounce_brokers(cluster, attacked, how)
                 continue
             for number in range(2):
                 bounce_worker(workers[number], how)
-                workers[number] = stack.enter_context(attacked.worker(SLOW, environment=member(number)))
+                workers[number] = stack.enter_context(attacked.worker(STEADY, environment=member(number)))
                 attacked.await_progress(100, 120)
         assert [None, None] == [worker.poll() for worker in workers]
         for worker in workers:
             worker.send_signal(signal.SIGTERM)
         assert [0, 0] == [worker.wait(60) for worker in workers]
-    assert verdict(attacked, f"copier: {how} bounce of {bounced}, 3 rounds", attacked.run_to_end(300)).is_perfect
+    assert verdict(attacked, f"copier: {how} bounce of {bounced}, 3 rounds", attacked.run_to_end(600)).is_perfect
 
 
 def bounce_brokers(cluster: ClusterUnderTest, attacked: Stream, how: str) -> None:

@@ -39,7 +39,7 @@ def test_a_worker_killed_at_any_phase_loses_and_doubles_nothing(
 def test_thirty_kills_at_random_under_load_lose_and_double_nothing(stream: StreamFactory, verdict: Verdict) -> None:
     attacked, dice = stream(200), random.Random(4)
     for _ in range(30):
-        attacked.feed(100)
+        attacked.feed(500)
         fault = replace(dice.choice(list(PHASES.values())), at=dice.randint(1, 8))
         with attacked.worker(fault) as process, contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(dice.uniform(4, 12))  # where the phase does not come, it is killed at any moment

@@ -10,8 +10,7 @@ import pytest
 
 from tests.fault.conftest import Verdict
 from tests.support.broker import BrokerUnderTest
-from tests.support.chaos import PARTITIONS, Stream
-from tests.support.chaos_worker import Faults
+from tests.support.chaos import PARTITIONS, STEADY, Stream
 from tests.support.network import Network, network
 from tests.support.wait import stays, wait_until
 from tests.support.worker import get
@@ -20,7 +19,6 @@ from worker.kafka.embedded_storage import EmbeddedSettings
 
 pytestmark = pytest.mark.kafka
 
-SLOW = Faults(engine_seconds=0.05)
 OUTAGE_SECONDS = 15.0
 """Longer than the session (2 s) and the transaction (4 s) of these workers."""
 LONG_OUTAGE_SECONDS = float(os.environ.get("OUTAGE_SECONDS", "600"))
@@ -60,7 +58,7 @@ def far(kafka: BrokerUnderTest, request: pytest.FixtureRequest) -> Iterator[Far]
 
 def outage(far: Far, attacked: Stream, how: str, seconds: float) -> float:
     """No broker for `seconds` under a worker that goes on by itself afterwards; how long that took."""
-    with attacked.worker(SLOW) as process:
+    with attacked.worker(STEADY) as process:
         wait_until(lambda: get(attacked.setup, "/readyz")[0] == 200, 60)
         attacked.await_progress(100)
         getattr(far.network, how)()

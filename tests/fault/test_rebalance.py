@@ -16,7 +16,7 @@ from confluent_kafka.admin import NewPartitions  # type: ignore[attr-defined]  #
 from tests.conftest import TopicsFactory
 from tests.fault.conftest import StreamFactory, Verdict
 from tests.support.broker import REQUEST_SECONDS, BrokerUnderTest
-from tests.support.chaos import HEALTHY, Stream, under
+from tests.support.chaos import HEALTHY, STEADY, Stream, under
 from tests.support.chaos_worker import Faults
 from tests.support.scripted_kafka import finished
 from tests.support.wait import wait_until
@@ -33,8 +33,6 @@ from worker.types import Record, TopicPartition
 pytestmark = pytest.mark.kafka
 
 SLOW = Faults(engine_seconds=0.1)
-STEADY = Faults(pair_seconds=0.004)
-"""So that a stream lasts: some hundred records a second and worker, on any machine."""
 DEAD_SESSION_MS = 10_000
 ANY_PORT = {"WORKER_HTTP__PORT": "0"}
 

@@ -84,9 +84,11 @@ class Site:
 
     def rebalance(self) -> None:
         self.start(2)
-        self.wait(5, 10)
+        group = self.attacked.group
+        wait_until(lambda: self.cluster.kafka.members(group) == len(self.workers), 120, "its joining", 0.5)
+        self.wait(0, 5)
         self.workers[2].send_signal(signal.SIGTERM)
-        assert 0 == self.workers[2].wait(90)
+        assert 0 == self.workers.pop(2).wait(90)
 
     def cut(self) -> None:
         how = self.dice.choice(("cut", "swallow"))
@@ -170,7 +172,7 @@ def under_fire(site: Site, vitals: Vitals) -> dict[str, list[float]]:
     """Fault after fault until the time is over; fault -> seconds until the next result, each time."""
     recoveries: defaultdict[str, list[float]] = defaultdict(list)
     end, faults, names = time.monotonic() + MINUTES * 60, site.faults, list(site.faults)
-    wait_until(lambda: site.endless.seen > 0, 90)
+    wait_until(lambda: site.endless.is_past(0), 90)
     while time.monotonic() < end and site.endless.failure is None:
         calm_until = time.monotonic() + site.dice.uniform(*CALM_SECONDS)
         while time.monotonic() < calm_until:
@@ -181,7 +183,7 @@ def under_fire(site: Site, vitals: Vitals) -> dict[str, list[float]]:
         say(f"{time.monotonic() - end + MINUTES * 60:.0f} s: {name}, {site.endless.seen} results")
         faults[name]()
         seen, over = site.endless.seen, time.monotonic()
-        wait_until(lambda seen=seen: site.endless.seen > seen, 120, f"a result after: {name}")  # type: ignore[misc]
+        wait_until(lambda seen=seen: site.endless.is_past(seen), 120, f"a result after: {name}")  # type: ignore[misc]
         recoveries[name].append(time.monotonic() - over)
     return recoveries
 

@@ -7,24 +7,22 @@ import pytest
 
 from tests.fault.conftest import StreamFactory, Verdict
 from tests.support.broker import BrokerUnderTest
-from tests.support.chaos import HEALTHY, Stream, under
-from tests.support.chaos_worker import Faults
+from tests.support.chaos import HEALTHY, STEADY, Stream, under
 from tests.support.wait import wait_until
 from tests.support.worker import get
 
 pytestmark = pytest.mark.kafka
 
-SLOW = Faults(engine_seconds=0.05)
 SESSION_MS = 6000
 
 
 def killed_and_back(attacked: Stream) -> float:
     """A worker that is killed under load and started again at once; seconds until it commits."""
-    with attacked.worker(SLOW) as first:
+    with attacked.worker(STEADY) as first:
         attacked.await_progress(100)
         first.kill()
         first.wait()
-    with attacked.worker(SLOW) as second:
+    with attacked.worker(STEADY) as second:
         seconds = attacked.await_progress(100, 90)
         wait_until(lambda: get(attacked.setup, "/readyz")[0] == 200, 60)
         assert second.poll() is None
@@ -46,12 +44,12 @@ def test_under_kip_848_it_waits_in_its_process_until_its_old_session_has_ended(
 ) -> None:
     attacked = stream(1200, under("consumer", static_membership=True))
     kafka.shorten_sessions(attacked.group, SESSION_MS)
-    with attacked.worker(SLOW) as first:
+    with attacked.worker(STEADY) as first:
         attacked.await_progress(100)
         first.kill()
         first.wait()
     started, before = time.monotonic(), attacked.position()
-    with attacked.worker(SLOW) as second:
+    with attacked.worker(STEADY) as second:
         wait_until(lambda: b"kafka.instance_id" in get(attacked.setup, "/readyz")[1], 60)
         assert 200 == get(attacked.setup, "/livez")[0]
         wait_until(lambda: attacked.position() > before, 90)
@@ -68,9 +66,9 @@ def test_under_kip_848_it_waits_in_its_process_until_its_old_session_has_ended(
 @pytest.mark.soak
 def test_of_two_with_one_name_the_elder_ends_and_names_the_fix(stream: StreamFactory, verdict: Verdict) -> None:
     attacked = stream(1200, {"kafka": {"static_membership": True}})
-    with attacked.worker(SLOW) as first:
+    with attacked.worker(STEADY) as first:
         attacked.await_progress(100)
-        with attacked.worker(SLOW, environment={"WORKER_HTTP__PORT": "0"}) as second:
+        with attacked.worker(STEADY, environment={"WORKER_HTTP__PORT": "0"}) as second:
             assert 1 == first.wait(60)
             attacked.await_progress(100)
             assert second.poll() is None
@@ -85,7 +83,7 @@ def test_under_kip_848_the_younger_waits_and_names_the_fix(
 ) -> None:
     attacked = stream(1200, under("consumer", static_membership=True))
     kafka.shorten_sessions(attacked.group, SESSION_MS)
-    with attacked.worker(SLOW, environment={"WORKER_HTTP__PORT": "0"}) as first:
+    with attacked.worker(STEADY, environment={"WORKER_HTTP__PORT": "0"}) as first:
         attacked.await_progress(100)
         with attacked.worker(HEALTHY) as second:
             wait_until(lambda: b"give every worker its own" in get(attacked.setup, "/readyz")[1], 60)

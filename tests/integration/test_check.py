@@ -1,54 +1,31 @@
 """`worker check` on a real broker."""
 
 import json
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from confluent_kafka import Producer
-from confluent_kafka.admin import (  # type: ignore[attr-defined]  # re-exported without saying so
-    AclBinding,
-    AclOperation,
-    AclPermissionType,
-    ResourcePatternType,
-    ResourceType,
-)
 
-from tests.conftest import TopicsFactory
+from tests.conftest import LogEvents, TopicsFactory
 from tests.support.broker import BrokerUnderTest
-from tests.support.worker import NOTHING, Changes, set_up
+from tests.support.guarded import Right, allow, open_kafka
+from tests.support.worker import NOTHING, Changes, run_to_end, set_up
 from worker.assembler import Assembler
-from worker.checks import findings
+from worker.checks import created, findings
 from worker.clock import SystemClock
 from worker.config import load_config
 from worker.kafka.clients import producer_settings
-from worker.kafka.embedded import EmbeddedKafka
-from worker.kafka.embedded_storage import EmbeddedSettings
 
 pytestmark = pytest.mark.kafka
-
-AUTHORIZER = {
-    "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
-    "allow.everyone.if.no.acl.found": "true",
-}
 
 
 @pytest.fixture
 def guarded_kafka(kafka: BrokerUnderTest) -> Iterator[BrokerUnderTest]:
     """A broker of our own that has an authorizer; whoever knows `kafka` can have one."""
-    with EmbeddedKafka(EmbeddedSettings(properties=AUTHORIZER)) as embedded:
-        yield BrokerUnderTest(embedded.bootstrap_servers, embedded.cluster_id, embedded)
-
-
-def allow_somebody_else(kafka: BrokerUnderTest, *rights: tuple[ResourceType, str, AclOperation]) -> None:
-    """Allow operations to a user that we are not, and with that forbid us all others on the same things."""
-    allowed = [
-        AclBinding(kind, name, ResourcePatternType.LITERAL, "User:else", "*", operation, AclPermissionType.ALLOW)
-        for kind, name, operation in rights
-    ]
-    admin = kafka.admin()
-    for future in admin.create_acls(allowed).values():
-        future.result(30)
+    with open_kafka() as broker:
+        yield broker
 
 
 def found(
@@ -94,11 +71,12 @@ def test_every_missing_right_is_named(guarded_kafka: BrokerUnderTest, tmp_path: 
     kafka = guarded_kafka
     setup = set_up(tmp_path, kafka, ["in"], {"kafka": {"group_id": "guarded"}})
     kafka.create_topics(dict.fromkeys([*setup.inputs, *setup.outputs], 1))
-    allow_somebody_else(
+    allow(
         kafka,
-        (ResourceType.TOPIC, "in.dlq", AclOperation.WRITE),
-        (ResourceType.GROUP, "guarded", AclOperation.READ),
-        (ResourceType.TRANSACTIONAL_ID, "guarded.check", AclOperation.WRITE),
+        Right("TOPIC", "in.dlq", "WRITE"),
+        Right("GROUP", "guarded", "READ"),
+        Right("TRANSACTIONAL_ID", "guarded.check", "WRITE"),
+        user="else",
     )
     failed = [each for each in findings(Assembler(load_config(setup.path), SystemClock())) if each.verdict == "failed"]
     told = {each.subject: each.message for each in failed if "does not exist" not in each.message}
@@ -106,6 +84,37 @@ def test_every_missing_right_is_named(guarded_kafka: BrokerUnderTest, tmp_path: 
     assert "grant Write and Describe on this topic" in told["in.dlq"]
     assert "grant Read and Describe on this group" in told["group guarded"]
     assert "grant Write and Describe on the transactional id guarded.check" in told["transactions"]
+
+
+def test_topics_that_are_missing_are_created_where_that_is_asked_for(kafka: BrokerUnderTest, tmp_path: Path) -> None:
+    name = f"first-{uuid.uuid4().hex[:12]}"
+    changes = {"schemas": {"directory": "schemas", "topic": f"{name}.labels"}}
+    config = load_config(set_up(tmp_path, kafka, [name], changes).path)
+    before = [each for each in findings(Assembler(config, SystemClock())) if each.verdict == "failed"]
+    assert {name, f"{name}.labels", f"{name}.labels.status"} == {each.subject for each in before}
+    assert all("`worker check --create-topics` creates it" in each.message for each in before)
+
+    made = {each.subject: each for each in created(Assembler(config, SystemClock()), 3)}
+    assert {"ok"} == {each.verdict for each in made.values()}
+    written = (f"{name}.predictions", f"{name}.dlq")
+    assert {name, *written, f"{name}.labels", f"{name}.labels.status"} == set(made)
+    assert "created, 3 partitions" == made[written[0]].message
+    assert "created, 1 partitions" == made[f"{name}.labels"].message
+
+    assert [] == [each for each in findings(Assembler(config, SystemClock())) if each.verdict == "failed"]
+    assert [] == list(created(Assembler(config, SystemClock()), 3)), "what is there is left alone"
+
+
+def test_a_run_says_once_what_it_loaded_and_that_it_ended(
+    kafka: BrokerUnderTest, topics: TopicsFactory, tmp_path: Path, log_events: LogEvents
+) -> None:
+    setup = set_up(tmp_path, kafka, topics("logged", partitions=1))
+    kafka.create_topics(dict.fromkeys(setup.outputs, 1))
+    run_to_end(setup)
+    events = [each["event"] for each in log_events]
+    assert ("worker.started", "worker.stopped") == (events[0], events[-1])
+    assert 1 == events.count("engine.loaded")
+    assert "done" == log_events[-1]["outcome"]
 
 
 @pytest.mark.parametrize(
@@ -120,7 +129,7 @@ def test_the_right_to_a_transactional_id_is_that_to_the_workers_own(
 ) -> None:
     setup = set_up(tmp_path, guarded_kafka, ["in"], {"kafka": {"group_id": "literal", "instance_id": "pod-0"}})
     guarded_kafka.create_topics(dict.fromkeys([*setup.inputs, *setup.outputs], 1))
-    allow_somebody_else(guarded_kafka, (ResourceType.TRANSACTIONAL_ID, f"literal.{forbidden}", AclOperation.WRITE))
+    allow(guarded_kafka, Right("TRANSACTIONAL_ID", f"literal.{forbidden}", "WRITE"), user="else")
     seen = findings(Assembler(load_config(setup.path), SystemClock()))
     verdict, told = next((each.verdict, each.message) for each in seen if each.subject == "transactions")
     assert expected[0] == verdict

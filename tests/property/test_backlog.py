@@ -66,3 +66,24 @@ def test_a_record_waits_for_no_more_than_its_own_and_one_more_share_of_each_othe
     for other in ("a", "b"):
         enough = 2000 * cost[other]
         assert min(spent[other], enough) <= trickle * cost["c"] + cost[other]
+
+
+@given(costs, arrivals, st.integers(1, 20), st.integers(0, 20))
+def test_what_is_put_back_is_taken_as_if_it_had_never_been_taken(
+    cost: dict[str, int], steps: list[tuple[list[str], int]], count: int, kept: int
+) -> None:
+    """Even where what was kept of it turned out to cost far more."""
+    one, other = filled(cost), filled(cost)
+    for place, (topics, taken) in enumerate(steps):
+        for backlog in (one, other):
+            backlog.add([record(topic, offset=place) for topic in topics])
+            backlog.take(taken)
+    first = one.take(count)
+    kept = min(kept, len(first))
+    other.take(kept)
+    one.put_back(first[kept:])
+    assert len(other) == len(one)
+    for backlog in (one, other):
+        for each in first[:kept]:
+            backlog.note_cost(each.topic, 1_000_000)
+    assert other.take(10_000) == one.take(10_000)

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from tests.support.strategies import record as record_at
-from worker.flow import Bounds, InFlight
+from worker.in_flight import Bounds, InFlight
 from worker.types import Record, TopicPartition
 
 BOUNDS = Bounds(records=8, value_bytes=40, queued_tokens=100)

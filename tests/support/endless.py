@@ -63,6 +63,12 @@ class EndlessStream:
         """Results so far, of all topics."""
         return sum(lane.seen for lane in self._lanes.values())
 
+    def is_past(self, seen: int) -> bool:
+        """Whether more than `seen` results came; raises what ended the feeding or the counting."""
+        if self.failure is not None:
+            raise self.failure
+        return self.seen > seen
+
     def finish(self, seconds: float) -> Tally:
         """Feed no more, wait until all has come, and say what became of it."""
         self._stop_feeding.set()

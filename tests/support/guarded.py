@@ -1,10 +1,14 @@
-"""A broker that lets nobody in without a name and a right: passwords, tokens or certificates over TLS, and ACLs."""
+"""Brokers with rights.
+
+One lets nobody in without a name and a right: passwords, tokens or certificates over TLS, and ACLs. The other one is
+open but for what a test takes away.
+"""
 
 import base64
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -30,6 +34,7 @@ PASSWORD = "sc-ram-secret-4711"  # noqa: S105
 KEY_PASSWORD = "key-secret-4712"  # noqa: S105
 CLIENT_SECRET = "oauth-secret-4713"  # noqa: S105
 REQUEST_SECONDS = 30
+_AUTHORIZER = {"authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer"}
 _MODULE = "org.apache.kafka.common.security"
 
 
@@ -66,21 +71,36 @@ class GuardedKafka:
 
     def allow(self, *rights: Right, user: str = USER) -> None:
         """Give rights to a user."""
-        admin = self.open.admin()  # alive until its futures are done
-        futures = admin.create_acls([_binding(right, user) for right in rights])
-        for future in futures.values():
-            future.result(REQUEST_SECONDS)
+        allow(self.open, *rights, user=user)
 
     def revoke(self, *rights: Right) -> None:
         """Take rights away."""
-        admin = self.open.admin()
-        for right in rights:
-            kind, pattern, operation = _parts(right)
-            wanted = AclBindingFilter(
-                kind, right.name, pattern, f"User:{USER}", "*", operation, AclPermissionType.ALLOW
-            )
-            for future in admin.delete_acls([wanted]).values():
-                assert 1 == len(future.result(REQUEST_SECONDS))
+        _forget(self.open, [_rule(right, USER, AclPermissionType.ALLOW) for right in rights])
+
+
+def allow(kafka: BrokerUnderTest, *rights: Right, user: str) -> None:
+    """Give rights to a user, and on a broker that is open else, with that to nobody else on the same things."""
+    _set(kafka, [_rule(right, user, AclPermissionType.ALLOW) for right in rights])
+
+
+@contextmanager
+def without(kafka: BrokerUnderTest, right: Right) -> Iterator[None]:
+    """Everybody may do everything with one thing but what `right` says; inside the block, on a broker open else."""
+    everything = _rule(right._replace(operation="ALL"), "*", AclPermissionType.ALLOW)
+    rules = [everything, _rule(right, "*", AclPermissionType.DENY)]
+    _set(kafka, rules)
+    try:
+        yield
+    finally:
+        _forget(kafka, rules)
+
+
+@contextmanager
+def open_kafka() -> Iterator[BrokerUnderTest]:
+    """A broker with an authorizer where whoever comes may do what no rule is about."""
+    properties = {**_AUTHORIZER, "allow.everyone.if.no.acl.found": "true"}
+    with EmbeddedKafka(EmbeddedSettings(properties=properties)) as embedded:
+        yield BrokerUnderTest(embedded.bootstrap_servers, embedded.cluster_id, embedded)
 
 
 @contextmanager
@@ -97,7 +117,7 @@ def guarded_kafka(folder: Path) -> Iterator[GuardedKafka]:
     unsecured = f"{_MODULE}.oauthbearer.internals.unsecured.OAuthBearerUnsecuredValidatorCallbackHandler"
     properties = {
         **tls,
-        "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+        **_AUTHORIZER,
         "super.users": "User:ANONYMOUS",
         "listener.name.mutual.ssl.client.auth": "required",
         "listener.name.scram.sasl.enabled.mechanisms": "SCRAM-SHA-512,PLAIN",
@@ -155,11 +175,29 @@ def _part(claims: dict[str, Any]) -> str:
     return base64.urlsafe_b64encode(json.dumps(claims).encode()).rstrip(b"=").decode()
 
 
-def _parts(right: Right) -> tuple[ResourceType, ResourcePatternType, AclOperation]:
+def _rule(right: Right, user: str, permission: AclPermissionType) -> AclBinding:
     pattern = ResourcePatternType.PREFIXED if right.is_prefix else ResourcePatternType.LITERAL
-    return ResourceType[right.kind], pattern, AclOperation[right.operation]
+    kind, operation = ResourceType[right.kind], AclOperation[right.operation]
+    return AclBinding(kind, right.name, pattern, f"User:{user}", "*", operation, permission)
 
 
-def _binding(right: Right, user: str) -> AclBinding:
-    kind, pattern, operation = _parts(right)
-    return AclBinding(kind, right.name, pattern, f"User:{user}", "*", operation, AclPermissionType.ALLOW)
+def _set(kafka: BrokerUnderTest, rules: Sequence[AclBinding]) -> None:
+    admin = kafka.admin()  # alive until its futures are done
+    for future in admin.create_acls(list(rules)).values():
+        future.result(REQUEST_SECONDS)
+
+
+def _forget(kafka: BrokerUnderTest, rules: Sequence[AclBinding]) -> None:
+    admin = kafka.admin()
+    for rule in rules:
+        wanted = AclBindingFilter(
+            rule.restype,
+            rule.name,
+            rule.resource_pattern_type,
+            rule.principal,
+            rule.host,
+            rule.operation,
+            rule.permission_type,
+        )
+        for future in admin.delete_acls([wanted]).values():
+            assert 1 == len(future.result(REQUEST_SECONDS))

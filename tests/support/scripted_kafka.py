@@ -1,5 +1,6 @@
 """A broker and its producers that do what a test says, call by call: for what no real broker does when asked."""
 
+import weakref
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -94,6 +95,21 @@ class ScriptedBroker:
         self.outputs += self.open_outputs
         self.offsets |= self.open_offsets
         self.drop_open()
+
+
+class OneAtATime:
+    """Makes producers of `broker`, and sees to it that each is gone before the next one is there."""
+
+    def __init__(self, broker: "ScriptedBroker") -> None:
+        self.broker = broker
+        self.made: list[weakref.ref[Producer]] = []
+
+    def __call__(self, settings: ClientSettings) -> Producer:
+        assert not any(former() for former in self.made), "a replaced producer is still there"
+        producer = self.broker.make_producer(settings)
+        self.broker.producers.clear()
+        self.made.append(weakref.ref(producer))
+        return producer
 
 
 class ScriptedProducer:

@@ -8,14 +8,19 @@ _LOOK_SECONDS = 0.02
 _STAY_SECONDS = 0.25
 
 
-def wait_until(predicate: Callable[[], bool], deadline_seconds: float = 30.0, what: str = "the condition") -> None:
-    """Return once `predicate` holds; AssertionError after `deadline_seconds`."""
+def wait_until(
+    predicate: Callable[[], bool],
+    deadline_seconds: float = 30.0,
+    what: str = "the condition",
+    look_seconds: float = _LOOK_SECONDS,
+) -> None:
+    """Return once `predicate` holds, looked at every `look_seconds`; AssertionError after `deadline_seconds`."""
     deadline = time.monotonic() + deadline_seconds
     never = threading.Event()
     while not predicate():
         if time.monotonic() > deadline:
             raise AssertionError(f"{what} did not hold within {deadline_seconds} s")
-        never.wait(_LOOK_SECONDS)
+        never.wait(look_seconds)
 
 
 def stays(predicate: Callable[[], bool], seconds: float, what: str = "the condition") -> None:

@@ -131,7 +131,22 @@ REFUSED: list[tuple[object, str]] = [
         "schemas.topic: expected a topic of its own; a binding reads or writes it",
     ),
     (with_kafka(group_id=""), "kafka.group_id: expected a string that is not empty"),
-    (with_kafka(group_ip="g"), "kafka.group_ip: expected no such key"),
+    (with_kafka(group_ip="g"), "kafka.group_ip: expected no such key; did you mean `group_id`?"),
+    (with_kafka(fruit="g"), "kafka.fruit: expected no such key; it is not known"),
+    (
+        {"kafka": {"bootstrap_server": "h:1", "group_id": "g"}, "topics": [{"input": "in"}]},
+        "kafka.bootstrap_server: expected no such key; did you mean `bootstrap_servers`?",
+    ),
+    ({"kafka": MINIMAL["kafka"], "topic": []}, "topic: expected no such key; did you mean `topics`?"),
+    (
+        {"kafka": {"fruit": 1, "group_id": "g"}, "topics": [{"input": "in"}]},
+        "kafka.bootstrap_servers: expected a value",
+    ),
+    (
+        {**MINIMAL, "topics": [{"input": "in", "label_schemas": "x"}]},
+        "topics.0.label_schemas: expected no such key; did you mean `label_schema`?",
+    ),
+    ({**MINIMAL, "registry": {"user": "x", "urls": "x"}}, "registry.urls: expected no such key; did you mean `url`?"),
     (with_kafka(static_membership=True), "kafka.static_membership: expected `kafka.instance_id` beside it"),
     (with_kafka(librdkafka={"linger.ms": [1]}), "kafka.librdkafka.linger.ms: expected a string, an integer, true or"),
     (with_kafka(librdkafka={"message.max.bytes": "x"}), "kafka.librdkafka.message.max.bytes: expected a number"),
@@ -251,7 +266,8 @@ def test_a_setting_that_the_worker_owns_is_refused_with_its_reason(file: Path, n
 def test_a_file_that_is_not_there_is_named(file: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         load_config(file)
-    assert f"{file}: cannot be read: No such file or directory" == str(caught.value)
+    told = "there is no such file; `worker init` writes a first one, -c names another"
+    assert f"{file}: {told}" == str(caught.value)
 
 
 def test_a_refusal_names_the_variable_or_the_command_line_where_the_value_stands_there(
@@ -334,3 +350,27 @@ def test_the_status_topic_is_named_after_the_label_topic_unless_it_is_set(file: 
     assert "labels.status" == load(file, {**MINIMAL, "schemas": {"topic": "labels"}}).schemas.answers_topic
     named = {**MINIMAL, "schemas": {"topic": "labels", "status_topic": "answers"}}
     assert "answers" == load(file, named).schemas.answers_topic
+
+
+def test_nothing_is_traced_unless_an_endpoint_is_named(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load(file, MINIMAL).tracing.endpoint is None
+    monkeypatch.setenv("WORKER_TRACING__ENDPOINT", "http://collector:4318")
+    tracing = load(file, MINIMAL).tracing
+    assert ("http://collector:4318", "http/protobuf", 1.0) == (tracing.endpoint, tracing.protocol, tracing.sample_ratio)
+
+
+@pytest.mark.parametrize(
+    "tracing",
+    [
+        {"endpoint": f"http://user:{SECRET}@collector:4318"},
+        {"endpoint": f"https://collector/v1/traces?key={SECRET}"},
+        {"endpoint": SECRET},
+        {"protocol": SECRET},
+        {"sample_ratio": 1.5},
+        {"headers": {"authorization": SECRET}},
+    ],
+)
+def test_tracing_that_cannot_be_used_is_refused_and_not_quoted(file: Path, tracing: dict[str, Any]) -> None:
+    said = refusal(file, {**MINIMAL, "tracing": tracing})
+    assert f"tracing.{next(iter(tracing))}" in said
+    assert SECRET not in said

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
+from tests.support.spans import KeptSpans
 from tests.support.strategies import pairs_of
 from tests.support.strategies import record as record_at
 from worker.clock import ManualClock
@@ -20,20 +21,20 @@ from worker.flow import (
     Admitted,
     BatchFailed,
     BatchScored,
-    Bounds,
     Event,
     Finish,
     Flush,
     Inbox,
-    InFlight,
     NotAdmitted,
     PairQueue,
     PartitionsGone,
     TakenIn,
 )
+from worker.in_flight import Bounds, InFlight
 from worker.kafka.publishing import Published, StoppedError
 from worker.labels.schema import parse_schema
 from worker.observability.metrics import Metrics
+from worker.observability.tracing import UNTRACED, Tracing
 from worker.pipeline.assembly import Scored
 from worker.pipeline.batching import Batcher
 from worker.pipeline.evidence import ModelView
@@ -91,6 +92,7 @@ class KeepingPublisher:
         self.published: list[tuple[float, list[int]]] = []
         self.codes: dict[int, ErrorCode | None] = {}
         self.left_once: set[int] = set()
+        self.lost_once: set[int] = set()
         self.is_stopped = self.is_closed = False
 
     def start(self) -> None: ...
@@ -100,7 +102,7 @@ class KeepingPublisher:
             raise StoppedError
         left = [each for each in finished if each.record.offset in self.left_once]
         self.left_once -= {each.record.offset for each in left}
-        going = [each for each in finished if each not in left]
+        going = [each for each in finished if each not in left and each.record.offset not in self.lost_once]
         self.published.append((round(self.clock.monotonic() - 1000, 6), [each.record.offset for each in going]))
         self.codes |= {each.record.offset: each.code for each in going}
         return Published(going, left)
@@ -119,6 +121,7 @@ class Scene:
         self.pairs = PairQueue(Batcher(1000), self.in_flight.note_queued_tokens)
         self.inbox = ScriptedInbox(self.clock, ())
         self.encode: Callable[[Prediction, Scored], OutboundRecord] = lambda _prediction, scored: out(scored.record)
+        self.tracing: Tracing = UNTRACED
         self._number = 0
 
     def good(self, *offsets: int, partition: int = 0) -> list[Event]:
@@ -154,6 +157,7 @@ class Scene:
             clock=self.clock,
             beat=lambda: None,
             follow_up=lambda _stages, _premise: None,
+            tracing=self.tracing,
         )
         Delivery(parts, CADENCE).run()
         return self.publisher.published
@@ -163,7 +167,7 @@ class Scene:
 
     def _admit(self, offset: int, partition: int) -> Record:
         self._number += 1
-        record = record_at(partition=partition, offset=offset)
+        (record,) = self.tracing.taken_in([record_at(partition=partition, offset=offset)], self._number)
         self.in_flight.admit(record)
         return record
 
@@ -349,3 +353,51 @@ def test_a_prediction_says_how_many_of_its_scores_were_known_from_before(scene: 
     ]
     scene.run(*first, *second, *parts, 0.1, Finish())
     assert [PairCounts(2), PairCounts(1, cached=1)] == counts
+
+
+def test_a_record_is_traced_up_to_its_commit_however_often_it_was_left(scene: Scene) -> None:
+    kept = KeptSpans()
+    scene.tracing, scene.publisher.left_once = kept.tracing, {1}
+    events = [*scene.bad(0, 1), *scene.good(2)]
+    assert [(0.1, [0]), (0.2, [1]), (0.35, [2])] == scene.run(*events, 0.25, scene.scored(), 0.1)
+    assert ["dead_letter", "dead_letter", "predicted"] == kept.outcomes()
+
+
+def test_what_is_neither_left_nor_committed_is_traced_as_dropped(scene: Scene) -> None:
+    kept = KeptSpans()
+    scene.tracing = kept.tracing
+    events = scene.bad(0, 1)
+    scene.publisher.lost_once = {0}
+    assert [(0.1, [1])] == scene.run(*events, 0.2)
+    assert ["dropped", "dead_letter"] == kept.outcomes()
+    assert 0 == scene.in_flight.records
+
+
+def test_what_went_with_its_partition_is_traced_as_dropped_finished_or_not(scene: Scene) -> None:
+    kept = KeptSpans()
+    scene.tracing = kept.tracing
+    events = [*scene.bad(0), *scene.good(1)]
+    gone = PartitionsGone(frozenset({TopicPartition("in", 0)}))
+    assert [] == scene.run(*events, gone, Finish())
+    assert ["dropped", "dropped"] == kept.outcomes()
+
+
+def test_what_predictions_select_is_counted_abstentions_by_topic_and_drift_by_version(scene: Scene) -> None:
+    schema = parse_schema(
+        {"name": "kinds", "version": 3, "labels": [{"name": "a"}, {"name": "b"}], "abstain": {"below": 0.9}}, "test"
+    )
+    events: list[Event] = []
+    for offset, labels in enumerate([schema, LABELS, schema]):
+        [admitted] = scene.good(offset)
+        assert isinstance(admitted, Admitted)
+        events.append(replace(admitted, plan=plan_pairs(Request("id", "text"), labels, 10)))
+    scene.run(*events, *scene.bad(3), scene.scored(), Finish())
+    assert 2.0 == scene.metrics.abstentions.labels(topic="in")._value.get()
+    noted = {key: kept._predictions for key, kept in scene.metrics.label_drift._versions.items()}
+    assert {("kinds", 3): 2, ("kinds", 1): 1} == noted
+
+
+def test_a_topic_that_never_abstains_says_so(scene: Scene) -> None:
+    """A series that is not there yet has no rate when it comes."""
+    scene.run(*scene.good(0), scene.scored(), Finish())
+    assert 'worker_abstentions_total{topic="in"} 0.0' in scene.metrics.render().decode()

@@ -10,12 +10,14 @@ import pytest
 from tests.support.strategies import record
 from worker.backlog import Backlog
 from worker.clock import ManualClock
-from worker.flow import Bounds, InFlight, OfferedPositions
+from worker.in_flight import Bounds, InFlight
+from worker.kafka.offsets import Assignment, OfferedPositions
 from worker.lifecycle import Lifecycle
 from worker.observability.health import Heartbeats, Readiness
 from worker.observability.metrics import Metrics
 from worker.processor import ProcessorParts, StreamProcessor
 from worker.types import Record, TopicPartition
+from worker.watchdog import STALL_SECONDS
 
 FLOOD, TRICKLE = TopicPartition("flood", 0), TopicPartition("trickle", 0)
 RECORDS_PER_SECOND = 100
@@ -59,6 +61,7 @@ class Client:
         self.queue: deque[Record] = deque()
         self.paused: frozenset[TopicPartition] = frozenset()
         self.pauses = 0
+        self.without_schema: set[TopicPartition] = set()
         self.listener: Any = None
 
     def poll(self, max_records: int, timeout_seconds: float) -> list[Record]:
@@ -74,7 +77,7 @@ class Client:
         return polled
 
     def apply_holds(self) -> int:
-        held = frozenset(partition for partition in self.ends if self.listener.is_held(partition))
+        held = frozenset(p for p in self.ends if p in self.without_schema or self.listener.is_held(p))
         self.pauses += len(held - self.paused)
         if held - self.paused:
             self.queue = deque(each for each in self.queue if each.source not in held)
@@ -84,6 +87,9 @@ class Client:
 
     def unread(self, _ends: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
         return {partition: end - self.positions[partition] for partition, end in self.ends.items()}
+
+    def awaits_schema(self, partition: TopicPartition) -> bool:
+        return partition in self.without_schema
 
     def commit(self, _positions: Mapping[TopicPartition, int], *, wait: bool) -> None: ...
 
@@ -103,7 +109,7 @@ class World:
             delivery=SimpleNamespace(run=None),
             pairs=SimpleNamespace(pairs=0),
             in_flight=self.engine,
-            offered=OfferedPositions(),
+            offered=OfferedPositions(Assignment()),
             is_open=lambda _partition: True,
             is_ours=lambda _record: True,
             metrics=Metrics(),
@@ -111,13 +117,15 @@ class World:
             readiness=Readiness(),
             clock=self.clock,
         )
+        self.readiness = parts.readiness
         self.processor = StreamProcessor(cast("ProcessorParts", parts), Lifecycle(), drain_seconds=1)
         self.client.listener = self.processor
 
-    def _admit(self, records: Sequence[Record]) -> None:
+    def _admit(self, records: Sequence[Record]) -> Sequence[Record]:
         self.engine.note_cost(len(records), 10 * len(records))
         for each in records:
             self.engine.admit(each)
+        return []
 
     def seconds_until_done(self, partition: TopicPartition, count: int) -> float:
         started = self.clock.monotonic()
@@ -158,3 +166,31 @@ def test_two_floods_share_alike_and_are_paused_seldom() -> None:
     shares = [world.engine.done[partition] for partition in (FLOOD, TRICKLE)]
     assert max(shares) < 1.3 * min(shares)
     assert world.client.pauses < seconds / 2
+
+
+def test_a_topic_whose_schema_cannot_be_had_is_not_favoured() -> None:
+    """Reading the others less would not help it."""
+    world = flooded()
+    world.client.without_schema.add(TRICKLE)
+    world.client.pauses = 0
+    world.seconds_until_done(FLOOD, 3000)
+    assert 1 == world.client.pauses, "but for its own"
+    assert frozenset() == world.backlog.favoured
+
+
+@pytest.mark.parametrize("is_with_schema", [True, False])
+def test_only_what_could_move_and_does_not_counts_as_standing_still(*, is_with_schema: bool) -> None:
+    """What the schema registry keeps back is told as that."""
+    world = World()
+    world.client.ends[TRICKLE] = 50
+    world.client.without_schema |= set() if is_with_schema else {TRICKLE}
+    for _ in range(3):
+        world.processor._observe()
+        world.clock.advance(STALL_SECONDS)
+    reasons = world.readiness.reasons()
+    assert is_with_schema == any("nothing has moved" in reason for reason in reasons)
+    world.backlog.add([record(TRICKLE.topic)])  # read before, and not taken in: that is nobody else's fault
+    for _ in range(3):
+        world.processor._observe()
+        world.clock.advance(STALL_SECONDS)
+    assert any("nothing has moved" in reason for reason in world.readiness.reasons())

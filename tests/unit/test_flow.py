@@ -3,7 +3,8 @@
 import pytest
 
 from tests.support.strategies import pairs_of, record
-from worker.flow import LEAST_ROOM_RECORDS, Bounds, InFlight, PairQueue
+from worker.flow import PairQueue
+from worker.in_flight import LEAST_ROOM_RECORDS, Bounds, InFlight
 from worker.pipeline.batching import Batcher
 from worker.pipeline.pacing import FIT_EVERY, Pace
 

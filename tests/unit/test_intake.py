@@ -1,6 +1,7 @@
 """Taking records in: many at once, and each for itself where one of them breaks something."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,8 @@ import pytest
 from tests.support.small_tokenizers import bert_style, save
 from tests.support.strategies import record as record_at
 from worker.errors import ErrorCode, FatalError, MessageError, Stage
-from worker.flow import Admitted, Bounds, Inbox, InFlight, NotAdmitted, PairQueue, TakenIn
+from worker.flow import Admitted, Inbox, NotAdmitted, PairQueue, TakenIn
+from worker.in_flight import Bounds, InFlight
 from worker.intake import Intake, IntakeParts
 from worker.labels.schema import LabelSchema, parse_schema
 from worker.observability.metrics import Metrics
@@ -33,12 +35,13 @@ class FragileTokenizer(PairTokenizer):
 
 
 class Scene:
-    def __init__(self, folder: Path) -> None:
-        self.inbox, self.in_flight, self.metrics = Inbox(), InFlight(Bounds(100, 10**6, 10**6)), Metrics()
+    def __init__(self, folder: Path, queued_tokens: int = 10**6) -> None:
+        self.inbox, self.in_flight, self.metrics = Inbox(), InFlight(Bounds(100, 10**6, queued_tokens)), Metrics()
         self.pairs = PairQueue(Batcher(1000), self.in_flight.note_queued_tokens)
         self.tokenizer = FragileTokenizer(save(bert_style(), folder), 64)
         self.resolve_error: Exception | None = None
         self.costs: list[tuple[str, int]] = []
+        self.decoded: list[int] = []
         parts = IntakeParts(
             self.decode,
             self.resolve,
@@ -53,6 +56,7 @@ class Scene:
         self.intake = Intake(parts)
 
     def decode(self, record: Record) -> Request:
+        self.decoded.append(record.offset)
         if record.value is None:
             raise MessageError(ErrorCode.VALUE_NULL, Stage.DECODE, "value: null")
         return Request(str(record.offset), record.value.decode())
@@ -91,6 +95,18 @@ def test_records_take_their_places_in_their_order_whatever_becomes_of_them(scene
 def test_numbers_go_on_from_chunk_to_chunk(scene: Scene) -> None:
     scene.admit(b"the bill", b"the app")
     assert [3] == [place.number for place in scene.admit(b"good")]
+
+
+def test_what_there_is_no_room_for_is_given_back_and_taken_in_later_as_it_was_planned(tmp_path: Path) -> None:
+    """Small ones, then texts of two pairs of 64 tokens each: what comes before says nothing of what comes after."""
+    scene = Scene(tmp_path, queued_tokens=300)
+    values = [b"a", None, *[b"the bill " * 30] * 4]
+    records = [replace(record_at(offset=offset), value=value) for offset, value in enumerate(values)]
+    rest = scene.intake.admit(records)
+    assert [4, 5] == [each.offset for each in rest]
+    scene.in_flight.note_queued_tokens(300)
+    assert [5] == [each.offset for each in scene.intake.admit(rest)]
+    assert [0, 1, 2, 3, 4, 5] == scene.decoded
 
 
 def test_a_text_that_breaks_the_tokenizer_hurts_only_itself(scene: Scene, expected_errors: set[str]) -> None:

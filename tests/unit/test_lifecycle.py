@@ -1,5 +1,7 @@
 """A thread that dies ends the worker, whatever else has broken."""
 
+import os
+import signal
 import threading
 from collections.abc import MutableMapping
 from typing import Any
@@ -7,7 +9,7 @@ from typing import Any
 import pytest
 import structlog
 
-from worker.lifecycle import Lifecycle
+from worker.lifecycle import Lifecycle, _obey
 
 
 def die() -> None:
@@ -43,3 +45,14 @@ def test_a_log_that_cannot_be_written_hides_no_death(monkeypatch: pytest.MonkeyP
     run(lifecycle)
     assert lifecycle.is_stopping
     assert isinstance(lifecycle.failure, OSError)
+
+
+def test_the_first_signal_asks_to_stop_and_the_second_to_leave() -> None:
+    """Others have a number in the pipe too, once somebody handles them."""
+    reader, writer = os.pipe()
+    os.write(writer, bytes([signal.SIGCHLD, signal.SIGINT, signal.SIGCHLD, signal.SIGTERM]))
+    os.close(writer)
+    told: list[str] = []
+    _obey(reader, lambda: told.append("stop"), lambda: told.append("leave"))
+    os.close(reader)
+    assert ["stop", "leave"] == told

@@ -1,13 +1,19 @@
 """The loop with a scripted consumer, a real delivery thread and a publisher that keeps what it is given."""
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
 import pytest
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.trace import Link
 
+from tests.support.scripted_kafka import finished_lane
 from tests.support.small_tokenizers import bert_style, save
+from tests.support.spans import KeptSpans, attributes
+from tests.support.strategies import pairs_of
 from tests.support.strategies import record as record_at
 from tests.support.wait import wait_until
 from worker.backlog import Backlog
@@ -16,15 +22,18 @@ from worker.delivery import Cadence, Delivery, DeliveryParts, Encoder
 from worker.engine_retry import RetryingScorer, ScorerParts
 from worker.engines.fake import FakeEngine
 from worker.errors import EngineError, FatalError
-from worker.flow import Bounds, Inbox, InFlight, OfferedPositions, PairQueue
+from worker.flow import Inbox, PairQueue
+from worker.in_flight import Bounds, InFlight
 from worker.intake import Intake, IntakeParts
 from worker.kafka.consumer import RecordConsumer
+from worker.kafka.offsets import Assignment, OfferedPositions
 from worker.kafka.publishing import Published
 from worker.kafka.rebalance import RebalanceListener
 from worker.labels.schema import parse_schema
 from worker.lifecycle import Lifecycle
 from worker.observability.health import Heartbeats, Readiness
 from worker.observability.metrics import Metrics
+from worker.observability.tracing import UNTRACED, Tracing
 from worker.pipeline.batching import Batcher
 from worker.pipeline.evidence import ModelView
 from worker.pipeline.score_cache import ScoreCache
@@ -80,6 +89,9 @@ class ScriptedConsumer:
     def is_at(self, _ends: Mapping[TopicPartition, int]) -> bool:
         return not self.waiting
 
+    def awaits_schema(self, _partition: TopicPartition) -> bool:
+        return False
+
     def close(self) -> None:
         self.is_closed = True
 
@@ -109,12 +121,15 @@ class ScriptedEngine(FakeEngine):
 
 
 class Scene:
-    def __init__(self, folder: Path, count: int, cache: ScoreCache | None = None) -> None:
+    def __init__(self, folder: Path, count: int, cache: ScoreCache | None = None, tracing: Tracing = UNTRACED) -> None:
         self.consumer, self.publisher, self.engine = ScriptedConsumer(count), KeepingPublisher(), ScriptedEngine()
-        self.lifecycle, self.inbox, self.offered = Lifecycle(), Inbox(), OfferedPositions()
+        self.assignment = Assignment()
+        self.assignment.assign([LANE])
+        self.lifecycle, self.inbox, self.offered = Lifecycle(), Inbox(), OfferedPositions(self.assignment)
         self.in_flight = InFlight(Bounds(20, 10**6, 10**6))
         self.readiness, self.is_open = Readiness(), True
         clock, metrics, heartbeats = SystemClock(), Metrics(), Heartbeats(SystemClock())
+        self.metrics = metrics
         self.backlog = Backlog(clock)
         pairs = PairQueue(Batcher(100), self.in_flight.note_queued_tokens)
         tokenizer = PairTokenizer(save(bert_style(), folder), 64)
@@ -128,6 +143,7 @@ class Scene:
             pairs,
             metrics,
             self.backlog.note_cost,
+            tracing,
         )
         delivery = DeliveryParts(
             inbox=self.inbox,
@@ -140,6 +156,7 @@ class Scene:
             clock=clock,
             beat=lambda: None,
             follow_up=lambda _stages, _premise: None,
+            tracing=tracing,
         )
         parts = ProcessorParts(
             consumer=cast("RecordConsumer", self.consumer),
@@ -170,6 +187,7 @@ class Scene:
             heartbeats=heartbeats,
             readiness=self.readiness,
             clock=clock,
+            tracing=tracing,
         )
         self.processor = StreamProcessor(parts, self.lifecycle, drain_seconds=5)
 
@@ -289,6 +307,60 @@ def test_a_delivery_thread_that_dies_ends_the_worker_and_names_only_the_type(
 
 def test_positions_that_delivery_has_earned_are_committed_by_the_poll_thread(tmp_path: Path) -> None:
     scene = Scene(tmp_path, 10)
-    scene.offered.offer({LANE: 7})
+    scene.offered.offer(finished_lane(0, [6]))
     scene.run()
     assert {LANE: 7} == scene.consumer.committed
+
+
+@pytest.mark.parametrize("cache", [None, ScoreCache(10**6)])
+def test_every_record_has_one_span_and_is_linked_with_the_batches_that_hold_its_pairs(
+    tmp_path: Path, cache: ScoreCache | None
+) -> None:
+    kept = KeptSpans()
+    scene = Scene(tmp_path, 100, cache, kept.tracing)
+    scene.run()
+    records, batches = kept.ended("process"), kept.ended("score")
+    assert list(range(100)) == [attributes(span)["messaging.kafka.offset"] for span in records]
+    assert ["predicted"] * 100 == kept.outcomes()
+    forth = {(_id(batch), _id(link)) for batch in batches for link in batch.links}
+    back = {(_id(link), _id(span)) for span in records for link in span.links}
+    assert forth == back
+    assert {_id(span) for span in records} == {record for _, record in forth}
+
+
+def _id(told: ReadableSpan | Link) -> int:
+    assert told.context is not None
+    return told.context.span_id
+
+
+def test_the_records_of_a_partition_that_went_are_traced_as_dropped(tmp_path: Path) -> None:
+    kept = KeptSpans()
+    scene = Scene(tmp_path, 400, tracing=kept.tracing)
+
+    def revoke(listener: RebalanceListener) -> None:
+        listener.revoking(frozenset({LANE}))
+        listener.gone(frozenset({LANE}))
+        scene.consumer.waiting.clear()
+
+    scene.consumer.at[3] = revoke
+    scene.engine.before = lambda: wait_until(lambda: scene.consumer.polls > 3)
+    scene.run()
+    published = len(scene.publisher.offsets)
+    assert ["predicted"] * published == kept.outcomes()[:published]
+    assert {"dropped"} == set(kept.outcomes()[published:])
+
+
+def test_lag_of_which_nothing_is_delivered_takes_for_ever_and_none_takes_no_time(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, 100)
+    told: list[float] = []
+    scene.consumer.at[2] = lambda _listener: told.append(scene.metrics.drain_seconds._value.get())
+    scene.run()
+    scene.processor._observe()
+    assert [math.inf, 0.0] == [*told, scene.metrics.drain_seconds._value.get()]
+
+
+def test_pairs_and_tokens_that_wait_are_told(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, 20)
+    scene.processor._parts.pairs.add(1, pairs_of([4, 5]))
+    scene.processor._observe()
+    assert (2.0, 9.0) == (scene.metrics.queue_pairs._value.get(), scene.metrics.queue_tokens._value.get())

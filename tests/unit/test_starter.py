@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.config import load_config
+from worker.config import fixed_config, load_config
 from worker.documents import parse_yaml, read_document
 from worker.errors import ConfigError
 from worker.labels.schema import parse_schema
@@ -35,6 +35,21 @@ def test_what_stands_in_comments_can_be_used_as_it_is() -> None:
     assert "other" in str(parse_schema(parse_yaml(schema), "").abstain)
 
 
+@pytest.mark.parametrize(
+    ("text", "pointers"),
+    [("subject", ["/subject"]), ("/a/b, c d", ["/a/b", "/c d"]), ("a/b,c~d", ["/a~1b", "/c~0d"]), ("text", None)],
+)
+def test_the_text_is_read_where_the_answer_says(text: str, pointers: list[str] | None) -> None:
+    document = parse_yaml(starter(Answers("h:1", "t", ("x",), text)).config)
+    assert isinstance(document, dict)
+    (binding,) = fixed_config(document).topics
+    assert (pointers, "json") == (None if binding.text is None else list(binding.text), binding.format)
+
+
+def test_a_dash_makes_the_whole_value_the_text() -> None:
+    assert "\n    format: text " in starter(Answers("h:1", "t", ("x",), "-")).config
+
+
 @given(st.lists(st.text(min_size=1).filter(lambda label: bool(label.strip())), min_size=1, max_size=5, unique=True))
 def test_labels_are_written_as_they_are(labels: list[str]) -> None:
     made = starter(Answers("h:1", "t", tuple(labels)))
@@ -52,6 +67,7 @@ def test_a_label_that_yaml_would_take_for_something_else_stays_a_label(label: st
     [
         (Answers("h:1", "a topic", ("x",)), "--bootstrap-servers, --topic"),
         (Answers("", "t", ("x",)), "--bootstrap-servers, --topic"),
+        (Answers("h:1", "t", ("x",), "/~x"), "--text"),
         (Answers("h:1", "t", ()), "--labels"),
         (Answers("h:1", "t", ("x", "x")), "--labels"),
         (Answers("h:1", "t", ("\udcff",)), "--labels"),

@@ -11,11 +11,10 @@ from worker.clock import SystemClock
 from worker.config import Config
 from worker.delivery import Encoder
 from worker.engines.load import load_engine
-from worker.flow import OfferedPositions
 from worker.kafka.clients import consumer_settings
 from worker.kafka.consumer import RecordConsumer
 from worker.kafka.group_offsets import GroupOffsets
-from worker.kafka.offsets import commit_positions
+from worker.kafka.offsets import OfferedPositions, commit_positions
 from worker.kafka.publishing import Publisher
 from worker.label_sets import directory_source
 from worker.lifecycle import spare_the_collector
@@ -83,7 +82,7 @@ def step_costs(config: Config, topic: str, records: int) -> list[StepCost]:
     group = GroupOffsets(make.client, config.kafka.group_id)
     consumer = RecordConsumer(consumer_settings(config.kafka, make.instance), group, "earliest", make.assignment)
     encoder = make.encoder(model)
-    publisher = make.publisher(group, OfferedPositions(), encoder)
+    publisher = make.publisher(group, OfferedPositions(make.assignment), encoder)
     spare_the_collector()
     try:
         polled = _poll(timer, consumer, topic)

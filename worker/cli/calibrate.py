@@ -83,7 +83,7 @@ def _labelled(file: Path, text_column: str, label_column: str | None) -> "Iterat
     for number, row in enumerate(read_objects(file), start=1):
         text = row.get(text_column)
         if not isinstance(text, str) or not text.strip():
-            raise ConfigError(f"{file}: row {number}: expected a text in the column {text_column}")
+            raise ConfigError(f"{file}: row {number}: expected a text in the column {text_column}; see --text-column")
         labels = row.get(label_column, ()) if label_column is not None else ()
         yield Labelled(text, frozenset([labels] if isinstance(labels, str) else map(str, _items(labels, file, number))))
 
@@ -93,7 +93,7 @@ def _items(labels: object, file: Path, number: int) -> list[object]:
 
     if isinstance(labels, list | tuple):
         return list(labels)
-    raise ConfigError(f"{file}: row {number}: expected a label or a list of labels")
+    raise ConfigError(f"{file}: row {number}: expected a label or a list of labels; see --label-column")
 
 
 def _priors(given: list[str]) -> dict[str, float]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from worker.cli.options import CONFIG, EXIT_FAILED, existing
+from worker.cli.options import CONFIG, EXIT_FAILED
 
 _MARKS = {"ok": "ok     ", "warning": "warning", "failed": "FAILED "}
 
@@ -18,22 +18,30 @@ def register(app: typer.Typer) -> None:
 
 def check(
     config_file: Path = CONFIG,
+    create_topics: bool = typer.Option(False, "--create-topics", help="First create the topics that are missing."),
+    partitions: int = typer.Option(6, min=1, help="Of the inputs that --create-topics creates."),
     as_json: bool = typer.Option(False, "--json", help="One JSON object."),
 ) -> None:
-    """Look at configuration, label schemas, model, broker and topics. Exits 1 if something would not run."""
+    """Look at configuration, label schemas, model, broker and topics. Exits 1 if something would not run.
+
+    Changes nothing, unless it is told to create topics: inputs with --partitions, what is written with as many.
+    """
+    from itertools import chain
+
     from worker.assembler import Assembler
-    from worker.checks import findings
+    from worker.checks import created, findings
     from worker.clock import SystemClock
     from worker.cluster_checks import Finding
     from worker.config import load_config
     from worker.observability.logging import configure_logging
 
     configure_logging("error")
-    config = load_config(existing(config_file))
+    config = load_config(config_file)
     seen: list[Finding] = []
     if not as_json:
         print(f"{_MARKS['ok']} {config_file}: {len(config.topics)} topics, delivery {config.delivery}")
-    for finding in findings(Assembler(config, SystemClock())):
+    make = Assembler(config, SystemClock())
+    for finding in chain(created(make, partitions) if create_topics else (), findings(make)):
         seen.append(finding)
         if not as_json:
             print(f"{_MARKS[finding.verdict]} {finding.subject}: {finding.message}")

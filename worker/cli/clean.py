@@ -37,14 +37,14 @@ def clean(
 
     from worker.observability.logging import configure_logging
     from worker.training.clean import as_object, find_noise, without
-    from worker.training.data import read_rows
+    from worker.training.data import Hints, read_rows
     from worker.training.sets import ClassificationSet, Licence
 
     configure_logging("warning")
     table = ClassificationSet(
         name="file", cluster="file", licence=Licence(name="-"), columns={"text": text_column, "label": label_column}
     )
-    rows = list(read_rows(file, table))
+    rows = list(read_rows(file, table, Hints(columns="see --text-column and --label-column")))
     report = find_noise(rows, _evidence(rows, model, template) if model is not None else None, seed)
     texts = {suspect.row: rows[suspect.row].text for suspect in report.suspects} if show_text else None
     print(json.dumps(as_object(report, texts), ensure_ascii=False) if as_json else _for_people(report, texts, most))

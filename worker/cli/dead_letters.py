@@ -5,7 +5,7 @@ from pathlib import Path
 
 import typer
 
-from worker.cli.options import CONFIG, existing
+from worker.cli.options import CONFIG
 
 CODE = typer.Option(None, "--code", help="Only of this code; may be repeated.")
 TOPIC = typer.Option(None, "--topic", help="Only of this input topic, or in this dead letter topic.")
@@ -34,7 +34,7 @@ def list_letters(
     from worker.cli.letters_text import Lines, counts_line, desk_of, wanted_of
     from worker.dead_letters.selection import Tally
 
-    desk, tally = desk_of(existing(config_file)), Tally()
+    desk, tally = desk_of(config_file), Tally()
     topics = desk.topics(topic)
     lines = Lines(topics, as_json=as_json)
     lines.head()
@@ -54,7 +54,7 @@ def show(
     from worker.cli.letters_text import desk_of, details, print_details
     from worker.dead_letters.selection import parse_position
 
-    told = details(desk_of(existing(config_file)).find(parse_position(position)), show_text=show_text)
+    told = details(desk_of(config_file).find(parse_position(position)), show_text=show_text)
     if as_json:
         print(json.dumps(told))
     else:
@@ -75,7 +75,7 @@ def replay(
     from worker.cli.letters_text import Lines, counts_line, desk_of, skipped_lines, summary_of, wanted_of
     from worker.dead_letters.selection import Tally
 
-    desk, tally = desk_of(existing(config_file)), Tally()
+    desk, tally = desk_of(config_file), Tally()
     topics = desk.topics(topic)
     rules = desk.rules(wanted_of(desk, topic, code, (since, until)), max_attempts)
     lines = Lines(topics, as_json=as_json)

@@ -89,11 +89,11 @@ def _scorer(choice: "EngineChoice", max_pair_tokens: int) -> "Iterator[Scorer]":
 
 def _rows(file: Path) -> "list[Row]":
     from worker.errors import ConfigError
-    from worker.training.data import read_rows
+    from worker.training.data import Hints, read_rows
     from worker.training.sets import ClassificationSet, Licence
 
     table = ClassificationSet(name="examples", cluster="examples", licence=Licence(name="-"))
-    rows = list(read_rows(file, table))
+    rows = list(read_rows(file, table, Hints(columns="expected the columns text and label")))
     if not rows:
         raise ConfigError(f"{file}: expected rows with a text and a label")
     return rows

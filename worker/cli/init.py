@@ -15,6 +15,7 @@ def init(
     bootstrap_servers: str | None = typer.Option(None, help="Where Kafka is: host:port, several with commas."),
     topic: str | None = typer.Option(None, help="Topic to read."),
     labels: str | None = typer.Option(None, help="Labels with commas between them."),
+    text: str | None = typer.Option(None, help="Fields of the text, with commas; `-`: the whole value is the text."),
     force: bool = typer.Option(False, "--force", help="Overwrite what is there."),
 ) -> None:
     """Write a commented worker.yaml and a label schema; asks for what no option says."""
@@ -24,13 +25,22 @@ def init(
         bootstrap_servers or typer.prompt("Where is Kafka (host:port)?", default="localhost:9092"),
         topic or typer.prompt("Which topic are the events in?", default="events"),
         split_labels(labels or typer.prompt("Which labels, with commas?", default="billing, bug, praise")),
+        text or _field_of_the_text(is_asking=not (bootstrap_servers and topic and labels)),
     )
-    written = [(folder / path, text) for path, text in starter(answers).files().items()]
+    written = [(folder / path, content) for path, content in starter(answers).files().items()]
     _refuse_to_overwrite([path for path, _ in written if not force])
-    for path, text in written:
-        _write(path, text)
+    for path, content in written:
+        _write(path, content)
         print(f"written: {path}")
     print(f"next: worker check -c {written[0][0]}; no Kafka at hand? `worker broker` starts one")
+
+
+def _field_of_the_text(*, is_asking: bool) -> str:
+    """Asked for only where something else was: whoever gave the other answers as options is not waiting."""
+    if not is_asking:
+        return "text"
+    asked: str = typer.prompt("Which field is the text in (several with commas, - for plain text)?", default="text")
+    return asked
 
 
 def _refuse_to_overwrite(paths: list[Path]) -> None:

@@ -19,6 +19,7 @@ from worker.cli import (
     evaluate,
     finetune,
     init,
+    plan,
     run,
     schemas,
     train,
@@ -37,7 +38,7 @@ def build_app() -> typer.Typer:
         pretty_exceptions_enable=False,  # its tracebacks show local variables, and with them texts
     )
     app.callback()(_options)
-    serving = (demo, init, run, check, classify, schemas, dead_letters)
+    serving = (demo, init, run, check, classify, schemas, dead_letters, plan)
     measuring = (bench, train, finetune, evaluate, calibrate, engine, clean)
     for command in (*serving, *measuring, broker, completion):
         command.register(app)

@@ -20,14 +20,3 @@ def exit_code(error: WorkerError) -> int:
 def overrides_of(**options: str | None) -> dict[str, str]:
     """The options that were given, as configuration."""
     return {name: value for name, value in options.items() if value is not None}
-
-
-def existing(config_file: Path) -> Path:
-    """`config_file` itself.
-
-    Raises:
-        ConfigError: there is no such file.
-    """
-    if not config_file.exists():
-        raise ConfigError(f"{config_file}: there is no such file; `worker init` writes a first one, -c names another")
-    return config_file

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 import typer
 
-from worker.cli.options import CONFIG, EXIT_INTERRUPTED, existing, overrides_of
+from worker.cli.options import CONFIG, EXIT_INTERRUPTED, overrides_of
 
 if TYPE_CHECKING:
     from worker.config import Config
@@ -40,7 +40,7 @@ def run(
     from worker.config import load_config
     from worker.observability.logging import configure_logging
 
-    config = load_config(existing(config_file), overrides_of(engine=engine))
+    config = load_config(config_file, overrides_of(engine=engine))
     configure_logging(config.log_level, log_format)
     if until_parent_ends:
         from worker.supervisor import end_with_parent

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import typer
 
-from worker.cli.options import EXIT_FAILED
+from worker.cli.options import EXIT_FAILED, EXIT_USAGE
 
 CONFIG = typer.Option(Path("worker.yaml"), "-c", "--config", help="The configuration.")
 JSON = typer.Option(False, "--json", help="One JSON object.")
@@ -38,7 +38,7 @@ def validate(
     files: list[Path] = typer.Argument(help="Documents, YAML or JSON."),
     as_json: bool = JSON,
 ) -> None:
-    """Check documents by themselves. Exits 1 if one would be refused."""
+    """Check documents by themselves. Exits 1 if one would be refused, 2 if there is no such file."""
     from worker.cli.schemas_text import Sink
     from worker.schema_desk import checked_files
 
@@ -53,6 +53,8 @@ def validate(
             schema = {"name": outcome.name, "version": outcome.version, "digest": outcome.digest}
             sink.item("files", {"file": str(file), "valid": True, **schema})
     sink.end()
+    if not all(file.is_file() for file in files):
+        raise typer.Exit(EXIT_USAGE)
     if failed:
         raise typer.Exit(EXIT_FAILED)
 
@@ -69,15 +71,17 @@ def lint(
     Advice, not a judgement: exits 0 unless the schema cannot be used at all.
     """
     from worker.cli.schemas_text import Sink
-    from worker.cli.trials_text import print_advice, trial_of
+    from worker.cli.trials_text import print_advice, print_missing, trial_of
     from worker.lint import lint as advise
     from worker.schema_desk import open_desk
     from worker.trials import open_trials
 
     with open_desk(config_file) as desk:
         trial = trial_of(desk, file, sample, last)
+        sink = Sink(as_json)
+        print_missing(trial, sink)
         with open_trials(desk.engine_choice(), desk.config.limits) as attempt:
-            print_advice(advise(attempt, trial.schema, trial.records, trial.decode), Sink(as_json))
+            print_advice(advise(attempt, trial.schema, trial.records, trial.decode), sink)
 
 
 def dry_run(
@@ -91,16 +95,18 @@ def dry_run(
 ) -> None:
     """Score a sample under the present and the proposed version, and say what would change. Publishes nothing."""
     from worker.cli.schemas_text import Sink
-    from worker.cli.trials_text import print_comparison, trial_of
+    from worker.cli.trials_text import print_comparison, print_missing, trial_of
     from worker.schema_desk import open_desk
     from worker.trials import compare, open_trials
 
     with open_desk(config_file) as desk:
         trial = trial_of(desk, file, sample, last)
+        sink = Sink(as_json)
+        print_missing(trial, sink)
         present = desk.registry().current(trial.schema.name)
         with open_trials(desk.engine_choice(), desk.config.limits) as attempt:
             found = compare(attempt, (present, trial.schema), trial.records, trial.decode)
-    print_comparison(found, Sink(as_json), examples, show_text=show_text)
+    print_comparison(found, sink, examples, show_text=show_text)
 
 
 def list_(config_file: Path = CONFIG, as_json: bool = JSON) -> None:

@@ -38,12 +38,15 @@ def label_schema_from(
     else:
         names: list[JsonValue] = [{"name": name.strip()} for name in (labels or "").split(",")]
         document, origin = {"name": "command-line", "version": 0, "labels": names}, "--labels"
-    if isinstance(document, dict):
-        if multi_label:
-            document["multi_label"] = True
-        if template is not None:
-            document["hypothesis_templates"] = [template]
-    return parse_schema(document, origin)
+    parsed = parse_schema(document, origin)
+    # One after the other, so that what is refused is told by the option that brought it.
+    if isinstance(document, dict) and multi_label:
+        document["multi_label"] = True
+        parsed = parse_schema(document, f"--multi-label, with {origin}")
+    if isinstance(document, dict) and template is not None:
+        document["hypothesis_templates"] = [template]
+        parsed = parse_schema(document, "--template")
+    return parsed
 
 
 def records_from(texts: list[str] | None, file: Path | None) -> Iterator[Record]:
@@ -57,6 +60,8 @@ def records_from(texts: list[str] | None, file: Path | None) -> Iterator[Record]
     if texts:
         return _records(_as_message(text) for text in texts)
     if file is None:
+        if sys.stdin.isatty():
+            sys.stderr.write("one text per line, Ctrl-D ends\n")
         return _records(_as_message(line.decode(errors="replace").rstrip("\r\n")) for line in sys.stdin.buffer)
     if str(file) == "-":
         return _records(line.rstrip(b"\r\n") for line in sys.stdin.buffer)

@@ -11,7 +11,7 @@ from worker.lint import Advice
 from worker.messages.codec import decode
 from worker.messages.inbound import InputFields
 from worker.schema_desk import SchemaDesk, read_file
-from worker.trials import Comparison, Decode, Side
+from worker.trials import Comparison, Decode, Side, sample_of
 from worker.types import Record, Request
 
 _SHOWN_CHARACTERS = 200
@@ -24,6 +24,8 @@ class Trial:
     schema: LabelSchema
     records: list[Record]
     decode: Decode
+    missing: tuple[str, ...] = ()
+    """Topics of the sample that are not there."""
 
 
 def trial_of(desk: SchemaDesk, file: Path, sample: Path | None, last: int) -> Trial:
@@ -39,8 +41,15 @@ def trial_of(desk: SchemaDesk, file: Path, sample: Path | None, last: int) -> Tr
         return Trial(schema, list(records_from(None, sample)), lambda record: decode(record, InputFields(), limits))
     if last == 0:
         return Trial(schema, [], _nothing)
-    records, decode_bound = desk.sample(schema.name, last)
-    return Trial(schema, records, decode_bound)
+    found = sample_of(desk.config, schema.name, last)
+    return Trial(schema, found.records, found.decode, found.missing)
+
+
+def print_missing(trial: Trial, sink: Sink) -> None:
+    """The topics that the sample does without."""
+    sink.put("missing_topics", list(trial.missing))
+    for topic in trial.missing:
+        sink.line(f"left out  {topic}: there is no such topic yet")
 
 
 def print_advice(advice: Iterable[Advice], sink: Sink) -> None:

@@ -77,6 +77,8 @@ def load_engine(choice: EngineChoice, *, is_fresh: bool = False) -> LoadedModel:
     if choice.engine == "fake":
         engine = FakeEngine()
         why = "fake: asked for; its scores mean nothing"
+        stamp = engine.info.stamp
+        _log.info("engine.loaded", engine=stamp.engine, precision=stamp.precision, model=stamp.name, reason=why)
         return LoadedModel(engine, BUNDLED_FOLDER / TOKENIZER_FILE, BUNDLED_FOLDER, why, gate=None, is_verified=False)
     if choice.engine == "t5_rank":
         return _load_ranking(choice)

@@ -44,8 +44,11 @@ class BoundedCalls:
         except Empty:
             self.close()
             raise CallOverdueError from None
-        if error is not None:
-            raise error
+        try:
+            if error is not None:
+                raise error
+        finally:
+            del error  # else the exception would know this frame and the frame the exception, and neither would go
 
     def close(self) -> None:
         """Let the thread end, now or when its call comes back."""

@@ -36,6 +36,12 @@ def connection(kafka: Kafka, instance: str) -> ClientSettings:
     }
 
 
+def no_answer(settings: ClientSettings, error: KafkaException) -> str:
+    """What to tell where no broker answers: which ones were asked, without what somebody wrote before an `@`."""
+    servers = ", ".join(each.strip().rpartition("@")[2] for each in str(settings["bootstrap.servers"]).split(","))
+    return f"no broker answers at {servers} ({error.args[0].name()}): check kafka.bootstrap_servers and the network"
+
+
 @contextmanager
 def checked_settings() -> Iterator[None]:
     """Turns librdkafka's refusal of a setting into ours.

@@ -8,7 +8,7 @@ from typing import Self
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from worker.errors import ConfigError, RetryableError
-from worker.kafka.clients import ClientSettings
+from worker.kafka.clients import ClientSettings, no_answer
 from worker.types import Headers
 
 REQUEST_SECONDS = 5.0
@@ -37,6 +37,7 @@ class CompactedReader:
             ConfigError: the topic has more than one partition.
         """
         self._topic = topic
+        self._settings = settings
         self._consumer = Consumer(dict(settings))
         self._position = 0
         try:
@@ -110,8 +111,7 @@ class CompactedReader:
         try:
             found = self._consumer.list_topics(self._topic, timeout=REQUEST_SECONDS).topics[self._topic]
         except KafkaException as error:
-            message = f"no broker answers ({error.args[0].name()}): check kafka.bootstrap_servers and the network"
-            raise RetryableError(message) from None
+            raise RetryableError(no_answer(self._settings, error)) from None
         if found.error is not None:
             name = found.error.name()
             raise RetryableError(f"topic {self._topic} is not there ({name}): create it, or set schemas.create: true")

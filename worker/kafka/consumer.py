@@ -62,7 +62,6 @@ class RecordConsumer:
         self._ends: dict[TopicPartition, int] = {}
         self._positions: dict[TopicPartition, int] = {}
         self._failure: Exception | None = None
-        self._acknowledged: dict[TopicPartition, int] = {}
         self._topics: frozenset[str] = frozenset()
         self.sieve: Sieve | None = None
         """What holds records back that cannot be read yet, where a format needs it; set before `subscribe`."""
@@ -132,16 +131,10 @@ class RecordConsumer:
         return len(wanted)
 
     def commit(self, positions: Mapping[TopicPartition, int], *, wait: bool) -> None:
-        """Commit without a transaction (at-least-once).
-
-        A failure is logged: every commit that waits covers all positions since the partitions came.
-        """
-        owned = self._assignment.partitions()
-        self._acknowledged = {p: o for p, o in {**self._acknowledged, **positions}.items() if p in owned}
-        chosen = self._acknowledged if wait else {p: o for p, o in positions.items() if p in owned}
-        if not chosen:
+        """Commit without a transaction (at-least-once). A failure is logged: the next one covers more."""
+        if not positions:
             return
-        offsets = [KafkaPartition(*p, offset) for p, offset in sorted(chosen.items())]
+        offsets = [KafkaPartition(*p, offset) for p, offset in sorted(positions.items())]
         try:
             if wait:
                 self._consumer.commit(offsets=offsets, asynchronous=False)
@@ -183,6 +176,10 @@ class RecordConsumer:
             return False
         return self._others.has_passed({p: end for p, end in ends.items() if p not in owned})
 
+    def awaits_schema(self, partition: TopicPartition) -> bool:
+        """Whether records of `partition` are held back until the schema registry answers."""
+        return self.sieve is not None and self.sieve.holds(partition)
+
     def close(self) -> None:
         """Leave the group. Blocks until the broker knows."""
         self._consumer.close()
@@ -194,7 +191,7 @@ class RecordConsumer:
         return self._listener
 
     def _is_held(self, partition: TopicPartition) -> bool:
-        return self._told.is_held(partition) or (self.sieve is not None and self.sieve.holds(partition))
+        return self._told.is_held(partition) or self.awaits_schema(partition)
 
     def _waiting(self) -> Mapping[TopicPartition, int]:
         return {} if self.sieve is None else self.sieve.waiting()

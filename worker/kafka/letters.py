@@ -9,7 +9,7 @@ from confluent_kafka import TopicPartition as KafkaPartition
 
 from worker.clock import Clock
 from worker.errors import ConfigError, RetryableError
-from worker.kafka.clients import ClientSettings, checked_settings
+from worker.kafka.clients import ClientSettings, checked_settings, no_answer
 from worker.kafka.records import record_of
 from worker.types import Record, TopicPartition
 
@@ -25,7 +25,7 @@ class LetterReader:
     def __init__(self, client: ClientSettings, clock: Clock) -> None:
         """`client` holds librdkafka's connection settings. Nothing is connected yet."""
         self._clock = clock
-        settings: ClientSettings = {
+        self._settings: ClientSettings = {
             **client,
             "group.id": "dead-letters",  # asked for by the client; no group is joined, nothing is committed
             "enable.auto.commit": False,
@@ -36,7 +36,7 @@ class LetterReader:
             "allow.auto.create.topics": False,
         }
         with checked_settings():
-            self._consumer = Consumer(settings)
+            self._consumer = Consumer(dict(self._settings))
 
     def __enter__(self) -> Self:
         return self
@@ -55,8 +55,7 @@ class LetterReader:
         try:
             found = self._consumer.list_topics(timeout=_REQUEST_SECONDS).topics
         except KafkaException as error:
-            message = f"no broker answers ({error.args[0].name()}): check kafka.bootstrap_servers and the network"
-            raise RetryableError(message) from error
+            raise RetryableError(no_answer(self._settings, error)) from error
         return {t: [TopicPartition(t, n) for n in sorted(found[t].partitions)] for t in topics if t in found}
 
     def ends(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, tuple[int, int]]:

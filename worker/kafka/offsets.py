@@ -77,6 +77,45 @@ class Assignment:
             return frozenset(self._epochs)
 
 
+class OfferedPositions:
+    """Positions that delivery has earned and the poll thread is to commit, without transactions. Thread-safe.
+
+    Each counts only as long as its partition is ours under the epoch in which it was earned: whoever has the partition
+    then may be far beyond it.
+    """
+
+    def __init__(self, assignment: Assignment) -> None:
+        """Who owns what is asked of `assignment`."""
+        self._assignment = assignment
+        self._lock = threading.Lock()
+        self._earned: dict[TopicPartition, tuple[int, int]] = {}
+        self._new: set[TopicPartition] = set()
+
+    def offer(self, finished: Sequence[Finished]) -> None:
+        """Have it committed that `finished`, in order per partition, are done."""
+        positions = commit_positions(finished)
+        epochs = {each.record.source: each.record.epoch for each in finished}
+        with self._lock:
+            self._earned.update({partition: (epochs[partition], offset) for partition, offset in positions.items()})
+            self._new.update(positions)
+
+    def take(self) -> dict[TopicPartition, int]:
+        """What was offered since last time. For the poll thread: what is ours then stays so until it has committed."""
+        with self._lock:
+            new, self._new = self._new, set()
+            return {partition: offset for partition, offset in self._held().items() if partition in new}
+
+    def all(self) -> dict[TopicPartition, int]:
+        """Everything that was offered since the partitions came; also what was taken before."""
+        with self._lock:
+            return self._held()
+
+    def _held(self) -> dict[TopicPartition, int]:
+        epochs = self._assignment.snapshot().epochs
+        self._earned = {p: earned for p, earned in self._earned.items() if epochs.get(p) == earned[0]}
+        return {partition: offset for partition, (_, offset) in self._earned.items()}
+
+
 def names_member(membership: bytes) -> bool:
     """Whether librdkafka's consumer group metadata names a member of a generation.
 

@@ -11,6 +11,7 @@ deadline replace the producer, never abort (a commit that timed out may have hel
 import contextlib
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import structlog
@@ -21,12 +22,14 @@ from worker.errors import FatalError
 from worker.kafka.bounded_calls import BoundedCalls, CallOverdueError
 from worker.kafka.clients import checked_settings
 from worker.kafka.offsets import Ownership, commit_positions
-from worker.kafka.publishing import CALL_SECONDS, Published, PublisherParts, Waiter
+from worker.kafka.publishing import CALL_SECONDS, HOPELESS, Published, PublisherParts, Waiter, fix_for
 from worker.kafka.triage import RefusedError, Reports, is_refusal
 from worker.types import Finished
 
 FENCE_WINDOW_SECONDS = 60.0
 """Fenced twice within this: somebody else uses the same transactional id."""
+INIT_SECONDS = 1.0
+"""How long to wait for the transaction coordinator at once: a stop is noticed in between."""
 WATCH_SECONDS = 0.05
 """How often to look whether a record was refused, while the others are acknowledged."""
 
@@ -39,6 +42,14 @@ class _AbortAndRedo(Exception):  # noqa: N818  a verdict, not an error
 
 class _Replace(Exception):  # noqa: N818  a verdict, not an error
     """The producer can no longer say what became of its transaction."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Lost:
+    """A transaction that was not committed, or may not have been. Not an exception: those keep their frames alive."""
+
+    reason: str
+    is_in_doubt: bool
 
 
 class TransactionalPublisher:
@@ -72,7 +83,7 @@ class TransactionalPublisher:
                 with checked_settings():
                     producer = self._parts.make_producer(self._parts.settings)
             try:
-                producer.init_transactions(CALL_SECONDS * 2)
+                producer.init_transactions(INIT_SECONDS)  # the next call waits on for the same answer
             except KafkaException as exception:
                 error = exception.args[0]
                 if not self._was_started:
@@ -80,7 +91,7 @@ class TransactionalPublisher:
                 if not error.retriable():
                     producer = None  # this one has given up for good
                 name = error.name()
-                self._waiter.failed(f"the transaction coordinator does not answer ({name}){_fix(name)}")
+                self._waiter.failed(f"the transaction coordinator does not answer ({name}){fix_for(name)}")
             else:
                 self._producer = producer
         self._was_started = True
@@ -101,30 +112,26 @@ class TransactionalPublisher:
                 self._waiter.failed("this worker is no member of its group at the moment")
                 pending += left
                 continue
-            producer, chunk = self._require_producer(), self._triage.chunk(pending)
+            chunk = self._triage.chunk(pending)
             rest = [*pending[len(chunk) :], *left]
-            try:
-                self._transact(producer, chunk, ownership)
-            except RefusedError as refused:
-                self._parts.note_outcome("aborted")
-                self._abort(producer)
-                pending = self._triage.judge(chunk, refused.reports) + rest
-            except _AbortAndRedo as verdict:
-                self._parts.note_outcome("aborted")
-                self._abort(producer)
-                self._waiter.failed(f"the transaction was aborted ({verdict}){_fix(str(verdict))}")
-                pending += left
-            except _Replace as verdict:
-                self._parts.note_outcome("in_doubt")
-                self._replace(str(verdict))
-                committed, pending = self._settle(pending)
-                settled += committed
-                pending += left
-            else:
-                self._parts.note_outcome("committed")
+            trouble = self._attempt(chunk, ownership)
+            self._parts.note_outcome(_outcome(trouble))
+            if trouble is None:
                 self._waiter.succeeded()
                 self._triage.passed(chunk)
                 settled, pending = settled + chunk, rest
+            elif isinstance(trouble, Reports):
+                self._abort()
+                pending = self._triage.judge(chunk, trouble) + rest
+            elif not trouble.is_in_doubt:
+                self._abort()
+                self._waiter.failed(f"the transaction was aborted ({trouble.reason}){fix_for(trouble.reason)}")
+                pending += left
+            else:
+                self._replace(trouble.reason)
+                committed, pending = self._settle(pending)
+                settled += committed
+                pending += left
 
     def close(self) -> None:
         """Drop the producer. A transaction that is surely not committed is aborted; one in doubt is left alone."""
@@ -137,7 +144,21 @@ class TransactionalPublisher:
                 producer.abort_transaction(CALL_SECONDS)
         producer.purge()
 
-    def _transact(self, producer: Producer, finished: Sequence[Finished], ownership: Ownership) -> None:
+    def _attempt(self, finished: Sequence[Finished], ownership: Ownership) -> Reports | _Lost | None:
+        """One transaction: what was refused of it, or why it is lost; None when it was committed.
+
+        No frame outlives it that knows the producer: one that is replaced has to be gone before the next is made.
+        """
+        try:
+            self._transact(finished, ownership)
+        except RefusedError as refused:
+            return refused.reports
+        except (_AbortAndRedo, _Replace) as verdict:
+            return _Lost(str(verdict), is_in_doubt=isinstance(verdict, _Replace))
+        return None
+
+    def _transact(self, finished: Sequence[Finished], ownership: Ownership) -> None:
+        producer = self._require_producer()
         offsets = [KafkaPartition(*p, offset) for p, offset in commit_positions(finished).items()]
         self._is_deciding = False
         self._call(producer.begin_transaction)
@@ -202,13 +223,21 @@ class TransactionalPublisher:
             else:
                 return
 
-    def _abort(self, producer: Producer) -> None:
+    def _abort(self) -> None:
         self._is_deciding = False
+        reason = self._obstacle_to_abort()
+        if reason is None:
+            self._began_at = None
+        else:
+            self._replace(reason)
+
+    def _obstacle_to_abort(self) -> str | None:
+        producer = self._require_producer()
         try:
             self._call(lambda: producer.abort_transaction(CALL_SECONDS))
-            self._began_at = None
         except (_AbortAndRedo, _Replace, RefusedError) as verdict:
-            self._replace(str(verdict))
+            return str(verdict)
+        return None
 
     def _replace(self, reason: str) -> None:
         log.warning("producer.replaced", reason=reason)
@@ -233,10 +262,7 @@ class TransactionalPublisher:
             )
 
     def _settle(self, pending: Sequence[Finished]) -> tuple[list[Finished], list[Finished]]:
-        """What of `pending` the lost producer had committed, and what it had not: the group's offsets know.
-
-        Asked only of partitions that were ours throughout: there nobody else commits.
-        """
+        """What of `pending` was committed, and what was not: the group knows. Asked of what was ours throughout."""
         while True:
             owned = self._parts.assignment.snapshot().owned(pending)
             try:
@@ -256,24 +282,11 @@ class TransactionalPublisher:
         return self._producer
 
     def _refuse_hopeless(self, error: KafkaError) -> None:
-        if error.code() in _HOPELESS:
-            raise FatalError(f"transactions are refused by the broker ({error.name()}){_fix(error.name())}")
+        if error.code() in HOPELESS:
+            raise FatalError(f"transactions are refused by the broker ({error.name()}){fix_for(error.name())}")
 
 
-_HOPELESS = {
-    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
-    KafkaError.INVALID_TRANSACTION_TIMEOUT,
-    KafkaError.UNSUPPORTED_FOR_MESSAGE_FORMAT,
-}
-"""What a worker that was just started ends with; one that has worked before waits: rights come back."""
-
-_FIXES = {
-    "GROUP_AUTHORIZATION_FAILED": "grant Read on the consumer group",
-    "INVALID_TRANSACTION_TIMEOUT": "lower kafka.transaction_timeout_ms to the broker's maximum",
-    "TRANSACTIONAL_ID_AUTHORIZATION_FAILED": "grant Write and Describe on the transactional id",
-    "UNSUPPORTED_FOR_MESSAGE_FORMAT": "use delivery: at_least_once",
-}
-
-
-def _fix(name: str) -> str:
-    return f": {_FIXES[name]}" if name in _FIXES else ""
+def _outcome(trouble: Reports | _Lost | None) -> str:
+    if trouble is None:
+        return "committed"
+    return "in_doubt" if isinstance(trouble, _Lost) and trouble.is_in_doubt else "aborted"

@@ -162,3 +162,23 @@ class PublisherParts:
         else:  # the broker would refuse the whole transaction, again and again
             arguments["headers"].append((ORIGINAL_TIMESTAMP_HEADER, str(timestamp_ms).encode()))
         return arguments
+
+
+HOPELESS = {
+    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+    KafkaError.INVALID_TRANSACTION_TIMEOUT,
+    KafkaError.UNSUPPORTED_FOR_MESSAGE_FORMAT,
+}
+"""What a worker that was just started ends with; one that has worked before waits: rights come back."""
+
+_FIXES = {
+    "GROUP_AUTHORIZATION_FAILED": "grant Read on the consumer group",
+    "INVALID_TRANSACTION_TIMEOUT": "lower kafka.transaction_timeout_ms to the broker's maximum",
+    "TRANSACTIONAL_ID_AUTHORIZATION_FAILED": "grant Write and Describe on the transactional id",
+    "UNSUPPORTED_FOR_MESSAGE_FORMAT": "use delivery: at_least_once",
+}
+
+
+def fix_for(name: str) -> str:
+    """What to do about an error of this name, to stand behind it; empty where nothing is known."""
+    return f": {_FIXES[name]}" if name in _FIXES else ""

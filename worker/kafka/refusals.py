@@ -45,17 +45,17 @@ class RefusedTopics:
     def refuse(self, topic: str, reason: str) -> None:
         """`topic` takes nothing; what goes there waits for `RETRY_SECONDS`."""
         with self._lock:
-            is_news = topic not in self._since
+            if topic not in self._since:
+                log.warning("topic.refused", topic=topic, reason=reason)
             self._since[topic] = self._clock.monotonic()
-        if is_news:
-            log.warning("topic.refused", topic=topic, reason=reason)
-        self._tell(topic, reason)
+            self._tell(topic, reason)
 
     def accept(self, topics: Iterable[str]) -> None:
         """`topics` have just taken something."""
         if self._since:  # seldom: the topics of every record are only looked at then
-            for topic in self._since.keys() & set(topics):
-                self._end(topic)
+            with self._lock:
+                for topic in self._since.keys() & set(topics):
+                    self._end(topic)
 
     def may_try(self, topic: str) -> bool:
         """Whether something may be sent to `topic` now."""
@@ -64,17 +64,17 @@ class RefusedTopics:
 
     def is_closed(self, topic: str) -> bool:
         """Whether nothing more is to be taken in that would go to `topic`."""
-        since = self._since.get(topic)
-        if since is None:
+        if topic not in self._since:
             return False
-        if self._clock.monotonic() - since < LAPSE_SECONDS:
-            return True
-        self._end(topic)
-        return False
+        # One decision: a refusal that comes while another one lapses is not ended with it.
+        with self._lock:
+            since = self._since.get(topic)
+            if since is not None and self._clock.monotonic() - since >= LAPSE_SECONDS:
+                self._end(topic)
+            return topic in self._since
 
     def _end(self, topic: str) -> None:
-        with self._lock:
-            if self._since.pop(topic, None) is None:
-                return
+        """To be called with the lock: who listens hears of refusals and their ends in the order they came."""
+        del self._since[topic]
         log.info("topic.accepted", topic=topic)
         self._tell(topic, None)

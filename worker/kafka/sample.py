@@ -7,11 +7,15 @@ from confluent_kafka import TopicPartition as KafkaPartition
 
 from worker.clock import Clock
 from worker.errors import RetryableError
-from worker.kafka.clients import ClientSettings
+from worker.kafka.clients import ClientSettings, no_answer
 from worker.types import Record
 
 REQUEST_SECONDS = 10.0
 READ_SECONDS = 60.0
+
+
+class MissingTopicError(RetryableError):
+    """There is no such topic, or it may not be seen."""
 
 
 def latest_records(settings: ClientSettings, topic: str, count: int, clock: Clock) -> list[Record]:
@@ -20,16 +24,27 @@ def latest_records(settings: ClientSettings, topic: str, count: int, clock: Cloc
     `settings` are those of `clients.reader_settings`: no group is joined and nothing is committed.
 
     Raises:
+        MissingTopicError: there is no such topic.
         RetryableError: the topic cannot be read.
     """
     consumer = Consumer(dict(settings))
     try:
+        _require(consumer, topic, settings)
         return _read(consumer, topic, count, clock.monotonic() + READ_SECONDS, clock)
     except KafkaException as error:
         raise RetryableError(f"topic {topic} cannot be read ({error.args[0].name()})") from None
     finally:
         with contextlib.suppress(RuntimeError):
             consumer.close()
+
+
+def _require(consumer: Consumer, topic: str, settings: ClientSettings) -> None:
+    try:
+        found = consumer.list_topics(topic, timeout=REQUEST_SECONDS).topics[topic]
+    except KafkaException as error:
+        raise RetryableError(no_answer(settings, error)) from None
+    if found.error is not None and found.error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+        raise MissingTopicError(f"topic {topic}: there is no such topic, or it may not be seen")
 
 
 def _read(consumer: Consumer, topic: str, count: int, deadline: float, clock: Clock) -> list[Record]:

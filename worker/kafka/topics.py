@@ -9,7 +9,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AclOperation, AdminClient, ConfigResource, NewTopic, ResourceType  # type: ignore[attr-defined]  # re-exported without saying so
 
 from worker.errors import RetryableError
-from worker.kafka.clients import ClientSettings, checked_settings
+from worker.kafka.clients import ClientSettings, checked_settings, no_answer
 
 DEFAULT_MAX_MESSAGE_BYTES = 1_048_588
 """Kafka's own default of `max.message.bytes`, used where the topic's configuration may not be read."""
@@ -50,6 +50,7 @@ class TopicDirectory:
 
     def __init__(self, client: ClientSettings, *, timeout_seconds: float = 10.0) -> None:
         """`client` holds librdkafka's connection settings."""
+        self._client = client
         with checked_settings():
             self._admin = AdminClient(dict(client))
         self._timeout_seconds = timeout_seconds
@@ -69,8 +70,7 @@ class TopicDirectory:
         try:
             metadata = self._admin.list_topics(timeout=self._timeout_seconds)
         except KafkaException as error:
-            message = f"no broker answers ({error.args[0].name()}): check kafka.bootstrap_servers and the network"
-            raise RetryableError(message) from error
+            raise RetryableError(no_answer(self._client, error)) from error
         self.cluster_id = metadata.cluster_id
         self.names = frozenset(metadata.topics)
         found = {t: len(metadata.topics[t].partitions) for t in wanted if t in metadata.topics}

@@ -151,7 +151,7 @@ def parse_schema(document: JsonValue, origin: str, limits: LabelLimits | None = 
     try:
         schema = LabelSchema.from_canonical(canonical_json(document))
     except ValidationError as error:
-        raise SchemaError(f"{origin}: {_without_label_names(first_problem(error))}") from None
+        raise SchemaError(f"{origin}: {_without_label_names(first_problem(error, LabelSchema))}") from None
     except (ValueError, TypeError, RecursionError):
         raise SchemaError(f"{origin}: expected strings, finite numbers, booleans, lists and mappings") from None
     if schema.name == INLINE:

@@ -1,11 +1,15 @@
 """Every metric of the worker. The help text says what to do when it moves.
 
+The first sentence of a help text is what the metric means, the rest what to look at. docs/metrics.md is made of them.
 Labels are bounded sets: topic, partition, stage, reason, outcome, schema, engine; never a text, key, label or offset.
 """
+
+from typing import Literal, NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
 from worker.observability.bulk import BulkHistogram
+from worker.observability.drift import RECENT, REFERENCE, LabelDrift
 from worker.types import ModelStamp
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -15,12 +19,26 @@ _COUNTS = (1, 4, 16, 64, 256, 1024, 4096, 16384)
 _RATIOS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75)
 
 
+Kind = Literal["counter", "gauge", "histogram"]
+
+
+class Definition(NamedTuple):
+    """A metric as it was declared."""
+
+    name: str
+    kind: Kind
+    labels: tuple[str, ...]
+    text: str
+
+
 class Metrics:
     """The metrics of one worker, in a registry of their own: two workers in a process share nothing."""
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         """`registry` is a new one unless given."""
         self.registry = registry or CollectorRegistry()
+        self.definitions: list[Definition] = []
+        """All that is declared here, in the order of the path; not what the client itself adds about the process."""
         ProcessCollector(registry=self.registry)
         self._declare_flow()
         self._declare_scoring()
@@ -37,6 +55,7 @@ class Metrics:
         for labels in [labels for labels in self._schemas if labels[0] == name]:
             self.label_schema_info.remove(*labels)
             self._schemas.discard(labels)
+        self.label_drift.in_force(name, version)
         if version is not None:
             self._schemas.add((name, str(version)))
             self.label_schema_info.labels(name=name, version=str(version)).set(1)
@@ -60,13 +79,27 @@ class Metrics:
         self.consumer_lag_records.labels(topic=topic, partition=str(partition)).set(records)
 
     def _counter(self, name: str, text: str, labels: tuple[str, ...] = ()) -> Counter:
+        self._define(name, "counter", labels, text)
         return Counter(name, text, labels, registry=self.registry)
 
     def _gauge(self, name: str, text: str, labels: tuple[str, ...] = ()) -> Gauge:
+        self._define(name, "gauge", labels, text)
         return Gauge(name, text, labels, registry=self.registry)
 
     def _histogram(self, name: str, text: str, buckets: tuple[float, ...], labels: tuple[str, ...] = ()) -> Histogram:
+        self._define(name, "histogram", labels, text)
         return Histogram(name, text, labels, buckets=buckets, registry=self.registry)
+
+    def _bulk_histogram(self, name: str, text: str, buckets: tuple[float, ...]) -> BulkHistogram:
+        self._define(name, "histogram", (), text)
+        return BulkHistogram(name, text, buckets, self.registry)
+
+    def _drift(self, name: str, text: str) -> LabelDrift:
+        self._define(name, "gauge", ("name", "version"), text)
+        return LabelDrift(name, text, self.registry)
+
+    def _define(self, name: str, kind: Kind, labels: tuple[str, ...], text: str) -> None:
+        self.definitions.append(Definition(name, kind, labels, text))
 
     def _declare_flow(self) -> None:
         self.records_consumed = self._counter(
@@ -89,11 +122,15 @@ class Metrics:
             "Records older than max_age_seconds when they were read. Rising: the worker lags, or its producers do.",
             ("topic",),
         )
-        self.end_to_end_latency_seconds = BulkHistogram(
+        self.abstentions = self._counter(
+            "worker_abstentions_total",
+            "Predictions decided that select no label. Rising: texts that no label covers, or thresholds too high.",
+            ("topic",),
+        )
+        self.end_to_end_latency_seconds = self._bulk_histogram(
             "worker_end_to_end_latency_seconds",
             "From a record's timestamp to its prediction's commit. Rising with the lag: add workers or partitions.",
             _SECONDS,
-            self.registry,
         )
         self.stage_duration_seconds = self._histogram(
             "worker_stage_duration_seconds",
@@ -151,6 +188,10 @@ class Metrics:
             "worker_queue_pairs",
             "Pairs that wait for the engine. Always near its limit: the engine is what is slow, add workers.",
         )
+        self.queue_tokens = self._gauge(
+            "worker_queue_tokens",
+            "Tokens that wait for the engine. By tokens scored a second: how long a new record waits for its turn.",
+        )
         self.records_in_flight = self._gauge(
             "worker_records_in_flight",
             "Records admitted and not yet committed. Never falling: delivery is stuck, look at the transactions.",
@@ -168,6 +209,11 @@ class Metrics:
             "worker_consumer_lag_records",
             "Records not yet delivered, by partition. Rising everywhere: add workers; in one: its key is a hot one.",
             ("topic", "partition"),
+        )
+        self.drain_seconds = self._gauge(
+            "worker_drain_seconds",
+            "Time to deliver what waits at the pace of the last minute. Rising: more comes in than goes out, add "
+            "workers; +Inf: nothing is delivered although there is lag, see /readyz.",
         )
 
     def _declare_transactions(self) -> None:
@@ -198,6 +244,12 @@ class Metrics:
             "worker_label_schema_refusals_total",
             "Label schema changes refused. Rising: `worker schemas validate` says why; the last good version holds.",
             ("name",),
+        )
+        self.label_drift = self._drift(
+            "worker_label_drift_psi",
+            f"Population stability index of the labels selected: the last {RECENT} predictions against the first "
+            f"{REFERENCE} of a version since this process began. Above 0.25: other messages come than at first, read "
+            "some.",
         )
         self.engine_info = self._gauge(
             "worker_engine_info",

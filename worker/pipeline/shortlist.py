@@ -81,10 +81,10 @@ class Shortlister:
         index = self._index_of(plan.schema)[plan.schema.tree.nodes[plan.nodes[0]].parent]
         texts = np.stack([vector_of(self._vectors, window) for window in windows])
         is_affordable = len(windows) * len(plan.hypotheses) <= affordable_pairs
-        return Shortlist(index.nearest(texts, rule.top_k), is_affordable and self._is_audited(plan.request.id))
+        return Shortlist(index.nearest(texts, rule.top_k), is_affordable and self.is_audited(plan.request.id))
 
-    def _is_audited(self, identity: str) -> bool:
-        """By the message alone, so that a message that is scored again is treated alike."""
+    def is_audited(self, identity: str) -> bool:
+        """Whether all labels are scored for a message: by it alone, so that scored again it is treated alike."""
         return self._audit_every > 0 and zlib.crc32(identity.encode("utf-8", "surrogatepass")) % self._audit_every == 0
 
     def _index_of(self, schema: LabelSchema) -> Mapping[int | None, LabelIndex]:

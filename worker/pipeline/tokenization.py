@@ -9,6 +9,7 @@ from tokenizers import Tokenizer
 
 from worker.errors import EngineError, ErrorCode, MessageError, SchemaError, Stage
 from worker.labels.schema import LabelSchema
+from worker.pipeline.allowing import most_tokens
 from worker.pipeline.joining import JoinedPairs, PairTemplate, Premises, join
 from worker.pipeline.planning import PairPlan, check_cost, shortlisted
 from worker.pipeline.prompts import DEFAULT_QUESTION, ONE_LABEL, SEVERAL_LABELS, after_text, prompting
@@ -103,6 +104,15 @@ class PairTokenizer:
             MessageError: a hypothesis leaves no room for text.
         """
         return self._join(plan, premise)
+
+    def most_tokens(self, plan: PairPlan) -> int:
+        """No fewer tokens than the pairs of `plan` will have, all its stages together; the text is not tokenised."""
+        try:
+            room = self._least_room(plan.schema)
+        except MessageError:
+            return 0  # none of it will be scored
+        is_audited = self._shortlister is not None and self._shortlister.is_audited(plan.request.id)
+        return most_tokens(plan, room, self._max_pair_tokens, is_audited=is_audited)
 
     def check(self, hypotheses: Iterable[str]) -> None:
         """Tokenise `hypotheses` ahead of use.

@@ -49,7 +49,21 @@ class Caps:
     per_set: int | None = None
 
 
-def read_objects(path: Path) -> Iterator[Mapping[str, object]]:
+@dataclass(frozen=True, slots=True)
+class Hints:
+    """What a person changes where a file is not as expected."""
+
+    file: str = ""
+    """Where there is none."""
+    columns: str = ""
+    """Where it has no such column."""
+
+
+OF_TABLE = Hints("--data names the folder that the table's paths start from", "`columns` in the table renames it")
+"""For files that a table of data sets names."""
+
+
+def read_objects(path: Path, hints: Hints = Hints()) -> Iterator[Mapping[str, object]]:
     """The rows of a file by column, as they are read. The name decides: .jsonl, .csv or .parquet, also with .gz.
 
     Raises:
@@ -57,7 +71,7 @@ def read_objects(path: Path) -> Iterator[Mapping[str, object]]:
     """
     name = path.name.removesuffix(".gz")
     if not path.is_file():
-        raise ConfigError(f"{path}: there is no such file; --data names the folder that the table's paths start from")
+        raise ConfigError(f"{path}: there is no such file{_also(hints.file)}")
     if name.endswith(".parquet"):
         yield from _read_parquet(path)
         return
@@ -71,7 +85,7 @@ def read_objects(path: Path) -> Iterator[Mapping[str, object]]:
         raise ConfigError(f"{path}: cannot be read ({type(error).__name__})") from None
 
 
-def read_rows(path: Path, table: ClassificationSet) -> Iterator[Row]:
+def read_rows(path: Path, table: ClassificationSet, hints: Hints = OF_TABLE) -> Iterator[Row]:
     """The labelled texts of a file; rows without a text or a label, and of classes that are left out, are passed over.
 
     Raises:
@@ -81,7 +95,7 @@ def read_rows(path: Path, table: ClassificationSet) -> Iterator[Row]:
     left_out = {name for name, words in table.labels.items() if words is None}
     pattern = table.text or "{" + text + "}"
     used = _PLACE.findall(pattern)
-    for row in _with_columns(path, (*used, label)):
+    for row in _with_columns(path, (*used, label), hints):
         found = Row(_filled(pattern, row), str("" if row[label] is None else row[label]).strip())
         if found.text and found.label and found.label not in left_out:
             yield found
@@ -94,7 +108,7 @@ def read_nli(path: Path, table: NliSet) -> Iterator[NliRow]:
         ConfigError: the file cannot be read, or has no such columns.
     """
     names = [table.columns.get(key, key) for key in ("premise", "hypothesis", "label")]
-    for row in _with_columns(path, names):
+    for row in _with_columns(path, names, OF_TABLE):
         premise, hypothesis, label = (str("" if row[name] is None else row[name]).strip() for name in names)
         if premise and hypothesis and label not in {"", "-", "-1"}:
             yield NliRow(premise, hypothesis, label in table.entailment)
@@ -170,12 +184,16 @@ def _filled(pattern: str, row: Mapping[str, object]) -> str:
     return _PLACE.sub(lambda match: str("" if row[match[1]] is None else row[match[1]]), pattern).strip()
 
 
-def _with_columns(path: Path, names: Sequence[str]) -> Iterator[Mapping[str, object]]:
-    for number, row in enumerate(read_objects(path), start=1):
+def _with_columns(path: Path, names: Sequence[str], hints: Hints) -> Iterator[Mapping[str, object]]:
+    for number, row in enumerate(read_objects(path, hints), start=1):
         missing = [name for name in names if name not in row]
         if missing:
-            raise ConfigError(f"{path}: row {number} has no column {missing[0]}; `columns` in the table renames it")
+            raise ConfigError(f"{path}: row {number} has no column {missing[0]}{_also(hints.columns)}")
         yield row
+
+
+def _also(hint: str) -> str:
+    return f"; {hint}" if hint else ""
 
 
 def _open_text(path: Path) -> TextIO:

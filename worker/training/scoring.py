@@ -108,7 +108,7 @@ def softmax(logits: Float64Array) -> Float64Array:
 
 def _fitting(pairs: TokenizedPairs | MessageError) -> TokenizedPairs:
     if isinstance(pairs, MessageError):
-        raise ConfigError(f"labels: {pairs.reason}; shorten the hypothesis, or raise --max-pair-tokens")
+        raise ConfigError(f"labels: {pairs.reason}; shorten the hypothesis; `worker evaluate` has --max-pair-tokens")
     return pairs
 
 

@@ -32,9 +32,10 @@ def test_options_answer_all_questions(tmp_path: Path) -> None:
 
 
 def test_what_no_option_says_is_asked_for(tmp_path: Path) -> None:
-    result = run(tmp_path, "init", typed="\nmails\nspam, ham\n")
+    result = run(tmp_path, "init", typed="\nmails\nspam, ham\nsubject, /mail/body\n")
     assert 0 == result.returncode
     assert 'bootstrap_servers: "localhost:9092"' in (tmp_path / "worker.yaml").read_text()
+    assert "text: [/subject, /mail/body]" in (tmp_path / "worker.yaml").read_text()
     assert "- name: ham" in (tmp_path / "schemas" / "mails.yaml").read_text()
 
 

@@ -7,9 +7,15 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from worker.cli.main import build_app
+from worker.config import fixed_config
 from worker.errors import ConfigError, SchemaError
+from worker.kafka.sample import MissingTopicError
+from worker.trials import sample_of
+from worker.types import JsonValue, Record
 
 DOCUMENT = {"name": "kinds", "version": 1, "labels": [{"name": "billing"}, {"name": "bug"}]}
+
+KAFKA: dict[str, JsonValue] = {"bootstrap_servers": "localhost:1", "group_id": "g"}
 
 
 @pytest.fixture(autouse=True)
@@ -47,11 +53,28 @@ def test_validate_needs_no_configuration_and_exits_1_where_a_document_is_refused
     good, bad = config.parent / "schemas" / "kinds.json", config.parent / "bad.yaml"
     bad.write_text("name: bad\nversion: 1\nlabels: []\n")
     assert 0 == run("validate", good).exit_code
+    assert 1 == run("validate", good, bad).exit_code
     result = run("validate", good, bad, config.parent / "none.yaml", "--json")
-    assert 1 == result.exit_code
+    assert 2 == result.exit_code, "a file that is not there is a mistake of the call"
     files = json.loads(result.output)["files"]
     assert [True, False, False] == [each["valid"] for each in files]
     assert "labels: expected at least 1, not 0" == files[1]["reason"]
+
+
+def test_a_sample_does_without_the_topics_that_are_not_there_and_says_so(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def latest(_settings: object, topic: str, _count: int, _clock: object) -> list[Record]:
+        if topic == "missing":
+            raise MissingTopicError(topic)
+        return [Record(topic, 0, 0, 0, None, b'{"text": "x"}')]
+
+    monkeypatch.setattr("worker.trials.latest_records", latest)
+    topics: list[JsonValue] = [{"input": name, "label_schema": "kinds"} for name in ("there", "missing")]
+    found = sample_of(fixed_config({"kafka": KAFKA, "topics": topics}), "kinds", 10)
+    assert (("missing",), ["there"]) == (found.missing, [record.topic for record in found.records])
+    with pytest.raises(ConfigError, match=r"none of its topics is there yet \(missing\): create them, or give a"):
+        sample_of(fixed_config({"kafka": KAFKA, "topics": topics[1:]}), "kinds", 10)
 
 
 def test_list_show_and_diff_read_the_folder(config: Path) -> None:

@@ -34,6 +34,17 @@ def test_every_metric_that_is_asked_for_is_one_of_the_worker(expression: str) ->
     assert asked or "up{" in expression
 
 
+@pytest.mark.parametrize(
+    "path", [RULES, DASHBOARD, DEPLOY / "prometheus" / "prometheus.yml"], ids=lambda path: path.name
+)
+def test_every_metric_that_a_file_names_is_on_the_page_about_metrics(path: Path) -> None:
+    page = (ROOT / "docs" / "metrics.md").read_text()
+    explained = {SUFFIXES.sub("", name) for name in re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)}
+    named = {SUFFIXES.sub("", name) for name in re.findall(r"\bworker_[a-z_]+\b", path.read_text())}
+    assert named <= explained
+    assert named or path.name == "prometheus.yml"
+
+
 def test_every_alert_has_its_section_in_the_runbook() -> None:
     runbook = (ROOT / "docs" / "operations.md").read_text()
     for group in yaml.safe_load(RULES.read_text())["groups"]:

@@ -1,7 +1,7 @@
 """The transactional publisher against a broker that does what each test says."""
 
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 from confluent_kafka import KafkaError
@@ -15,6 +15,7 @@ from tests.support.scripted_kafka import (
     STALE,
     TIMED_OUT,
     KnownTopics,
+    OneAtATime,
     ScriptedBroker,
     Step,
     Waits,
@@ -361,3 +362,19 @@ def test_a_coordinator_that_only_takes_its_time_is_asked_again_by_the_same_produ
     scene.broker.plan("init", Step(TIMED_OUT), Step(TIMED_OUT))
     scene.publisher.publish(finished_lane(0, range(2)))
     assert 2 == len(scene.broker.producers)
+
+
+@pytest.mark.parametrize("step", ["commit", "begin", "send_offsets", "abort"])
+def test_a_replaced_producer_is_gone_before_the_next_one_is_made(step: str) -> None:
+    """Its sockets, its threads and what it has not sent: garbage is collected seldom, so nothing may hold it."""
+    broker, assignment, clock = ScriptedBroker(), Assignment(), ManualClock()
+    assignment.assign(LANES)
+    assignment.note_membership(MEMBERSHIP)
+    make = OneAtATime(broker)
+    parts = replace(publisher_parts(broker, assignment, KnownTopics({"out"}), clock), make_producer=make)
+    publisher = TransactionalPublisher(parts, Waits(clock), lambda _reason: None)
+    publisher.start()
+    broker.plan("commit", Step(STALE))
+    broker.plan(step, Step(BROKEN))
+    publisher.publish(finished_lane(0, [0]))
+    assert 2 == len(make.made)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -23,7 +24,7 @@ from tests.support.strategies import record as record_at
 from worker.clock import ManualClock
 from worker.errors import ErrorCode
 from worker.kafka.at_least_once import AtLeastOncePublisher
-from worker.kafka.offsets import Assignment
+from worker.kafka.offsets import Assignment, OfferedPositions
 from worker.kafka.producer import TransactionalPublisher
 from worker.kafka.publishing import Publisher
 from worker.kafka.refusals import LAPSE_SECONDS, RETRY_SECONDS, RefusedTopics
@@ -43,12 +44,12 @@ class Scene:
     broker: ScriptedBroker = field(default_factory=ScriptedBroker)
     topics: KnownTopics = field(default_factory=lambda: KnownTopics({"out", "elsewhere", "dlq"}))
     clock: ManualClock = field(default_factory=ManualClock)
-    offered: dict[TopicPartition, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         assignment = Assignment()
         assignment.assign([*LANES, TopicPartition("other", 0)])
         assignment.note_membership(MEMBERSHIP)
+        self.offered = OfferedPositions(assignment)
         self.parts = publisher_parts(self.broker, assignment, self.topics, self.clock)
         self.publisher = self._publisher()
         self.publisher.start()
@@ -57,7 +58,7 @@ class Scene:
         waits = Waits(self.clock)
         if self.delivery == "exactly_once":
             return TransactionalPublisher(self.parts, waits, lambda _reason: None)
-        return AtLeastOncePublisher(self.parts, waits, lambda _reason: None, self.offered.update)
+        return AtLeastOncePublisher(self.parts, waits, lambda _reason: None, self.offered.offer)
 
     def refuse(self, error: KafkaError, *values: bytes | None, topic: str = "out") -> None:
         """Refuse these values in `topic`, all where none is given."""
@@ -91,7 +92,7 @@ def test_the_one_record_that_a_broker_refuses_for_good_is_a_dead_letter_and_its_
     assert b"in/0/3" not in scene.seen("out")
     assert {r.outputs[0].value for r in records if r.record.offset != 3} <= set(scene.seen("out"))
     assert 1 == len(scene.seen("dlq"))
-    assert {LANES[0]: 6, LANES[1]: 2} == (scene.broker.offsets if delivery == "exactly_once" else scene.offered)
+    assert {LANES[0]: 6, LANES[1]: 2} == (scene.broker.offsets if delivery == "exactly_once" else scene.offered.take())
 
 
 @given(
@@ -146,6 +147,18 @@ def test_a_topic_without_rights_has_its_input_wait_until_they_are_back() -> None
     assert not scene.parts.refused.is_closed("out")
 
 
+class InterruptedClock(ManualClock):
+    """Something happens, once, while the time is read."""
+
+    interrupt: Callable[[], None] | None = None
+
+    def monotonic(self) -> float:
+        interrupt, self.interrupt = self.interrupt, None
+        if interrupt is not None:
+            interrupt()
+        return super().monotonic()
+
+
 def test_a_refusal_that_nobody_tries_again_lapses() -> None:
     told: list[tuple[str, str | None]] = []
     clock = ManualClock()
@@ -159,3 +172,23 @@ def test_a_refusal_that_nobody_tries_again_lapses() -> None:
     clock.advance(1)
     assert not refused.is_closed("out")
     assert [("out", "why"), ("out", "why"), ("out", None)] == told
+
+
+def test_a_refusal_that_comes_while_another_one_lapses_holds() -> None:
+    """Delivery refuses while the poll thread has just read the time: then, or right after it, but it is not lost."""
+    told: list[tuple[str, str | None]] = []
+    clock = InterruptedClock()
+    refused = RefusedTopics(clock, lambda topic, reason: told.append((topic, reason)))
+    refused.refuse("out", "first")
+    clock.advance(LAPSE_SECONDS)
+    delivery = Thread(target=refused.refuse, args=("out", "second"))
+
+    def interrupt() -> None:
+        delivery.start()
+        delivery.join(0.1)  # where one waits for the other it is not over
+
+    clock.interrupt = interrupt
+    refused.is_closed("out")
+    delivery.join()
+    assert refused.is_closed("out")
+    assert ("out", "second") == told[-1]

@@ -124,6 +124,10 @@ REFUSED: list[tuple[dict[str, JsonValue], str]] = [
     ({"long_text": {"strategy": "windows", "overlap_tokens": -1}}, "long_text.overlap_tokens: expected a number of at"),
     ({"long_text": {"strategy": "windows", "aggregate": "min"}}, "long_text.aggregate: expected 'max' or 'mean'"),
     ({"digest": "x"}, "digest: expected no such key"),
+    (
+        {"hypothesis_template": "a {}"},
+        "hypothesis_template: expected no such key; did you mean `hypothesis_templates`?",
+    ),
     ({"description": "\ud800"}, "expected strings, finite numbers"),
     ({"top_k": float("nan")}, "expected strings, finite numbers"),
     ({"top_k": float("inf")}, "expected strings, finite numbers"),

@@ -3,6 +3,7 @@
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
+from worker.observability.drift import RECENT, REFERENCE
 from worker.observability.metrics import Metrics
 from worker.types import ModelStamp
 
@@ -10,6 +11,7 @@ EXPECTED = {
     "worker_records_consumed_total": {"topic"},
     "worker_predictions_delivered_total": {"topic"},
     "worker_dead_letters_total": {"topic", "reason"},
+    "worker_abstentions_total": {"topic"},
     "worker_end_to_end_latency_seconds": set(),
     "worker_stage_duration_seconds": {"stage"},
     "worker_records_late_total": {"topic"},
@@ -20,6 +22,9 @@ EXPECTED = {
     "worker_engine_failures_total": {"kind"},
     "worker_batch_tokens_allowed": set(),
     "worker_queue_pairs": set(),
+    "worker_queue_tokens": set(),
+    "worker_drain_seconds": set(),
+    "worker_label_drift_psi": {"name", "version"},
     "worker_records_in_flight": set(),
     "worker_partitions_paused": set(),
     "worker_partitions_assigned": set(),
@@ -55,12 +60,19 @@ def test_every_metric_is_there_under_its_name() -> None:
 
 
 def test_labels_are_the_bounded_sets_that_were_agreed() -> None:
+    assert EXPECTED == {metric.name: set(metric.labels) for metric in Metrics().definitions}
+
+
+def test_a_metric_has_the_labels_and_the_type_that_its_definition_says() -> None:
     metrics = Metrics()
     attributes = [value for value in vars(metrics).values() if hasattr(value, "describe")]
+    families = {collector.describe()[0].name: collector for collector in attributes}
 
-    found = {collector.describe()[0].name: set(getattr(collector, "_labelnames", ())) for collector in attributes}
-
-    assert {name.removesuffix("_total"): labels for name, labels in EXPECTED.items()} == found
+    for metric in metrics.definitions:
+        collector = families[metric.name.removesuffix("_total")]
+        assert metric.kind == collector.describe()[0].type
+        if hasattr(collector, "_labelnames"):
+            assert metric.labels == collector._labelnames
 
 
 def test_every_help_text_says_what_to_do() -> None:
@@ -108,3 +120,15 @@ def test_the_lag_of_a_released_partition_is_not_shown_any_more() -> None:
     metrics.partition_released("in", 5)
 
     assert [({"topic": "in", "partition": "1"}, 9.0)] == _samples(metrics, "worker_consumer_lag_records")
+
+
+def test_a_version_that_holds_no_more_has_no_drift_any_more() -> None:
+    metrics = Metrics()
+    for _ in range(REFERENCE + RECENT):
+        metrics.label_drift.note("intent", 1, ("a",))
+        metrics.label_drift.note("topics", 1, ("a",))
+    assert 2 == len(_samples(metrics, "worker_label_drift_psi"))
+
+    metrics.label_schema_in_force("intent", 2)
+
+    assert [({"name": "topics", "version": "1"}, 0.0)] == _samples(metrics, "worker_label_drift_psi")

@@ -70,7 +70,9 @@ def test_a_broken_file_is_named_with_what_is_wrong(tmp_path: Path, name: str, co
 
 
 def test_a_missing_file_is_named_with_the_option_that_moves_it(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="--data"):
+    with pytest.raises(ConfigError, match="there is no such file; --data names the folder"):
+        list(read_rows(tmp_path / "none.jsonl", _table()))
+    with pytest.raises(ConfigError, match=r"there is no such file$"):
         list(read_objects(tmp_path / "none.jsonl"))
 
 
