@@ -5,8 +5,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 from worker.config import Config
-from worker.kafka.clients import connection, producer_settings
-from worker.kafka.inspection import ClusterInspection, Operations, TopicInspection, try_transaction
+from worker.kafka.clients import ClientSettings, connection, producer_settings
+from worker.kafka.inspection import (
+    ClusterInspection,
+    Operations,
+    TopicInspection,
+    TransactionRefusal,
+    try_transaction,
+    try_transactional_id,
+)
 from worker.kafka.topics import DEFAULT_MAX_MESSAGE_BYTES
 from worker.messages.binding import Binding
 
@@ -46,9 +53,9 @@ def of_cluster(config: Config, bindings: Sequence[Binding]) -> Iterator[Finding]
     yield from of_sizes(config, {name: topics[name] for name in sorted(inputs) if name in topics})
     if config.delivery == "exactly_once":
         settings = producer_settings(config.kafka, CHECK, transactional=True)
-        timeout_ms = int(settings["transaction.timeout.ms"])
-        yield of_transaction(try_transaction(settings))
-        yield of_transaction_timeout(timeout_ms, inspection.max_transaction_timeout_ms())
+        timeout_ms, most_ms = int(settings["transaction.timeout.ms"]), inspection.max_transaction_timeout_ms()
+        yield _of_transactions(config, settings, most_ms)
+        yield of_transaction_timeout(timeout_ms, most_ms)
 
 
 def of_rights(topic: str, seen: TopicInspection, needed: str) -> Iterator[Finding]:
@@ -104,11 +111,28 @@ def of_sizes(config: Config, inputs: Mapping[str, TopicInspection]) -> Iterator[
             yield Finding("warning", topic, f"{told}: {fix}")
 
 
-def of_transaction(refusal: str | None) -> Finding:
+def of_transaction(refusal: TransactionRefusal | None) -> Finding:
     """What came of an empty transaction."""
     if refusal is None:
         return Finding("ok", "transactions", "an empty one was opened and given up")
-    return Finding("failed", "transactions", refusal)
+    return Finding("failed", "transactions", refusal.told)
+
+
+def _of_transactions(config: Config, settings: ClientSettings, most_ms: int | None) -> Finding:
+    """Whether the worker's own transactional id may be used, where it is known; then an empty one under another."""
+    instance = config.kafka.instance_id
+    if instance is None:
+        return of_transaction(try_transaction(settings))
+    own = producer_settings(config.kafka, instance, transactional=True)
+    may_use = try_transactional_id(own, most_ms)
+    if isinstance(may_use, TransactionRefusal):
+        return of_transaction(may_use)
+    refusal = try_transaction(settings)
+    if may_use == "allowed" and refusal is not None and refusal.is_of_id:
+        told = f"the transactional id {own['transactional.id']} may be used"
+        fix = f"an empty one was not tried, that takes the right to {settings['transactional.id']}"
+        return Finding("ok", "transactions", f"{told}; {fix}")
+    return of_transaction(refusal)
 
 
 def of_transaction_timeout(timeout_ms: int, most_ms: int | None) -> Finding:

@@ -11,9 +11,8 @@ from confluent_kafka import Producer
 from confluent_kafka import TopicPartition as KafkaPartition
 
 from tests.fault.conftest import StreamFactory, Verdict
-from tests.fault.test_engine import metric
 from tests.support.broker import REQUEST_SECONDS, BrokerUnderTest
-from tests.support.chaos import PARTITIONS, SOON, Stream, event
+from tests.support.chaos import PARTITIONS, SOON, Stream, event, metric
 from tests.support.chaos_worker import Faults
 from tests.support.wait import wait_until
 from tests.support.worker import get

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.fault.conftest import StreamFactory, Verdict
-from tests.support.chaos import Stream
+from tests.support.chaos import metric
 from tests.support.chaos_worker import Faults
 from tests.support.wait import wait_until
 from tests.support.worker import get
@@ -18,13 +18,6 @@ pytestmark = pytest.mark.kafka
 RETRY: Mapping[str, Any] = {"engine_retry_seconds": 2}
 PATIENT: Mapping[str, Any] = {"engine_retry_seconds": 600}
 OUT_OF_ORDER = b"the engine fails whatever it is given (RuntimeError)"
-
-
-def metric(attacked: Stream, line: str) -> float:
-    """The value of one line of `/metrics`; 0 while it is not there."""
-    body = get(attacked.setup, "/metrics")[1].decode()
-    found = [each.rsplit(" ", 1)[1] for each in body.splitlines() if each.startswith(line)]
-    return float(found[0]) if found else 0.0
 
 
 @pytest.mark.parametrize("fault", ["poison", "nan", "shape"])

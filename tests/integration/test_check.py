@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from confluent_kafka import Producer
 
 from tests.conftest import LogEvents, TopicsFactory
 from tests.support.broker import BrokerUnderTest
@@ -15,6 +16,7 @@ from worker.assembler import Assembler
 from worker.checks import created, findings
 from worker.clock import SystemClock
 from worker.config import load_config
+from worker.kafka.clients import producer_settings
 
 pytestmark = pytest.mark.kafka
 
@@ -113,3 +115,49 @@ def test_a_run_says_once_what_it_loaded_and_that_it_ended(
     assert ("worker.started", "worker.stopped") == (events[0], events[-1])
     assert 1 == events.count("engine.loaded")
     assert "done" == log_events[-1]["outcome"]
+
+
+@pytest.mark.parametrize(
+    ("forbidden", "expected"),
+    [
+        ("pod-0", ("failed", "grant Write and Describe on the transactional id literal.pod-0")),
+        ("check", ("ok", "the transactional id literal.pod-0 may be used")),
+    ],
+)
+def test_the_right_to_a_transactional_id_is_that_to_the_workers_own(
+    guarded_kafka: BrokerUnderTest, tmp_path: Path, forbidden: str, expected: tuple[str, str]
+) -> None:
+    setup = set_up(tmp_path, guarded_kafka, ["in"], {"kafka": {"group_id": "literal", "instance_id": "pod-0"}})
+    guarded_kafka.create_topics(dict.fromkeys([*setup.inputs, *setup.outputs], 1))
+    allow(guarded_kafka, Right("TRANSACTIONAL_ID", f"literal.{forbidden}", "WRITE"), user="else")
+    seen = findings(Assembler(load_config(setup.path), SystemClock()))
+    verdict, told = next((each.verdict, each.message) for each in seen if each.subject == "transactions")
+    assert expected[0] == verdict
+    assert expected[1] in told
+
+
+def test_a_worker_that_runs_under_the_transactional_id_is_not_disturbed(
+    kafka: BrokerUnderTest, topics: TopicsFactory, tmp_path: Path
+) -> None:
+    setup = set_up(tmp_path, kafka, topics("busy", partitions=2), {"kafka": {"instance_id": "pod-0"}})
+    kafka.create_topics(dict.fromkeys(setup.outputs, 2))
+    config = load_config(setup.path)
+    producer = Producer(producer_settings(config.kafka, "pod-0", transactional=True))
+    producer.init_transactions(30)
+    producer.begin_transaction()
+    producer.produce(setup.outputs[0], b"before")
+    assert [] == [each for each in findings(Assembler(config, SystemClock())) if each.verdict == "failed"]
+    producer.commit_transaction(30)
+    assert [b"before"] == [message.value() for message in kafka.read_committed(setup.outputs[0])]
+
+
+def test_an_output_that_takes_less_than_its_input_is_a_warning_with_both_sizes(
+    kafka: BrokerUnderTest, topics: TopicsFactory, tmp_path: Path
+) -> None:
+    setup = set_up(tmp_path, kafka, topics("wide", partitions=2))
+    predictions, letters = setup.outputs
+    kafka.create_topics({predictions: 2}, {"max.message.bytes": "2500"})
+    kafka.create_topics({letters: 2})
+    seen = [each for each in findings(Assembler(load_config(setup.path), SystemClock())) if "2500" in each.message]
+    told = f"max.message.bytes is 2500, that of {setup.inputs[0]} 1048588: large events go out without their event"
+    assert [("warning", predictions, told)] == [(each.verdict, each.subject, each.message) for each in seen]

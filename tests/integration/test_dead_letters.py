@@ -1,6 +1,11 @@
 """Dead letters can be looked at, and replayed exactly once, on a real broker with the worker."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +17,7 @@ from typer.testing import CliRunner, Result
 
 from tests.conftest import TopicsFactory
 from tests.support.broker import BrokerUnderTest, headers_of
+from tests.support.chaos_worker import ENVIRONMENT
 from tests.support.worker import LABELS, Setup, run_to_end, set_up
 from worker.cli.main import build_app
 from worker.clock import SystemClock
@@ -146,6 +152,23 @@ def test_a_second_replay_shuts_the_first_one_out_and_nothing_is_sent_twice(
     with pytest.raises(FatalError, match="another replay"):
         list(first)
     assert 60 == len(kafka.read_committed(setup.inputs[0]))
+
+
+@pytest.mark.parametrize(("phase", "left"), [("after_produce", 30), ("after_send_offsets", 30), ("after_commit", 0)])
+def test_a_replay_that_is_killed_has_sent_all_or_nothing_and_the_next_one_sends_the_rest(
+    kafka: BrokerUnderTest, setup: Setup, phase: str, left: int
+) -> None:
+    values = [BROKEN + str(number).encode() for number in range(30)]
+    kafka.produce(setup.inputs[0], [record(value, number % 3) for number, value in enumerate(values)])
+    run_to_end(setup)
+    command = [sys.executable, "-m", "tests.support.chaos_worker", "dead-letters", "replay", "-c", str(setup.path)]
+    fault = {ENVIRONMENT: json.dumps({"phase": phase, "at": 1})}
+    killed = subprocess.run([*command, "--yes"], env={**os.environ, **fault}, capture_output=True, check=False)
+    assert -signal.SIGKILL == killed.returncode, killed.stderr.decode()
+    assert left == summary(setup, "--yes")["sent"]
+    assert 0 == summary(setup, "--yes")["sent"]
+    sent = Counter(message.value() for message in kafka.read_committed(setup.inputs[0]))
+    assert dict.fromkeys(values, 2) == sent
 
 
 def test_what_has_lost_its_value_or_is_no_dead_letter_is_left_out_and_counted(

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Message
 
-from tests.support.broker import BrokerUnderTest
+from tests.support.broker import BrokerUnderTest, headers_of
 from tests.support.chaos_worker import ENVIRONMENT, Faults
 from tests.support.wait import wait_until
 from tests.support.worker import NOTHING, Changes, Setup, get, set_up
@@ -72,8 +72,15 @@ def event(number: int) -> dict[str, object]:
 
 
 def number_of(message: Message) -> int:
-    """Which record a prediction or dead letter came from."""
-    value = message.value() or b""
+    """Which record a prediction or dead letter came from.
+
+    Where the value is gone, its headers say the position; in a stream that is fed by `feed` alone that is the number.
+    """
+    value = message.value()
+    if value is None:
+        told = dict(headers_of(message))
+        partition, offset = (int(told[f"__connect.errors.{name}"] or b"") for name in ("partition", "offset"))
+        return offset * PARTITIONS + partition
     identity = value.decode() if value.startswith(b"broken") else json.loads(value)["id"]
     return int(identity.rsplit("-", 1)[1])
 
@@ -108,10 +115,11 @@ class Stream:
         if merged["kafka"].get("group_protocol") == "consumer":
             kafka.shorten_sessions(self.group)
 
-    def feed(self, count: int) -> None:
-        """Write `count` more records to each topic."""
+    def feed(self, count: int, odd: Mapping[int, Mapping[str, object]] | None = None) -> None:
+        """Write `count` more records to each topic; `odd` says what else some of them are, by their numbers."""
         for topic in self.setup.inputs:
-            self.kafka.produce(topic, [event(number) for number in range(self.count, self.count + count)])
+            numbers = range(self.count, self.count + count)
+            self.kafka.produce(topic, [{**event(number), **(odd or {}).get(number, {})} for number in numbers])
         self.count += count
 
     @property
@@ -224,3 +232,10 @@ class Stream:
             reordered=back,
             misplaced=misplaced,
         )
+
+
+def metric(attacked: Stream, line: str) -> float:
+    """The value of one line of `/metrics`; 0 while it is not there."""
+    body = get(attacked.setup, "/metrics")[1].decode()
+    found = [each.rsplit(" ", 1)[1] for each in body.splitlines() if each.startswith(line)]
+    return float(found[0]) if found else 0.0

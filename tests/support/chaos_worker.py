@@ -1,5 +1,7 @@
 """`worker run` with a fault built in, for a process of its own: `python -m tests.support.chaos_worker run -c …`.
 
+So is `dead-letters replay`, as far as its producer is concerned.
+
 The fault is read from the environment variable CHAOS (JSON of `Faults`). The product knows nothing of it: this module
 hands the worker an engine, a decoder and producers of its own before the command starts.
 """
@@ -22,6 +24,7 @@ from worker.cli.main import main
 from worker.engines.base import Engine
 from worker.engines.load import EngineChoice, LoadedModel, load_engine
 from worker.errors import EngineOutOfMemoryError
+from worker.kafka import replay
 from worker.kafka.clients import ClientSettings
 from worker.kafka.publishing import PublisherParts
 from worker.messages.codec import decode
@@ -56,6 +59,11 @@ class Faults:
     """How long every pair takes in addition."""
     patience_seconds: float = 0.0
     """Above zero: the limit of every thread's heartbeat, and of standing still."""
+    slow_call: str = "never"
+    """`begin`, `send_offsets` or `commit`: takes `slow_seconds` from the `at`-th transaction on."""
+    slow_seconds: float = 0.0
+    revoke_seconds: float = 0.0
+    """Above zero: the budget of a rebalance."""
     broken: bool = False
     """Commits offsets first and outputs after: a build that nobody must ship."""
 
@@ -89,8 +97,13 @@ class ChaosProducer(Producer):
     def __init__(self, settings: ClientSettings, faults: Faults, trap: Trap) -> None:
         super().__init__(settings)
         self._faults, self._trap = faults, trap
-        self._commits = 0
+        self._begun = self._commits = 0
         self._kept: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+
+    def begin_transaction(self) -> None:
+        self._begun += 1
+        self._linger("begin")
+        super().begin_transaction()
 
     def produce(self, *arguments: Any, **more: Any) -> None:  # noqa: ANN401
         if self._faults.broken:
@@ -107,6 +120,7 @@ class ChaosProducer(Producer):
         if self._faults.phase == "after_produce":
             super().flush(2)  # so that the broker has the records
         self._trap.pass_by("after_produce")
+        self._linger("send_offsets")
         super().send_offsets_to_transaction(*arguments)
         self._trap.pass_by("after_send_offsets")
 
@@ -115,6 +129,7 @@ class ChaosProducer(Producer):
         if self._faults.at <= self._commits < self._faults.at + self._faults.refuse_commits:
             make = cast("Any", KafkaError)  # the stubs know only its first two arguments
             raise KafkaException(make(KafkaError.TRANSACTION_ABORTABLE, "by chaos", False, False, True))
+        self._linger("commit")
         self._trap.pass_by("during_commit", within_seconds=0.008)
         super().commit_transaction(*arguments)
         self._trap.pass_by("after_commit")
@@ -128,6 +143,10 @@ class ChaosProducer(Producer):
     def abort_transaction(self, *arguments: Any) -> None:  # noqa: ANN401
         self._trap.pass_by("during_abort", within_seconds=0.004)
         super().abort_transaction(*arguments)
+
+    def _linger(self, call: str) -> None:
+        if call == self._faults.slow_call and self._begun >= self._faults.at:
+            threading.Event().wait(self._faults.slow_seconds)
 
 
 class ChaosEngine:
@@ -192,6 +211,8 @@ def _install(faults: Faults) -> None:
         trap.pass_by("after_poll")
         return decode(*arguments)
 
+    if faults.revoke_seconds:
+        _replace(processor, "REVOKE_SECONDS", faults.revoke_seconds)
     if faults.patience_seconds:
         cast("Any", processor).LIVENESS_SECONDS = dict.fromkeys(processor.LIVENESS_SECONDS, faults.patience_seconds)
         cast("Any", watchdog).STALL_SECONDS = faults.patience_seconds / 2
@@ -201,6 +222,7 @@ def _install(faults: Faults) -> None:
     _replace(assembler, "decode", decode_trapped)
     producer = partial(PublisherParts, make_producer=lambda settings: ChaosProducer(settings, faults, trap))
     _replace(assembler, "PublisherParts", producer)
+    _replace(replay, "Producer", lambda settings: ChaosProducer(settings, faults, trap))
 
 
 def _replace(module: ModuleType, name: str, by: object) -> None:

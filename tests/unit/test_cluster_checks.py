@@ -15,7 +15,7 @@ from worker.cluster_checks import (
     of_transaction_timeout,
 )
 from worker.config import fixed_config
-from worker.kafka.inspection import Operations, TopicInspection
+from worker.kafka.inspection import Operations, TopicInspection, TransactionRefusal
 
 GOOD = TopicInspection(
     exists=True,
@@ -100,7 +100,7 @@ def test_a_missing_right_to_create_topics_is_named(operations: Operations | None
 
 def test_the_outcome_of_the_transaction_is_told() -> None:
     assert "ok" == of_transaction(None).verdict
-    assert Finding("failed", "transactions", "X: grant Y") == of_transaction("X: grant Y")
+    assert Finding("failed", "transactions", "X: grant Y") == of_transaction(TransactionRefusal("X: grant Y"))
 
 
 @pytest.mark.parametrize(("most_ms", "verdict"), [(900_000, "ok"), (30_000, "ok"), (29_999, "failed"), (None, "ok")])

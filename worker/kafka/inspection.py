@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicCollection
 from confluent_kafka.admin import AclOperation, AdminClient, ConfigResource, ResourceType  # type: ignore[attr-defined]  # re-exported without saying so
@@ -12,6 +12,8 @@ from worker.kafka.clients import ClientSettings, checked_settings
 
 _SECONDS = 5.0
 _INIT_SECONDS = 15.0
+_NEVER_ALLOWED_MS = 2_000_000_000
+"""A transaction timeout of 23 days, near the most that the protocol can say."""
 
 Operations = frozenset[str]
 """What may be done, in the words of Kafka's ACLs: `READ`, `WRITE`, `DESCRIBE`, …"""
@@ -29,6 +31,21 @@ class TopicInspection:
     min_insync_replicas: int | None = None
     max_message_bytes: int | None = None
     operations: Operations | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TransactionRefusal:
+    """Why a transactional producer cannot work."""
+
+    told: str
+    """With what to do about it."""
+    code: int = KafkaError._FAIL  # noqa: SLF001  so named
+    """Kafka's, or librdkafka's."""
+
+    @property
+    def is_of_id(self) -> bool:
+        """Whether the right to its transactional id is missing."""
+        return self.code == KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED
 
 
 class ClusterInspection:
@@ -95,10 +112,10 @@ class ClusterInspection:
         return found
 
 
-def try_transaction(settings: ClientSettings) -> str | None:
+def try_transaction(settings: ClientSettings) -> TransactionRefusal | None:
     """Why a transactional producer with these settings cannot work, and what to do; None where it can. Blocks.
 
-    Opens an empty transaction and gives it up: nothing is written.
+    Opens an empty transaction and gives it up: nothing is written. Fences whoever has the same transactional id.
     """
     with checked_settings():
         producer = Producer({**settings, "error_cb": lambda _: None})
@@ -119,10 +136,26 @@ def try_transaction(settings: ClientSettings) -> str | None:
             ),
         }
         fix = fixes.get(error.code(), "see that the topic __transaction_state has its leaders, and try again")
-        return f"{error.name()}: {fix}"
+        return TransactionRefusal(f"{error.name()}: {fix}", error.code())
     finally:
         producer.purge()
     return None
+
+
+def try_transactional_id(
+    settings: ClientSettings, most_ms: int | None
+) -> TransactionRefusal | Literal["allowed"] | None:
+    """Whether the transactional id of these settings may be used, or why not; None where it is not known. Blocks.
+
+    Disturbs nobody who works under that id: no protocol says which rights we have on one, but a broker looks at them
+    first, then at the timeout, and refuses one above its maximum, `most_ms`, before it touches the id.
+    """
+    if most_ms is None or most_ms >= _NEVER_ALLOWED_MS:
+        return None
+    refusal = try_transaction({**settings, "transaction.timeout.ms": _NEVER_ALLOWED_MS})
+    if refusal is None or refusal.code == KafkaError.INVALID_TRANSACTION_TIMEOUT:
+        return "allowed"
+    return refusal if refusal.is_of_id else None
 
 
 def _topic(future: "Future[Any]", config: Mapping[str, str | None]) -> TopicInspection | None:
