@@ -49,7 +49,7 @@ def test_a_broker_that_is_killed_and_comes_back_costs_nothing_but_time(
 
 
 @pytest.mark.skipif(not HAS_PROC, reason="the state of a process is read from /proc")
-@pytest.mark.parametrize("phase", ["after_produce", "after_send_offsets"])
+@pytest.mark.parametrize("phase", ["after_produce", pytest.param("after_send_offsets", marks=pytest.mark.soak)])
 def test_a_broker_that_is_killed_within_a_transaction_costs_nothing_but_time(
     own_kafka: BrokerUnderTest, tmp_path: Path, verdict: Verdict, phase: str
 ) -> None:

@@ -64,7 +64,7 @@ def lose(cluster: ClusterUnderTest, attacked: Stream, role: str) -> float:
 def test_the_loss_of_a_leader_costs_nothing_but_time(
     cluster: ClusterUnderTest, tmp_path: Path, verdict: Verdict
 ) -> None:
-    attacked = stream_on(cluster, tmp_path, 1200)
+    attacked = stream_on(cluster, tmp_path, 2000)
     seconds = lose(cluster, attacked, "leader")
     attacked.run_to_end()
     assert verdict(attacked, "3 nodes: kill -9 of a leader, restart", seconds).is_perfect
@@ -75,7 +75,7 @@ def test_the_loss_of_a_leader_costs_nothing_but_time(
 def test_the_loss_of_a_coordinator_costs_nothing_but_time(
     cluster: ClusterUnderTest, tmp_path: Path, verdict: Verdict, role: str
 ) -> None:
-    attacked = stream_on(cluster, tmp_path, 1200)
+    attacked = stream_on(cluster, tmp_path, 2000)
     seconds = lose(cluster, attacked, role)
     attacked.run_to_end()
     assert verdict(attacked, f"3 nodes: kill -9 of the {role}, restart", seconds).is_perfect

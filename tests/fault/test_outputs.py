@@ -154,6 +154,7 @@ def test_a_position_that_retention_has_passed_is_an_error_with_the_gap_counted(
     assert 25 == kafka.committed_offsets(attacked.group, topic)[0]
 
 
+@pytest.mark.soak
 def test_retention_that_overtakes_a_worker_that_has_paused_ends_it_with_nothing_skipped(
     kafka: BrokerUnderTest, stream: StreamFactory
 ) -> None:

@@ -42,7 +42,9 @@ def test_a_second_signal_leaves_at_once_and_is_still_safe(stream: StreamFactory,
 
 
 @pytest.mark.skipif(not HAS_PROC, reason="the state of a process is read from /proc")
-@pytest.mark.parametrize("phase", ["while_scoring", "after_produce", "after_send_offsets"])
+@pytest.mark.parametrize(
+    "phase", ["while_scoring", pytest.param("after_produce", marks=pytest.mark.soak), "after_send_offsets"]
+)
 def test_a_worker_that_sleeps_past_its_session_and_its_transaction_wakes_up_safe(
     stream: StreamFactory, verdict: Verdict, phase: str
 ) -> None:

@@ -22,8 +22,8 @@ from tests.support.worker import NOTHING, Changes, Setup, get, set_up
 
 PARTITIONS = 4
 HEALTHY = Faults()
-STEADY = Faults(pair_seconds=0.004)
-"""A hundred records a second, on any machine: so that a stream lasts longer than what happens to it."""
+STEADY = Faults(pair_seconds=0.01)
+"""Fifty records a second, on any machine: so that a stream lasts longer than what happens to it."""
 DELIVERY = os.environ.get("FAULTS_DELIVERY", "exactly_once")
 """`at_least_once` points the attacks at the other way to deliver: it may double and reorder, but loses nothing."""
 _OF_TRANSACTIONS = {"after_produce", "after_send_offsets", "during_commit", "after_commit", "during_abort"}
