@@ -141,7 +141,7 @@ QUIET: list[tuple[str, Series]] = [
     ("WorkerStalled", {**STUCK, f"worker_pairs_scored_total{{{A}}}": "0+1x120"}),
     ("WorkerStalled", {**STUCK, f"worker_pairs_cached_total{{{A}}}": "0+1x120"}),
     ("WorkerStalled", {**STUCK, f'worker_dead_letters_total{{{A},topic="in",reason="json_invalid"}}': "0+1x120"}),
-    ("WorkerStalled", {series: "0x120" for series in STUCK}),
+    ("WorkerStalled", dict.fromkeys(STUCK, "0x120")),
     ("WorkerLagGrows", {f'worker_consumer_lag_records{{{A},topic="in",partition="0"}}': "20000x120"}),
     ("WorkerLagGrows", {f'worker_consumer_lag_records{{{A},topic="in",partition="0"}}': "0+10x120"}),
     ("WorkerDrainsSlowly", {f"worker_drain_seconds{{{A}}}": "900x120"}),
@@ -206,7 +206,7 @@ def test_an_alert_fires_when_it_is_due_and_not_before(tmp_path: Path, due: Fires
         "exp_labels": {**rule["labels"], **due.labels},
         "exp_annotations": {**rule["annotations"], "summary": due.summary},
     }
-    asked = [
+    asked: list[dict[str, Any]] = [
         {"eval_time": due.not_yet, "alertname": due.alert, "exp_alerts": []},
         {"eval_time": due.at, "alertname": due.alert, "exp_alerts": [told]},
     ]
