@@ -124,3 +124,20 @@ def test_every_file_that_docker_compose_mounts_is_there() -> None:
     sources = [source for source in mounted if source.startswith("./")]
     assert sources
     assert [] == [source for source in sources if not (ROOT / source).exists()]
+
+
+def test_the_dashboard_asks_the_data_source_that_is_chosen_and_first_the_provisioned_one() -> None:
+    dashboard = json.loads(DASHBOARD.read_text())
+    sources = DEPLOY / "grafana" / "provisioning" / "datasources" / "prometheus.yml"
+    (provisioned,) = yaml.safe_load(sources.read_text())["datasources"]
+    source, *others = dashboard["templating"]["list"]
+    assert ("datasource", "prometheus") == (source["type"], source["query"])
+    assert (provisioned["name"], provisioned["uid"]) == (source["current"]["text"], source["current"]["value"])
+    asking = [panel for panel in dashboard["panels"] if panel.get("targets")] + others
+    assert {"${datasource}"} == {each["datasource"]["uid"] for each in asking}
+
+
+def test_metrics_that_other_programs_have_too_are_asked_of_the_workers_alone() -> None:
+    shared = [expression for expression in expressions() if "process_" in expression or "up{" in expression]
+    assert shared
+    assert [] == [expression for expression in shared if 'job="worker"' not in expression]
