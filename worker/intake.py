@@ -85,7 +85,7 @@ class Intake:
             if plans and value_bytes > allowance.value_bytes:
                 break
             plan = self._plan_once(record)
-            tokens += self._parts.tokenizer.most_tokens(plan) if isinstance(plan, PairPlan) else 0
+            tokens += self._most_tokens(plan) if isinstance(plan, PairPlan) else 0
             if plans and tokens > allowance.tokens:
                 self._planned = record, plan
                 break
@@ -95,6 +95,14 @@ class Intake:
     def _plan_once(self, record: Record) -> PairPlan | Refusal:
         planned, self._planned = self._planned, None
         return planned[1] if planned is not None and planned[0] is record else self._plan(record)
+
+    def _most_tokens(self, plan: PairPlan) -> int:
+        try:
+            return self._parts.tokenizer.most_tokens(plan)
+        except (WorkerError, MemoryError):
+            raise  # not the record's fault
+        except Exception:  # noqa: BLE001  labels that a message brings along are tokenised here first
+            return 0  # it will break the tokenizer again, and is refused then
 
     def _tokenize(self, plans: Sequence[PairPlan]) -> list[TokenizedPairs | MessageError]:
         try:

@@ -107,10 +107,10 @@ def stop_on_signals(stop: Callable[[], None], leave: Callable[[], None]) -> None
     """
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _nothing)
-    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     threading.Thread(target=_obey, args=(reader, stop, leave), name="signals", daemon=True).start()
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    for number in (signal.SIGTERM, signal.SIGINT):  # last: from now on a signal does nothing but be written
+        signal.signal(number, _nothing)
 
 
 def _nothing(_number: int, _frame: FrameType | None) -> None:

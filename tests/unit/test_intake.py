@@ -28,6 +28,11 @@ class FragileTokenizer(PairTokenizer):
 
     error: Exception = ValueError("quotes a text")
 
+    def most_tokens(self, plan: PairPlan) -> int:
+        if plan.request.text == POISON:
+            raise self.error  # as it may where a message brings labels that no schema had
+        return super().most_tokens(plan)
+
     def tokenize(self, plans: Sequence[PairPlan]) -> list[TokenizedPairs | MessageError]:
         if any(plan.request.text == POISON for plan in plans):
             raise self.error

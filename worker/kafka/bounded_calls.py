@@ -17,7 +17,7 @@ _Call = tuple[Callable[[], Any], _Answer]
 
 
 class CallOverdueError(Exception):
-    """A call did not come back in time. What it uses is its own now, and must not be used again."""
+    """A call did not come back in time. What it uses is its own now: no other call may wait for it."""
 
 
 class BoundedCalls:

@@ -38,7 +38,8 @@ def connection(kafka: Kafka, instance: str) -> ClientSettings:
 
 def no_answer(settings: ClientSettings, error: KafkaException) -> str:
     """What to tell where no broker answers: which ones were asked, without what somebody wrote before an `@`."""
-    servers = ", ".join(each.strip().rpartition("@")[2] for each in str(settings["bootstrap.servers"]).split(","))
+    # A password may have a comma in it: from the first server on, all before the last `@` may be secret.
+    servers = ", ".join(each.strip() for each in str(settings["bootstrap.servers"]).rpartition("@")[2].split(","))
     return f"no broker answers at {servers} ({error.args[0].name()}): check kafka.bootstrap_servers and the network"
 
 

@@ -131,7 +131,8 @@ class TransactionalPublisher:
     def _attempt(self, finished: Sequence[Finished], ownership: Ownership) -> Reports | Lost | None:
         """One transaction: what was refused of it, or why it is lost; None when it was committed.
 
-        No frame outlives it that knows the producer: one that is replaced has to be gone before the next is made.
+        No frame outlives it that knows the producer: one that is replaced has to be gone before the next is made, but
+        for one with a call that does not come back.
         """
         try:
             self._transact(finished, ownership)

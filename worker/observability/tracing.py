@@ -1,6 +1,6 @@
 """The seam to tracing: what the three threads tell of records and batches, and who listens.
 
-A record's span is born when the poll thread takes the record in, before it is decoded, and ends on the delivery thread
+A record's span is born when the poll thread takes the record in, once it is decoded, and ends on the delivery thread
 once its outputs are committed or it is no longer ours. The span travels in the record's own headers, which outputs and
 dead letters keep: no step in between knows of it.
 """

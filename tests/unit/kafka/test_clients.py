@@ -12,6 +12,7 @@ from worker.kafka.topics import TopicDirectory
         ("localhost:1", "localhost:1"),
         ("localhost:1, 127.0.0.1:2", "localhost:1, 127.0.0.1:2"),
         ("user:zq-marker-7f3@localhost:1", "localhost:1"),
+        ("localhost:1,user:one,zq-marker-7f3@localhost:2", "localhost:2"),
     ],
 )
 def test_a_broker_that_does_not_answer_is_named_without_credentials(servers: str, told: str) -> None:
