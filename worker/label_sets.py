@@ -18,7 +18,7 @@ from worker.labels.registry import LabelRegistry, RegistryChange
 from worker.labels.schema import LabelSchema
 from worker.labels.sources import DirectorySource
 from worker.observability.health import Heartbeats, Readiness
-from worker.observability.metrics import Metrics
+from worker.observability.metrics import UNKNOWN, Metrics
 from worker.pipeline.planning import check_cost
 from worker.pipeline.tokenization import PairTokenizer
 from worker.types import JsonValue
@@ -77,6 +77,8 @@ class LabelSets:
         """Empty, until `use_model`."""
         self._config = config
         self._metrics = metrics
+        for name in {binding.label_schema for binding in config.topics} - {None}:
+            metrics.label_schema_refusals.labels(name=name)
         self._readiness = readiness
         self._model_digest: str | None = None
         self.registry = LabelRegistry(config.limits)
@@ -113,7 +115,7 @@ class LabelSets:
             self._metrics.label_schema_in_force(schema.name, schema.version)
             log.info("label_schema.loaded", name=schema.name, version=schema.version, digest=schema.digest)
         for refusal in change.refused:
-            self._metrics.label_schema_refusals.labels(name=refusal.name or "unknown").inc()
+            self._metrics.label_schema_refusals.labels(name=refusal.name or UNKNOWN).inc()
             log.warning("label_schema.rejected", origin=refusal.origin, reason=refusal.reason)
         for name in change.gone:
             self._metrics.label_schema_in_force(name, None)

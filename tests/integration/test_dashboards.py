@@ -1,9 +1,8 @@
-"""Dashboard and alerts against a real Prometheus that scrapes a real worker."""
+"""The dashboard, and the alerts that do not fire, against a real Prometheus that scrapes a real worker."""
 
 import contextlib
 import itertools
 import json
-import re
 import shutil
 import subprocess
 import urllib.parse
@@ -14,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from tests.conftest import TopicsFactory
 from tests.support.broker import BrokerUnderTest
@@ -76,44 +74,6 @@ def panels() -> list[tuple[str, str]]:
 
 
 @needs_prometheus
-def test_promtool_accepts_the_alerts() -> None:
-    subprocess.run(["promtool", "check", "rules", str(RULES)], check=True, capture_output=True)
-
-
-@needs_prometheus
-@pytest.mark.parametrize(
-    ("alert", "series", "value", "labels"),
-    [
-        ("WorkerDrainsSlowly", 'worker_drain_seconds{instance="a"}', "901", {}),
-        ("WorkerDrainsSlowly", 'worker_drain_seconds{instance="a"}', "+Inf", {}),
-        (
-            "WorkerLabelDrift",
-            'worker_label_drift_psi{name="kinds",version="3",instance="a"}',
-            "0.3",
-            {"name": "kinds", "version": "3"},
-        ),
-    ],
-)
-def test_an_alert_fires_once_its_metric_stays_too_high_and_not_before(
-    tmp_path: Path, alert: str, series: str, value: str, labels: dict[str, str]
-) -> None:
-    rules = yaml.safe_load(RULES.read_text())
-    rule = next(rule for group in rules["groups"] for rule in group["rules"] if rule.get("alert") == alert)
-    told = {"exp_labels": {"severity": "warning", **labels}, "exp_annotations": _annotations(rule, value, labels)}
-    times: dict[str, list[Any]] = {"5m": [], "2h": [told]}
-    asked = [{"eval_time": time, "alertname": alert, "exp_alerts": alerts} for time, alerts in times.items()]
-    case = {
-        "interval": "1m",
-        "input_series": [{"series": series, "values": " ".join([value] * 150)}],
-        "alert_rule_test": asked,
-    }
-    file = tmp_path / "alerts.json"
-    file.write_text(json.dumps({"rule_files": [str(RULES)], "tests": [case]}))
-    outcome = subprocess.run(["promtool", "test", "rules", str(file)], check=False, capture_output=True, text=True)
-    assert 0 == outcome.returncode, outcome.stdout + outcome.stderr
-
-
-@needs_prometheus
 def test_every_panel_of_the_dashboard_has_data_and_no_alert_fires_for_a_healthy_worker(
     kafka: BrokerUnderTest, topics: TopicsFactory, tmp_path: Path
 ) -> None:
@@ -149,12 +109,3 @@ def test_every_panel_of_the_dashboard_has_data_and_no_alert_fires_for_a_healthy_
 def _has_data(prometheus: Prometheus, query: str) -> bool:
     result = prometheus.ask("query", query=query)["result"]
     return any(sample["value"][1] != "NaN" for sample in result)
-
-
-def _annotations(rule: dict[str, Any], value: str, labels: dict[str, str]) -> dict[str, str]:
-    """What an alert says, filled in."""
-    shown = {"901": "15m 1s", "0.3": "0.30"}.get(value, value)
-    summary = re.sub(r"{{ [^}]*\$value[^}]*}}", shown, rule["annotations"]["summary"])
-    for name, text in labels.items():
-        summary = summary.replace(f"{{{{ $labels.{name} }}}}", text)
-    return {**rule["annotations"], "summary": summary}

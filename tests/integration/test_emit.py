@@ -14,6 +14,8 @@ from tests.support.worker import run_to_end, set_up
 pytestmark = pytest.mark.kafka
 
 Event = bytes | dict[str, Any]
+MOODS = "name: moods\nversion: 1\nlabels:\n  - name: happy\n  - name: angry\n"
+"""A label schema beside the one that topics are bound to."""
 
 
 def written(
@@ -27,6 +29,7 @@ def written(
     topic = topics("emit", partitions=1)[0]
     kafka.produce(topic, events)
     setup = set_up(folder, kafka, [topic], {"binding": binding})
+    (folder / "schemas" / "moods.yaml").write_text(MOODS)
     kafka.create_topics(dict.fromkeys(setup.outputs, 1))
     run_to_end(setup)
     found = [(m.value() or b"", dict(headers_of(m))) for m in kafka.read_committed(f"{topic}.predictions")]
@@ -68,7 +71,7 @@ def test_a_text_stands_in_its_envelope_in_base_64(
 
 OVERRIDES: dict[str, dict[str, object]] = {
     "labels": {"labels": ["urgent", "calm"]},
-    "label_schema": {"label_schema": "kinds"},
+    "label_schema": {"label_schema": "moods"},
     "hypothesis_template": {"hypothesis_template": "It is {}."},
     "multi_label": {"multi_label": True},
 }
@@ -95,7 +98,10 @@ def test_a_message_sets_for_itself_what_its_topic_allows_and_nothing_else(
             {each["label"] for each in changed["scores"]},
         )
     elif name == "label_schema":
-        assert usual["schema"] == changed["schema"]
+        assert ("moods", {"happy", "angry"}) == (
+            changed["schema"]["name"],
+            {each["label"] for each in changed["scores"]},
+        )
     elif name == "multi_label":
         assert ("multi", "single") == (changed["mode"], usual["mode"])
     else:

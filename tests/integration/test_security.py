@@ -4,7 +4,8 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -20,8 +21,8 @@ from tests.support.guarded import (
     guarded_kafka,
     token_issuer,
 )
-from tests.support.wait import wait_until
-from tests.support.worker import NOTHING, Changes, Setup, get, run_to_end, set_up, worker_process
+from tests.support.worker import NOTHING, Changes, Setup, get, run_to_end, set_up, wait_ready, worker_process
+from worker.kafka.embedded_storage import free_port
 
 pytestmark = pytest.mark.kafka
 
@@ -34,7 +35,6 @@ LEAST = (
 )
 """All that `docs/security.md` says a worker needs for one topic."""
 TOKEN = "http-token-4714"  # noqa: S105
-SECRETS = (PASSWORD, KEY_PASSWORD, CLIENT_SECRET, TOKEN)
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def assert_predicts(guarded: GuardedKafka, setup: Setup, monkeypatch: pytest.Mon
     assert dead + 1 == len(guarded.open.read_committed("in.dlq"))
 
 
-@pytest.mark.parametrize("mechanism", ["SCRAM-SHA-512", "PLAIN"])
+@pytest.mark.parametrize("mechanism", ["SCRAM-SHA-256", "SCRAM-SHA-512", "PLAIN"])
 def test_a_worker_with_a_password_over_tls_needs_the_least_rights_alone(
     guarded: GuardedKafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mechanism: str
 ) -> None:
@@ -150,28 +150,140 @@ def test_check_names_each_right_that_is_missing(
     assert any(told in each["message"] for each in failed)
 
 
-def test_no_secret_is_shown_by_log_port_check_or_error(
-    guarded: GuardedKafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+KEYSTORE = "keystore-4715"
+REGISTRY = "registry-4716"
+REGISTRY_CLIENT = "registry-client-4717"
+COLLECTOR = "collector-4718"
+SECRETS = (PASSWORD, KEY_PASSWORD, CLIENT_SECRET, TOKEN, KEYSTORE, REGISTRY, REGISTRY_CLIENT, COLLECTOR)
+NOBODY = "http://127.0.0.1:9"
+"""Where nothing answers."""
+IN_ENVIRONMENT = {
+    "WORKER_KAFKA__LIBRDKAFKA": json.dumps({"ssl.keystore.password": KEYSTORE}),
+    "OTEL_EXPORTER_OTLP_HEADERS": f"authorization=Bearer%20{COLLECTOR},Bearer {COLLECTOR}",
+}
+"""The second header is none: OpenTelemetry warns of it, in words that quote it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """How a worker says who it is: settings, and its secrets by the key that each would stand under."""
+
+    kafka: Mapping[str, object]
+    registry: Mapping[str, object]
+    secrets: Mapping[str, str]
+
+    def changes(self, folder: Path, monkeypatch: pytest.MonkeyPatch, *, in_files: bool) -> Changes:
+        """A configuration with every secret, in files or in the environment, and what puts them to use."""
+        for name, value in IN_ENVIRONMENT.items():
+            monkeypatch.setenv(name, value)
+        parts: dict[str, dict[str, object]] = {
+            "kafka": {"group_id": "labels", **self.kafka},
+            "registry": {"url": NOBODY, **self.registry},
+            "http": {"port": free_port()},
+        }
+        for key, secret in self.secrets.items():
+            part, name = key.split(".")
+            if in_files:
+                (folder / key).write_text(f"{secret}\n")
+                parts[part][f"{name}_file"] = key
+            else:
+                monkeypatch.setenv(f"WORKER_{part}__{name}".upper(), secret)
+        return {**parts, "log_level": "debug", "tracing": {"endpoint": NOBODY}}
+
+
+@contextmanager
+def identity(guarded: GuardedKafka, kind: str) -> Iterator[Identity]:
+    """A worker with a password and a locked key, or with tokens, at the broker and at the registry."""
+    if kind == "password":
+        certificate, key, _ = guarded.authority.issue("secretive", KEY_PASSWORD)
+        kafka = {"ssl_certificate_location": str(certificate), "ssl_key_location": str(key), **guarded.scram()}
+        secrets = {
+            "kafka.sasl_password": PASSWORD,
+            "kafka.ssl_key_password": KEY_PASSWORD,
+            "registry.password": REGISTRY,
+            "http.token": TOKEN,
+        }
+        yield Identity(kafka, {"username": "labeller"}, secrets)
+        return
+    secrets = {
+        "kafka.oauth_client_secret": CLIENT_SECRET,
+        "registry.oauth_client_secret": REGISTRY_CLIENT,
+        "http.token": TOKEN,
+    }
+    with token_issuer(CLIENT_SECRET) as address:
+        kafka = {
+            "bootstrap_servers": guarded.servers("OAUTH"),
+            "security_protocol": "sasl_ssl",
+            "sasl_mechanism": "OAUTHBEARER",
+            "oauth_token_url": address,
+            "oauth_client_id": USER,
+            "ssl_ca_location": str(guarded.authority.ca),
+        }
+        yield Identity(kafka, {"oauth_token_url": address, "oauth_client_id": USER}, secrets)
+
+
+def assert_shows_no_secret(text: str) -> None:
+    assert text
+    for secret in SECRETS:
+        assert secret not in text
+
+
+@pytest.mark.parametrize("in_files", [False, True], ids=["environment", "files"])
+@pytest.mark.parametrize("kind", ["password", "tokens"])
+def test_no_secret_is_shown_by_log_port_or_check(
+    guarded: GuardedKafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, *, in_files: bool
 ) -> None:
-    monkeypatch.setenv("WORKER_KAFKA__SASL_PASSWORD", PASSWORD)
-    monkeypatch.setenv("WORKER_HTTP__TOKEN", TOKEN)
-    setup = set_up_guarded(tmp_path, guarded, guarded.scram(), {"log_level": "debug"})
-    seen = []
-    with worker_process(setup):
-        wait_until(lambda: get(setup, "/readyz")[0] == 200, 120)
-        seen += [get(setup, path)[1].decode() for path in ("/livez", "/readyz", "/metrics", "/schemas")]
-    seen.append(setup.path.with_suffix(".log").read_text())
-    seen.append(worker_command("check", "-c", str(setup.path)).output)
-    wrong = {**guarded.scram(), "ssl_ca_location": str(setup.path), "sasl_username": "nobody"}
-    (tmp_path / "wrong").mkdir()
-    for changes in ({"kafka": {"group_id": "labels", **wrong}}, {"engine": "none"}, {"delivery": 3}):
-        broken = set_up(tmp_path / "wrong", guarded.open, ["in"], changes)
-        for command in ("check", "run"):
-            ran = worker_command(command, "-c", str(broken.path))
-            assert 0 != ran.code
-            seen.append(ran.output)
-    for text in seen:
-        assert text
-        for secret in SECRETS:
-            assert secret not in text
-    assert "worker.started" in seen[4] or "engine.loaded" in seen[4], "a log at debug level was looked through"
+    with identity(guarded, kind) as who:
+        changes = who.changes(tmp_path, monkeypatch, in_files=in_files)
+        setup = replace(set_up(tmp_path, guarded.open, ["in"], changes), http_port=changes["http"]["port"])
+        with worker_process(setup):
+            wait_ready(setup)
+            for path in ("/metrics", "/schemas"):
+                assert 401 == get(setup, path)[0]
+                assert_shows_no_secret(get(setup, path)[1].decode())
+            for path in ("/livez", "/readyz", "/metrics", "/schemas"):
+                status, body = get(setup, path, TOKEN)
+                assert 200 == status
+                assert_shows_no_secret(body.decode())
+        log = setup.path.with_suffix(".log").read_text()
+        assert "worker.started" in log or "engine.loaded" in log, "a log at debug level was looked through"
+        assert_shows_no_secret(log)
+        for arguments in ([], ["--json"]):
+            checked = worker_command("check", "-c", str(setup.path), *arguments)
+            assert 0 == checked.code, checked.output
+            assert_shows_no_secret(checked.output)
+
+
+BROKEN: dict[str, tuple[Changes, Mapping[str, str]]] = {
+    "ca": ({"kafka": {"ssl_ca_location": "worker.yaml"}}, {}),
+    "user": ({"kafka": {"sasl_username": "nobody"}}, {}),
+    "engine": ({"engine": "none"}, {}),
+    "type": ({"delivery": 3}, {}),
+    "registry": ({"binding": {"format": "avro"}}, {}),
+    "secret in the file": ({"http": {"token": TOKEN}}, {}),
+    "passthrough": ({}, {"WORKER_KAFKA__LIBRDKAFKA": json.dumps({"no.such.setting": KEYSTORE})}),
+    "passthrough value": ({}, {"WORKER_KAFKA__LIBRDKAFKA": json.dumps({"fetch.min.bytes": KEYSTORE})}),
+    "passthrough no JSON": ({}, {"WORKER_KAFKA__LIBRDKAFKA": f"ssl.keystore.password={KEYSTORE}"}),
+    "key password": ({}, {"WORKER_KAFKA__SSL_KEY_PASSWORD": KEYSTORE}),
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_no_secret_is_shown_by_an_error(
+    guarded: GuardedKafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    broken, environment = BROKEN[what]
+    with identity(guarded, "password") as who:
+        whole = who.changes(tmp_path, monkeypatch, in_files=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    merged = {
+        key: {**whole[key], **value} if isinstance(value, dict) and key in whole else value
+        for key, value in broken.items()
+    }
+    setup = set_up(tmp_path, guarded.open, ["in"], {**whole, **merged})
+    # What a running worker waits for does not end it.
+    for command in ("check",) if what in {"registry", "user"} else ("check", "run"):
+        ran = worker_command(command, "-c", str(setup.path))
+        assert 0 != ran.code, ran.output
+        assert_shows_no_secret(ran.output)

@@ -120,8 +120,9 @@ def guarded_kafka(folder: Path) -> Iterator[GuardedKafka]:
         **_AUTHORIZER,
         "super.users": "User:ANONYMOUS",
         "listener.name.mutual.ssl.client.auth": "required",
-        "listener.name.scram.sasl.enabled.mechanisms": "SCRAM-SHA-512,PLAIN",
+        "listener.name.scram.sasl.enabled.mechanisms": "SCRAM-SHA-256,SCRAM-SHA-512,PLAIN",
         "listener.name.scram.scram-sha-512.sasl.jaas.config": f"{_MODULE}.scram.ScramLoginModule required;",
+        "listener.name.scram.scram-sha-256.sasl.jaas.config": f"{_MODULE}.scram.ScramLoginModule required;",
         "listener.name.scram.plain.sasl.jaas.config": (
             f'{_MODULE}.plain.PlainLoginModule required user_{USER}="{PASSWORD}";'
         ),
@@ -134,7 +135,11 @@ def guarded_kafka(folder: Path) -> Iterator[GuardedKafka]:
     settings = EmbeddedSettings(
         properties=properties,
         extra_listeners={"SCRAM": "SASL_SSL", "OAUTH": "SASL_SSL", "MUTUAL": "SSL"},
-        format_arguments=["--add-scram", f"SCRAM-SHA-512=[name={USER},password={PASSWORD}]"],
+        format_arguments=[
+            part
+            for mechanism in ("SCRAM-SHA-256", "SCRAM-SHA-512")
+            for part in ("--add-scram", f"{mechanism}=[name={USER},password={PASSWORD}]")
+        ],
     )
     with EmbeddedKafka(settings) as embedded:
         yield GuardedKafka(

@@ -112,10 +112,12 @@ def worker_process(
         log.close()
 
 
-def get(setup: Setup, path: str) -> tuple[int, bytes]:
-    """Status and body of the worker's HTTP port; 0 while nobody listens."""
+def get(setup: Setup, path: str, token: str | None = None) -> tuple[int, bytes]:
+    """Status and body of the worker's HTTP port, where `token` is shown; 0 while nobody listens."""
+    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+    request = urllib.request.Request(f"http://127.0.0.1:{setup.http_port}{path}", headers=headers)
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{setup.http_port}{path}", timeout=10) as response:
+        with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310  our own port
             return response.status, response.read()
     except urllib.error.HTTPError as error:
         return error.code, error.read()

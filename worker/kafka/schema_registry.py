@@ -97,7 +97,7 @@ class RegistryClient:
             return int(self._ask(lambda: self._client.lookup_schema(subject, schema)).schema_id)
         except UnknownSchemaError:
             raise RefusedSchemaError(
-                "the schema is not registered: register it, or set registry.register: true"
+                "the schema is not registered: register it, or set registry.register_schemas: true"
             ) from None
 
     def close(self) -> None:

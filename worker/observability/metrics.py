@@ -18,6 +18,10 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
 _COUNTS = (1, 4, 16, 64, 256, 1024, 4096, 16384)
 _RATIOS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75)
 
+ENGINE_FAILURES = ("failed", "out_of_memory", "broken")
+TRANSACTIONS = ("committed", "aborted", "in_doubt")
+UNKNOWN = "unknown"
+"""The name of a label schema whose document does not even tell that."""
 
 Kind = Literal["counter", "gauge", "histogram"]
 
@@ -32,7 +36,11 @@ class Definition(NamedTuple):
 
 
 class Metrics:
-    """The metrics of one worker, in a registry of their own: two workers in a process share nothing."""
+    """The metrics of one worker, in a registry of their own: two workers in a process share nothing.
+
+    A counter whose labels are known beforehand is there from the start, at 0: of a series that begins at 1 Prometheus
+    sees no increase, and an alert would miss the first time.
+    """
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         """`registry` is a new one unless given."""
@@ -52,6 +60,7 @@ class Metrics:
 
     def label_schema_in_force(self, name: str, version: int | None) -> None:
         """Say which version of a label schema holds now; None when none does."""
+        self.label_schema_refusals.labels(name=name)
         for labels in [labels for labels in self._schemas if labels[0] == name]:
             self.label_schema_info.remove(*labels)
             self._schemas.discard(labels)
@@ -165,6 +174,8 @@ class Metrics:
             "the device alone; `broken`: it fails for everything, look at the device and the log.",
             ("kind",),
         )
+        for kind in ENGINE_FAILURES:
+            self.engine_failures.labels(kind=kind)
         self.batch_tokens_allowed = self._gauge(
             "worker_batch_tokens_allowed",
             "Padded tokens a batch may have since memory ran out; 0: no limit. Above zero for long: memory is short.",
@@ -222,6 +233,8 @@ class Metrics:
             "Transactions by outcome. Any but `committed` rising: look at the broker, and for a shared instance id.",
             ("outcome",),
         )
+        for outcome in TRANSACTIONS:
+            self.transactions.labels(outcome=outcome)
         self.transaction_duration_seconds = self._histogram(
             "worker_transaction_duration_seconds",
             "From begin to commit. Near the transaction timeout: a slow broker, or too many records per transaction.",
@@ -245,6 +258,7 @@ class Metrics:
             "Label schema changes refused. Rising: `worker schemas validate` says why; the last good version holds.",
             ("name",),
         )
+        self.label_schema_refusals.labels(name=UNKNOWN)
         self.label_drift = self._drift(
             "worker_label_drift_psi",
             f"Population stability index of the labels selected: the last {RECENT} predictions against the first "

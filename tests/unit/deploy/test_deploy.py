@@ -2,12 +2,16 @@
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
-from worker.config import load_config
+from worker.config import Config, load_config
+from worker.engines.source import HubModel, parse_source
+from worker.errors import ConfigError
 from worker.observability.metrics import Metrics
 
 ROOT = Path(__file__).parents[3]
@@ -70,9 +74,70 @@ def test_the_configuration_of_docker_compose_is_one(monkeypatch: pytest.MonkeyPa
         assert (ROOT / "schemas" / f"{binding.label_schema}.yaml").is_file()
 
 
+def compose_services() -> dict[str, dict[str, Any]]:
+    services: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    return services
+
+
+def filled_in(value: str, environment: Mapping[str, str]) -> str:
+    """`${NAME:-default}` as docker compose reads it."""
+    return re.sub(r"\$\{(\w+):-([^}]*)\}", lambda found: environment.get(found[1], found[2]), value)
+
+
+def gpu_config(monkeypatch: pytest.MonkeyPatch, environment: Mapping[str, str]) -> Config:
+    for name, value in compose_services()["worker-gpu"]["environment"].items():
+        monkeypatch.setenv(name, filled_in(value, environment))
+    return load_config(DEPLOY / "compose" / "worker.yaml")
+
+
+def test_the_worker_for_a_gpu_runs_a_model_that_a_gpu_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = f"maker/model@{'0' * 40}"
+    config = gpu_config(monkeypatch, {"GPU_MODEL": model})
+    assert (model, "tensorrt", "kafka:29092") == (config.model, config.engine, config.kafka.bootstrap_servers)
+    assert isinstance(parse_source(config.model), HubModel)
+
+
+def test_the_worker_for_a_gpu_says_what_it_lacks_where_no_model_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match="GPU_MODEL is not set"):
+        parse_source(gpu_config(monkeypatch, {}).model)
+
+
+@pytest.mark.parametrize("service", ["worker", "worker-gpu"])
+def test_engines_are_kept_in_a_volume_of_the_image_that_the_worker_may_write(service: str) -> None:
+    kept = dict(volume.split(":")[:2] for volume in compose_services()[service]["volumes"])["engines"]
+    config = yaml.safe_load((DEPLOY / "compose" / "worker.yaml").read_text())
+    image = (DEPLOY / "Dockerfile").read_text()
+    base = image[image.index(" AS base") : image.index("FROM base AS gpu")]  # of both targets
+    assert kept == config["cache_dir"]
+    assert f"install -d -o worker -g worker -m 0700 {kept}" in base
+    assert f'VOLUME ["{kept}"]' in base
+
+
+def test_kafka_keeps_its_records_in_its_volume() -> None:
+    kafka = compose_services()["kafka"]
+    assert {"kafka": kafka["environment"]["KAFKA_LOG_DIRS"]} == dict(volume.split(":") for volume in kafka["volumes"])
+
+
 def test_every_file_that_docker_compose_mounts_is_there() -> None:
     services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
     mounted = [volume.split(":")[0] for service in services.values() for volume in service.get("volumes", [])]
     sources = [source for source in mounted if source.startswith("./")]
     assert sources
     assert [] == [source for source in sources if not (ROOT / source).exists()]
+
+
+def test_the_dashboard_asks_the_data_source_that_is_chosen_and_first_the_provisioned_one() -> None:
+    dashboard = json.loads(DASHBOARD.read_text())
+    sources = DEPLOY / "grafana" / "provisioning" / "datasources" / "prometheus.yml"
+    (provisioned,) = yaml.safe_load(sources.read_text())["datasources"]
+    source, *others = dashboard["templating"]["list"]
+    assert ("datasource", "prometheus") == (source["type"], source["query"])
+    assert (provisioned["name"], provisioned["uid"]) == (source["current"]["text"], source["current"]["value"])
+    asking = [panel for panel in dashboard["panels"] if panel.get("targets")] + others
+    assert {"${datasource}"} == {each["datasource"]["uid"] for each in asking}
+
+
+def test_metrics_that_other_programs_have_too_are_asked_of_the_workers_alone() -> None:
+    shared = [expression for expression in expressions() if "process_" in expression or "up{" in expression]
+    assert shared
+    assert [] == [expression for expression in shared if 'job="worker"' not in expression]

@@ -4,7 +4,8 @@ from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from worker.observability.drift import RECENT, REFERENCE
-from worker.observability.metrics import Metrics
+from worker.observability.metrics import ENGINE_FAILURES, TRANSACTIONS, UNKNOWN, Metrics
+from worker.scoring import BROKEN, FAILED, OUT_OF_MEMORY
 from worker.types import ModelStamp
 
 EXPECTED = {
@@ -132,3 +133,16 @@ def test_a_version_that_holds_no_more_has_no_drift_any_more() -> None:
     metrics.label_schema_in_force("intent", 2)
 
     assert [({"name": "topics", "version": "1"}, 0.0)] == _samples(metrics, "worker_label_drift_psi")
+
+
+def test_a_counter_with_known_labels_is_there_before_it_moves() -> None:
+    metrics = Metrics()
+    metrics.label_schema_in_force("kinds", 1)
+
+    assert {FAILED, OUT_OF_MEMORY, BROKEN} == set(ENGINE_FAILURES)
+    kinds = [({"kind": kind}, 0.0) for kind in ENGINE_FAILURES]
+    assert kinds == _samples(metrics, "worker_engine_failures_total")
+    outcomes = [({"outcome": outcome}, 0.0) for outcome in TRANSACTIONS]
+    assert outcomes == _samples(metrics, "worker_transactions_total")
+    names = [({"name": name}, 0.0) for name in (UNKNOWN, "kinds")]
+    assert names == _samples(metrics, "worker_label_schema_refusals_total")

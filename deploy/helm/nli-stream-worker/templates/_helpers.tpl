@@ -24,7 +24,7 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 
 {{- /* The document `worker.yaml`: what the values say, and what only the pod knows. */ -}}
 {{- define "worker.config" -}}
-{{- $set := dict "http" (dict "host" "0.0.0.0" "port" 8080) "cache_dir" "/var/cache/worker" -}}
+{{- $set := dict "http" (dict "host" "0.0.0.0" "port" 8080) "cache_dir" "/cache" -}}
 {{- $schemas := merge (dict "directory" "/etc/worker/schemas") (.Values.config.schemas | default dict) -}}
 {{- if .Values.labelSchemas -}}{{- $_ := set $set "schemas" $schemas -}}{{- end -}}
 {{- mergeOverwrite (deepCopy .Values.config) $set | toYaml -}}
