@@ -129,6 +129,10 @@ def _route_libraries(level: int) -> None:
     root.setLevel(level)
 
 
+_ASIDE = "opentelemetry."
+"""What goes wrong in there costs spans and never a record: a warning, whatever it is called there."""
+
+
 class _LibraryHandler(logging.Handler):
     """Hands what other libraries log to our own log, without the values they put into their sentences."""
 
@@ -146,7 +150,8 @@ class _LibraryHandler(logging.Handler):
         exception = _exception_of(record.exc_info)
         if exception is not None:
             values = {**values, "exception": reduced_exception(exception)}
-        self._logger_of().log(record.levelno, "library.logged", **values)
+        level = min(record.levelno, logging.WARNING) if record.name.startswith(_ASIDE) else record.levelno
+        self._logger_of().log(level, "library.logged", **values)
 
 
 def _speakable(record: logging.LogRecord) -> str:

@@ -135,3 +135,12 @@ def test_configuring_twice_writes_every_line_once(stream: io.StringIO) -> None:
     logging.getLogger("jgo").warning("once")
 
     assert 1 == len(_lines(stream))
+
+
+def test_what_goes_wrong_with_spans_is_no_error_of_ours(stream: io.StringIO) -> None:
+    configure_logging("info", "json", stream)
+
+    logging.getLogger("opentelemetry.exporter.some").error("Failed to export")
+    logging.getLogger("some_library.module").error("cannot go on")
+
+    assert ["warning", "error"] == [line["level"] for line in _lines(stream)]
