@@ -14,7 +14,8 @@ from worker.engines.artifact import open_folder
 from worker.engines.base import Engine
 from worker.engines.build import BATCH_BOUNDS
 from worker.engines.fake import FakeEngine
-from worker.engines.gliclass import GliclassEngine, GliclassOptions
+from worker.engines.generic_torch import TorchOptions
+from worker.engines.gliclass import GliclassEngine
 from worker.engines.gliclass_folder import open_gliclass_folder
 from worker.engines.layout import warm_up_batches
 from worker.engines.ov import OpenVinoEngine, OpenVinoOptions
@@ -42,7 +43,7 @@ def _gliclass(folder: Path) -> Engine:
     if not all(importlib.util.find_spec(name) for name in ("torch", "transformers", "gliclass")):
         pytest.skip("torch, transformers and gliclass are not installed")
     path = write_tiny_gliclass(folder / "tiny", pooling_strategy="avg")
-    return GliclassEngine(*open_gliclass_folder(path), GliclassOptions(device="cpu"))
+    return GliclassEngine(*open_gliclass_folder(path), TorchOptions(device="cpu"))
 
 
 _ENGINES: dict[str, Callable[[Path], Engine]] = {

@@ -25,19 +25,25 @@ def own_kafka(kafka: BrokerUnderTest) -> Iterator[BrokerUnderTest]:
         yield BrokerUnderTest(embedded.bootstrap_servers, embedded.cluster_id, embedded)
 
 
+def stream_on(kafka: BrokerUnderTest, folder: Path, count: int) -> tuple[Stream, EmbeddedKafka]:
+    """A stream, and the broker that it is on."""
+    inputs = ["a", "b"]
+    kafka.create_topics(dict.fromkeys(inputs, PARTITIONS))
+    attacked = Stream(kafka, folder, inputs)
+    attacked.feed(count)
+    assert kafka.embedded is not None
+    return attacked, kafka.embedded
+
+
 def test_a_broker_that_is_killed_and_comes_back_costs_nothing_but_time(
     own_kafka: BrokerUnderTest, tmp_path: Path, verdict: Verdict
 ) -> None:
-    inputs = ["a", "b"]
-    own_kafka.create_topics(dict.fromkeys(inputs, PARTITIONS))
-    attacked = Stream(own_kafka, tmp_path, inputs)
-    attacked.feed(1500)
-    assert own_kafka.embedded is not None
+    attacked, broker = stream_on(own_kafka, tmp_path, 1500)
     with attacked.worker(STEADY) as process:
         attacked.await_progress(100)
-        own_kafka.embedded.kill()
+        broker.kill()
         assert process.poll() is None
-        own_kafka.embedded.start()
+        broker.start()
         own_kafka.admin().list_topics(timeout=REQUEST_SECONDS)
         seconds = attacked.await_progress(200, 90)
         assert process.poll() is None
@@ -54,16 +60,12 @@ def test_a_broker_that_is_killed_within_a_transaction_costs_nothing_but_time(
     own_kafka: BrokerUnderTest, tmp_path: Path, verdict: Verdict, phase: str
 ) -> None:
     """The client's own waits for a coordinator that is away do not all end by themselves."""
-    inputs = ["a", "b"]
-    own_kafka.create_topics(dict.fromkeys(inputs, PARTITIONS))
-    attacked = Stream(own_kafka, tmp_path, inputs)
-    attacked.feed(600)
-    assert own_kafka.embedded is not None
+    attacked, broker = stream_on(own_kafka, tmp_path, 600)
     with attacked.worker(replace(STEADY, phase=phase, signal="SIGSTOP")) as process:
         wait_until(lambda: is_stopped(process), 60)
-        own_kafka.embedded.kill()
+        broker.kill()
         process.send_signal(signal.SIGCONT)
-        own_kafka.embedded.start()
+        broker.start()
         own_kafka.admin().list_topics(timeout=REQUEST_SECONDS)
         seconds = attacked.await_progress(100, 120)
         process.send_signal(signal.SIGTERM)

@@ -93,19 +93,24 @@ def test_a_worker_with_a_certificate_of_its_own_and_a_locked_key(
     assert_predicts(guarded, set_up_guarded(tmp_path, guarded, settings), monkeypatch)
 
 
+def with_tokens(guarded: GuardedKafka, issuer: str) -> dict[str, str]:
+    """What the cluster's settings are where an issuer at that address gives out tokens."""
+    return {
+        "bootstrap_servers": guarded.servers("OAUTH"),
+        "security_protocol": "sasl_ssl",
+        "sasl_mechanism": "OAUTHBEARER",
+        "oauth_token_url": issuer,
+        "oauth_client_id": USER,
+        "ssl_ca_location": str(guarded.authority.ca),
+    }
+
+
 def test_a_worker_with_tokens_from_an_issuer(
     guarded: GuardedKafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WORKER_KAFKA__OAUTH_CLIENT_SECRET", CLIENT_SECRET)
     with token_issuer(CLIENT_SECRET) as address:
-        settings = {
-            "bootstrap_servers": guarded.servers("OAUTH"),
-            "security_protocol": "sasl_ssl",
-            "sasl_mechanism": "OAUTHBEARER",
-            "oauth_token_url": address,
-            "oauth_client_id": USER,
-            "ssl_ca_location": str(guarded.authority.ca),
-        }
+        settings = with_tokens(guarded, address)
         assert_predicts(guarded, set_up_guarded(tmp_path, guarded, settings), monkeypatch)
 
 
@@ -211,14 +216,7 @@ def identity(guarded: GuardedKafka, kind: str) -> Iterator[Identity]:
         "http.token": TOKEN,
     }
     with token_issuer(CLIENT_SECRET) as address:
-        kafka = {
-            "bootstrap_servers": guarded.servers("OAUTH"),
-            "security_protocol": "sasl_ssl",
-            "sasl_mechanism": "OAUTHBEARER",
-            "oauth_token_url": address,
-            "oauth_client_id": USER,
-            "ssl_ca_location": str(guarded.authority.ca),
-        }
+        kafka = with_tokens(guarded, address)
         yield Identity(kafka, {"oauth_token_url": address, "oauth_client_id": USER}, secrets)
 
 

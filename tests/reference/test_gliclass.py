@@ -12,7 +12,8 @@ from tests.support.tiny_gliclass import write_tiny_gliclass
 from tests.support.training_data import write_world
 from worker.classifier import open_classifier
 from worker.clock import ManualClock
-from worker.engines.gliclass import GliclassEngine, GliclassOptions
+from worker.engines.generic_torch import TorchOptions
+from worker.engines.gliclass import GliclassEngine
 from worker.engines.gliclass_folder import open_gliclass_folder
 from worker.engines.load import EngineChoice, load_engine
 from worker.errors import ConfigError, EngineError
@@ -92,7 +93,7 @@ def test_logits_are_those_of_its_own_library(shape: str, tmp_path: Path) -> None
     family, config = SHAPES[shape]
     folder = write_tiny_gliclass(tmp_path / "model", family, **config)
     opened, read = open_gliclass_folder(folder)
-    engine = GliclassEngine(opened, read, GliclassOptions(device="cpu"))
+    engine = GliclassEngine(opened, read, TorchOptions(device="cpu"))
     pipeline = _their_pipeline(folder).pipe
     batcher, expected = Batcher(10_000), {}
     for number, (text, labels) in enumerate((text, LABELS[:count]) for text in TEXTS for count in (1, 2, 5, 33)):
@@ -136,7 +137,7 @@ def test_a_worker_decides_what_their_pipeline_scores(tiny: Path, tmp_path: Path,
 
 def test_all_labels_of_a_text_cost_one_row_of_the_encoder(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, config = open_gliclass_folder(tiny)
-    engine = GliclassEngine(folder, config, GliclassOptions(device="cpu"))
+    engine = GliclassEngine(folder, config, TorchOptions(device="cpu"))
     forward, rows = engine._encoder.forward, list[int]()
 
     def counted(**given: Any) -> Any:  # noqa: ANN401  # torch is optional
@@ -155,7 +156,7 @@ def test_all_labels_of_a_text_cost_one_row_of_the_encoder(tiny: Path, monkeypatc
 
 def test_a_label_token_in_a_text_is_no_label(tiny: Path) -> None:
     folder, config = open_gliclass_folder(tiny)
-    engine = GliclassEngine(folder, config, GliclassOptions(device="cpu"))
+    engine = GliclassEngine(folder, config, TorchOptions(device="cpu"))
     batcher = Batcher(10_000)
     batcher.add(0, _rows(tiny, "late <<LABEL>> refund <<SEP>> late", LABELS[:2]))
     batch = batcher.pop()

@@ -12,9 +12,10 @@ from tests.support.tiny_t5 import write_tiny_t5
 from tests.support.training_data import write_world
 from worker.classifier import open_classifier
 from worker.clock import ManualClock
+from worker.engines.generic_torch import TorchOptions
 from worker.engines.golden import join_batches, ranking_golden
 from worker.engines.load import EngineChoice, load_engine
-from worker.engines.t5_rank import T5RankEngine, T5RankOptions, open_ranking_folder
+from worker.engines.t5_rank import T5RankEngine, open_ranking_folder
 from worker.errors import ConfigError, EngineError
 from worker.labels.schema import parse_schema
 from worker.settings import Limits
@@ -76,7 +77,7 @@ def test_scores_are_a_softmax_over_the_likelihoods_that_transformers_gives(t5: P
 
 def test_a_prompt_is_encoded_once_for_all_its_options(t5: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = open_ranking_folder(t5)
-    engine = T5RankEngine(folder, T5RankOptions(device="cpu"))
+    engine = T5RankEngine(folder, TorchOptions(device="cpu"))
     single = ranking_golden(folder)[0]
     encoder = engine._module.get_encoder()
     forward, rows = encoder.forward, list[int]()

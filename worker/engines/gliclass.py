@@ -4,40 +4,25 @@ The architecture is that of GLiClass' uni-encoders (Stepanov et al. 2025, arXiv 
 of their library). A token of type 1 marks a label, one of type 2 the text.
 """
 
-import importlib.util
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from worker.engines.artifact import ModelFolder
+from worker.engines.generic_torch import TorchOptions, open_torch
 from worker.engines.gliclass_folder import HEAD, GliclassConfig
 from worker.engines.layout import Int64Array, checked_logits, pad
 from worker.engines.memory import with_memory_errors_told
-from worker.engines.telemetry import silence_telemetry
-from worker.errors import ConfigError, EngineError, EngineOutOfMemoryError
+from worker.errors import EngineError, EngineOutOfMemoryError
 from worker.types import Batch, EngineInfo, ModelStamp, PairRef, PairScores
 
-INSTALL_HINT: Final = 'pip install "nli-stream-worker[gpu]"'
-PRECISIONS: Final = ("float32", "bfloat16")
-"""Not float16: DeBERTa, the encoder of most of these models, overflows in it."""
 _CPU_TOKEN_BUDGET: Final = 2048
 _GPU_TOKEN_BUDGET: Final = 16384
 _LABEL, _TEXT = 1, 2
 _ENCODER: Final = "model.encoder_model."
 _EPSILON: Final = 1e-8
-
-
-@dataclass(frozen=True, slots=True)
-class GliclassOptions:
-    """How to compute."""
-
-    precision: str = "auto"
-    """`auto`: bfloat16 on a GPU, float32 on a CPU."""
-    device: str = "auto"
-    threads: int | None = None
 
 
 class _Places(NamedTuple):
@@ -58,38 +43,26 @@ class _Places(NamedTuple):
 class GliclassEngine:
     """A uni-encoder in safetensors: transformers' encoder under our own head; no code of the model's own is run."""
 
-    def __init__(self, folder: ModelFolder, config: GliclassConfig, options: GliclassOptions) -> None:
+    def __init__(self, folder: ModelFolder, config: GliclassConfig, options: TorchOptions) -> None:
         """Load the model; takes seconds.
 
         Raises:
             ConfigError: a precision this engine has not.
             EngineError: torch is not installed, or the folder's model cannot be loaded.
         """
-        if not all(importlib.util.find_spec(module) for module in ("torch", "transformers")):
-            raise EngineError(f"the gliclass engine needs packages that are not installed: {INSTALL_HINT}")
-        silence_telemetry()
-        import torch  # noqa: PLC0415  # heavy, and not a requirement of the worker
-
-        self._torch = torch
-        self._device = ("cuda" if torch.cuda.is_available() else "cpu") if options.device == "auto" else options.device
-        usual = "bfloat16" if self._device == "cuda" else "float32"
-        precision = usual if options.precision == "auto" else options.precision
-        if precision not in PRECISIONS:
-            raise ConfigError(f"precision: the gliclass engine computes in {' or '.join(PRECISIONS)}, not {precision}")
-        if options.threads is not None:
-            torch.set_num_threads(options.threads)
+        self._place = place = open_torch("gliclass", options)
         self._config = config
         self._pad_id = folder.pad_token_id
-        loaded = _load(folder, config, getattr(torch, precision))
-        self._encoder: Any = loaded[0].to(self._device)
-        self._weights: dict[str, Any] = {name: weight.to(self._device) for name, weight in loaded[1].items()}
-        budget = _GPU_TOKEN_BUDGET if self._device == "cuda" else _CPU_TOKEN_BUDGET
+        loaded = _load(folder, config, place.dtype)
+        self._encoder: Any = loaded[0].to(self._place.device)
+        self._weights: dict[str, Any] = {name: weight.to(self._place.device) for name, weight in loaded[1].items()}
+        budget = _GPU_TOKEN_BUDGET if self._place.device == "cuda" else _CPU_TOKEN_BUDGET
         self._info = EngineInfo(
-            stamp=ModelStamp(folder.name, folder.digest(folder.safetensors_files()), "gliclass", precision),
+            stamp=ModelStamp(folder.name, folder.digest(folder.safetensors_files()), "gliclass", place.precision),
             head=HEAD,
             max_pair_tokens=folder.max_pair_tokens,
             token_budget=max(budget, folder.max_pair_tokens),
-            details={"device": torch.cuda.get_device_name() if self._device == "cuda" else "cpu"},
+            details=place.details,
             reading=config.row,
         )
 
@@ -121,21 +94,17 @@ class GliclassEngine:
         try:
             logits = with_memory_errors_told(lambda: self._logits(batch, places))
         except EngineOutOfMemoryError:
-            self._empty_cache()
+            self._place.empty_cache()
             raise
         return PairScores(checked_logits(np.stack((logits, np.zeros_like(logits)), axis=1), batch.asked, HEAD))
 
     def close(self) -> None:
         """Give back memory. Not to be used after."""
         self._encoder, self._weights = None, {}
-        self._empty_cache()
-
-    def _empty_cache(self) -> None:
-        if self._device == "cuda":
-            self._torch.cuda.empty_cache()
+        self._place.empty_cache()
 
     def _logits(self, batch: Batch, places: _Places) -> npt.NDArray[np.float32]:
-        torch, config = self._torch, self._config
+        torch, config = self._place.torch, self._config
         with torch.inference_mode():
             hidden = self._encoded(batch, places)
             of_row = self._tensor(places.row_of[places.labels])
@@ -195,7 +164,7 @@ class GliclassEngine:
 
     def _scored(self, text: Any, labels: Any) -> Any:  # noqa: ANN401  # torch is optional
         """The logit of each label beside its text: [labels]."""
-        torch = self._torch
+        torch = self._place.torch
         if self._config.scorer == "simple":
             return (text * labels).sum(dim=-1)
         if self._config.scorer == "mlp":
@@ -206,15 +175,15 @@ class GliclassEngine:
 
     def _layers(self, features: Any, name: str, numbers: Sequence[int]) -> Any:  # noqa: ANN401
         for number in numbers[:-1]:
-            features = self._torch.relu(self._linear(features, f"scorer.{name}.{number}"))
+            features = self._place.torch.relu(self._linear(features, f"scorer.{name}.{number}"))
         return self._linear(features, f"scorer.{name}.{numbers[-1]}")[:, 0]
 
     def _linear(self, features: Any, name: str) -> Any:  # noqa: ANN401  # torch is optional
         weights = self._weights
-        return self._torch.nn.functional.linear(features, weights[f"{name}.weight"], weights[f"{name}.bias"])
+        return self._place.torch.nn.functional.linear(features, weights[f"{name}.weight"], weights[f"{name}.bias"])
 
     def _tensor(self, values: npt.NDArray[Any]) -> Any:  # noqa: ANN401  # torch is optional
-        return self._torch.from_numpy(np.ascontiguousarray(values)).to(self._device)
+        return self._place.torch.from_numpy(np.ascontiguousarray(values)).to(self._place.device)
 
 
 def _load(folder: ModelFolder, config: GliclassConfig, dtype: Any) -> tuple[Any, Mapping[str, Any]]:  # noqa: ANN401

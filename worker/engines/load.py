@@ -12,6 +12,7 @@ from worker.engines.base import Engine
 from worker.engines.build import GateReport, verify, verify_singles
 from worker.engines.choice import Attempt, EngineChoice, attempts, check_names
 from worker.engines.fake import FakeEngine
+from worker.engines.generic_torch import TorchOptions
 from worker.engines.golden import (
     GOLDEN_FILE,
     Golden,
@@ -98,10 +99,10 @@ def load_engine(choice: EngineChoice, *, is_fresh: bool = False) -> LoadedModel:
 def _load_ranking(choice: EngineChoice) -> LoadedModel:
     """An instruction model: nobody keeps golden logits of one, so its float32 form on a CPU is the reference."""
     folder = t5_rank.open_ranking_folder(fetch_folder(choice.model), choice.model)
-    engine = t5_rank.T5RankEngine(folder, t5_rank.T5RankOptions(choice.precision, threads=choice.threads))
+    engine = t5_rank.T5RankEngine(folder, TorchOptions(choice.precision, threads=choice.threads))
     try:
         singles = ranking_golden(folder)
-        plain = t5_rank.T5RankEngine(folder, t5_rank.T5RankOptions("float32", "cpu", choice.threads))
+        plain = t5_rank.T5RankEngine(folder, TorchOptions("float32", "cpu", choice.threads))
         expected = np.concatenate([plain.score(single).logits for single in singles])
         plain.close()
         report = _checked(engine, verify_singles(engine, singles, expected))
@@ -120,11 +121,11 @@ def _load_one_pass(choice: EngineChoice) -> LoadedModel:
     is_open = choice.precision == "auto" and not choice.strict
     precisions = (choice.precision, "float32") if is_open and pytorch.has_cuda() else (choice.precision,)
     singles = one_pass_golden(folder, config.row)
-    plain = gliclass.GliclassEngine(folder, config, gliclass.GliclassOptions("float32", "cpu", choice.threads))
+    plain = gliclass.GliclassEngine(folder, config, TorchOptions("float32", "cpu", choice.threads))
     expected = np.concatenate([plain.score(single).logits for single in singles])
     plain.close()
     for precision in precisions:
-        engine = gliclass.GliclassEngine(folder, config, gliclass.GliclassOptions(precision, threads=choice.threads))
+        engine = gliclass.GliclassEngine(folder, config, TorchOptions(precision, threads=choice.threads))
         try:
             report = _checked(engine, verify_singles(engine, singles, expected))
         except BaseException as error:

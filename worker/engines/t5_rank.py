@@ -5,8 +5,6 @@ that share a batch; each option is a short row of the decoder. What is said of a
 option's tokens, its end included (rank classification: Wei et al. 2022, section 2.3, normalised by length).
 """
 
-import importlib.util
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,66 +19,41 @@ from worker.engines.artifact import (
     read_json_object,
 )
 from worker.engines.checkpoints import load_module
+from worker.engines.generic_torch import TorchOptions, open_torch
 from worker.engines.layout import checked_logits
-from worker.engines.telemetry import silence_telemetry
-from worker.errors import ConfigError, EngineError
+from worker.errors import EngineError
 from worker.types import Batch, EngineInfo, ModelStamp, NliHead, PairRef, PairScores
 
-INSTALL_HINT: Final = 'pip install "nli-stream-worker[gpu]"'
 HEAD: Final = NliHead(classes=2, entailment=0, contradiction=1)
 """The likelihood of the option stands in the first column; the second is 0."""
-PRECISIONS: Final = ("float32", "bfloat16")
-"""Not float16: the feed-forward layers of T5 overflow in it."""
 _MAX_PAIR_TOKENS: Final = 512
 """What Flan-T5 was trained on; its relative positions have no end of their own."""
 _TOKEN_BUDGET: Final = 8192
 _PROMPT, _OPTION = 0, 1
 
 
-@dataclass(frozen=True, slots=True)
-class T5RankOptions:
-    """How to compute."""
-
-    precision: str = "auto"
-    """`auto`: bfloat16 on a GPU, float32 on a CPU."""
-    device: str = "auto"
-    threads: int | None = None
-
-
 class T5RankEngine:
     """A T5 in safetensors, run by transformers; no code of the model's own is run."""
 
-    def __init__(self, folder: ModelFolder, options: T5RankOptions) -> None:
+    def __init__(self, folder: ModelFolder, options: TorchOptions) -> None:
         """Load the model; takes seconds.
 
         Raises:
             ConfigError: a precision this engine has not.
             EngineError: torch is not installed, or the folder's model cannot be loaded.
         """
-        if not all(importlib.util.find_spec(module) for module in ("torch", "transformers")):
-            raise EngineError(f"the t5_rank engine needs packages that are not installed: {INSTALL_HINT}")
-        silence_telemetry()
-        import torch  # noqa: PLC0415  # heavy, and not a requirement of the worker
-
-        self._torch = torch
-        self._device = ("cuda" if torch.cuda.is_available() else "cpu") if options.device == "auto" else options.device
-        usual = "bfloat16" if self._device == "cuda" else "float32"
-        precision = usual if options.precision == "auto" else options.precision
-        if precision not in PRECISIONS:
-            raise ConfigError(f"precision: the t5_rank engine computes in {' or '.join(PRECISIONS)}, not {precision}")
-        if options.threads is not None:
-            torch.set_num_threads(options.threads)
-        self._module: Any = load_module(folder, "AutoModelForSeq2SeqLM", getattr(torch, precision)).to(self._device)
+        self._place = place = open_torch("t5_rank", options)
+        self._module: Any = load_module(folder, "AutoModelForSeq2SeqLM", place.dtype).to(self._place.device)
         config = self._module.config
         start = config.decoder_start_token_id
         self._start = int(config.pad_token_id if start is None else start)
         self._pad_id = folder.pad_token_id
         self._info = EngineInfo(
-            stamp=ModelStamp(folder.name, folder.digest(folder.safetensors_files()), "t5_rank", precision),
+            stamp=ModelStamp(folder.name, folder.digest(folder.safetensors_files()), "t5_rank", place.precision),
             head=HEAD,
             max_pair_tokens=folder.max_pair_tokens,
             token_budget=max(_TOKEN_BUDGET, folder.max_pair_tokens),
-            details={"device": torch.cuda.get_device_name() if self._device == "cuda" else "cpu"},
+            details=place.details,
             reading="options",
         )
 
@@ -118,8 +91,7 @@ class T5RankEngine:
     def close(self) -> None:
         """Give back memory. Not to be used after."""
         self._module = None
-        if self._device == "cuda":
-            self._torch.cuda.empty_cache()
+        self._place.empty_cache()
 
     def _likelihood(
         self,
@@ -127,14 +99,14 @@ class T5RankEngine:
         rows: npt.NDArray[np.int64],
         options: list[npt.NDArray[np.int32]],
     ) -> npt.NDArray[np.float32]:
-        torch = self._torch
+        torch = self._place.torch
         ids, mask = self._padded(prompts, self._pad_id)
         target, is_target = self._padded(options, self._pad_id)
         shifted = torch.full_like(target, self._start)
         shifted[:, 1:] = target[:, :-1]
         with torch.inference_mode():
             encoded = self._module.get_encoder()(input_ids=ids, attention_mask=mask).last_hidden_state
-            chosen = torch.from_numpy(rows).to(self._device)
+            chosen = torch.from_numpy(rows).to(self._place.device)
             logits = self._module(
                 encoder_outputs=(encoded[chosen],), attention_mask=mask[chosen], decoder_input_ids=shifted
             ).logits.float()
@@ -146,8 +118,10 @@ class T5RankEngine:
         is_token = np.arange(lengths.max()) < lengths[:, None]
         filled = np.full(is_token.shape, pad_id, np.int64)
         filled[is_token] = np.concatenate(rows)
-        torch = self._torch
-        return torch.from_numpy(filled).to(self._device), torch.from_numpy(is_token.astype(np.int64)).to(self._device)
+        torch = self._place.torch
+        return torch.from_numpy(filled).to(self._place.device), torch.from_numpy(is_token.astype(np.int64)).to(
+            self._place.device
+        )
 
 
 def open_ranking_folder(path: Path, name: str | None = None) -> ModelFolder:
