@@ -19,7 +19,7 @@ def test_at_least_once_doubles_what_was_sent_before_a_crash_and_loses_nothing(
 ) -> None:
     attacked = stream(400, {"delivery": "at_least_once"})
     with attacked.worker(Faults(phase="after_flush")) as process:
-        assert -signal.SIGKILL == process.wait(60)
+        assert -signal.SIGKILL == process.wait(180)
     attacked.run_to_end()
     tally = verdict(attacked, "at_least_once: SIGKILL after the acknowledgement")
     assert 0 == tally.lost
@@ -30,6 +30,6 @@ def test_at_least_once_doubles_what_was_sent_before_a_crash_and_loses_nothing(
 def test_a_build_that_commits_offsets_before_outputs_is_caught(stream: StreamFactory, verdict: Verdict) -> None:
     attacked = stream(400)
     with attacked.worker(Faults(phase="after_commit", broken=True)) as process:
-        assert -signal.SIGKILL == process.wait(60)
+        assert -signal.SIGKILL == process.wait(180)
     attacked.run_to_end()
     assert 0 < verdict(attacked, "broken build: offsets before outputs, SIGKILL between").lost

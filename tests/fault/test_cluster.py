@@ -15,7 +15,7 @@ from tests.support.cluster import ClusterUnderTest
 from worker.kafka.embedded_cluster import EmbeddedCluster
 from worker.kafka.embedded_storage import EmbeddedSettings
 
-pytestmark = [pytest.mark.kafka, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(1500)]
 
 GONE = {0, -signal.SIGTERM}
 """How a worker ends that is told to: drained, or while it was still starting."""
@@ -57,7 +57,7 @@ def lose(cluster: ClusterUnderTest, attacked: Stream, role: str) -> float:
         attacked.await_progress(200, 120)
         assert process.poll() is None
         process.send_signal(signal.SIGTERM)
-        assert 0 == process.wait(60)
+        assert 0 == process.wait(180)
     return seconds
 
 
@@ -94,13 +94,13 @@ def test_a_rolling_restart_costs_nothing_but_time(cluster: ClusterUnderTest, tmp
             cluster.await_in_sync()
         assert process.poll() is None
         process.send_signal(signal.SIGTERM)
-        assert 0 == process.wait(60)
+        assert 0 == process.wait(180)
     attacked.run_to_end()
     assert verdict(attacked, "3 nodes: rolling restart", max(waits)).is_perfect
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(2400)
 @pytest.mark.parametrize("bounced", ["brokers", "workers"])
 @pytest.mark.parametrize("how", ["clean", "hard"])
 def test_the_worker_passes_the_system_test_of_kafkas_own_copier(
@@ -122,7 +122,7 @@ def test_the_worker_passes_the_system_test_of_kafkas_own_copier(
         assert [None, None] == [worker.poll() for worker in workers]
         for worker in workers:
             worker.send_signal(signal.SIGTERM)
-        assert [0, 0] == [worker.wait(60) for worker in workers]
+        assert [0, 0] == [worker.wait(180) for worker in workers]
     assert verdict(attacked, f"copier: {how} bounce of {bounced}, 3 rounds", attacked.run_to_end(600)).is_perfect
 
 
@@ -142,7 +142,7 @@ def bounce_worker(worker: subprocess.Popen[bytes], how: str) -> None:
     """It goes; whoever asks starts the next one."""
     if how == "clean":
         worker.send_signal(signal.SIGTERM)
-        assert worker.wait(60) in GONE
+        assert worker.wait(180) in GONE
     else:
         worker.kill()
         worker.wait()

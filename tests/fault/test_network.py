@@ -70,7 +70,7 @@ def outage(far: Far, attacked: Stream, how: str, seconds: float) -> float:
         wait_until(lambda: get(attacked.setup, "/readyz")[0] == 200, 60)
         assert process.poll() is None
         process.send_signal(signal.SIGTERM)
-        assert 0 == process.wait(60)
+        assert 0 == process.wait(180)
     return recovery_seconds
 
 
@@ -85,7 +85,7 @@ def test_a_worker_outlives_a_network_that_is_gone_and_says_so_meanwhile(
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 def test_an_outage_of_ten_minutes_restarts_nothing(far: Far, tmp_path: Path, verdict: Verdict) -> None:
     attacked = far.stream(tmp_path, 1200)
     seconds = outage(far, attacked, "swallow", LONG_OUTAGE_SECONDS)

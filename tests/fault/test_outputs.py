@@ -18,7 +18,7 @@ from tests.fault.conftest import StreamFactory, Verdict
 from tests.support.broker import REQUEST_SECONDS, BrokerUnderTest, headers_of, kcat_is_installed
 from tests.support.chaos import HEALTHY, PARTITIONS, Stream, Tally, kind_of, metric, number_of
 from tests.support.chaos_worker import Faults
-from tests.support.wait import wait_until
+from tests.support.wait import conclusive, wait_until
 from tests.support.worker import get
 
 pytestmark = pytest.mark.kafka
@@ -127,7 +127,7 @@ def test_predictions_that_are_deleted_under_load_close_their_input_and_no_more_a
         wait_until(lambda: f"waiting for {gone}".encode() in get(attacked.setup, "/readyz")[1], 60)
         wait_until(lambda: sum(kafka.committed_offsets(attacked.group, other).values()) == 400, 60)
         committed = kafka.committed_offsets(attacked.group, topic)
-        assert 0 < sum(committed.values()) < 400
+        conclusive(0 < sum(committed.values()) < 400, "the topic was deleted before or after the load")
         kafka.create_topics({gone: PARTITIONS})
         seconds = attacked.await_progress(400 - sum(committed.values()), 90)
         assert process.poll() is None
@@ -149,7 +149,7 @@ def test_a_position_that_retention_has_passed_is_an_error_with_the_gap_counted(
     (future,) = admin.delete_records([KafkaPartition(topic, 0, 40)]).values()
     future.result(REQUEST_SECONDS)
     with attacked.worker(HEALTHY, "--until-end") as process:
-        assert 1 == process.wait(60)
+        assert 1 == process.wait(180)
     assert f"the position of {topic}/0 is out of range: 15 records are gone" in attacked.log()
     assert 25 == kafka.committed_offsets(attacked.group, topic)[0]
 
@@ -166,7 +166,7 @@ def test_retention_that_overtakes_a_worker_that_has_paused_ends_it_with_nothing_
         admin = kafka.admin()
         (future,) = admin.delete_records([KafkaPartition(topic, 0, first_left)]).values()
         future.result(REQUEST_SECONDS)
-        assert 1 == process.wait(90)
+        assert 1 == process.wait(270)
     position = kafka.committed_offsets(attacked.group, topic)[0]
     assert position < first_left
     told = re.findall(rf"the position of {topic}/0 is out of range: (\d+) records are gone", attacked.log())

@@ -88,7 +88,7 @@ class Site:
         wait_until(lambda: self.cluster.kafka.members(group) == len(self.workers), 120, "its joining", 0.5)
         self.wait(0, 5)
         self.workers[2].send_signal(signal.SIGTERM)
-        assert 0 == self.workers.pop(2).wait(90)
+        assert 0 == self.workers.pop(2).wait(270)
 
     def cut(self) -> None:
         how = self.dice.choice(("cut", "swallow"))
@@ -157,7 +157,7 @@ def test_half_an_hour_of_faults_loses_nothing_and_leaks_nothing(
         assert "thread.overdue" not in attacked.log()
         for number in (0, 1):
             site.workers[number].send_signal(signal.SIGTERM)
-            assert 0 == site.workers[number].wait(90)
+            assert 0 == site.workers[number].wait(270)
     assert tally.is_perfect
     assert_flat(vitals)
 

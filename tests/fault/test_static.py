@@ -27,7 +27,7 @@ def killed_and_back(attacked: Stream) -> float:
         wait_until(lambda: get(attacked.setup, "/readyz")[0] == 200, 60)
         assert second.poll() is None
         second.send_signal(signal.SIGTERM)
-        assert 0 == second.wait(60)
+        assert 0 == second.wait(180)
     return seconds
 
 
@@ -57,7 +57,7 @@ def test_under_kip_848_it_waits_in_its_process_until_its_old_session_has_ended(
         wait_until(lambda: get(attacked.setup, "/readyz")[0] == 200, 60)
         assert second.poll() is None
         second.send_signal(signal.SIGTERM)
-        assert 0 == second.wait(60)
+        assert 0 == second.wait(180)
     attacked.run_to_end()
     name = f"static member: SIGKILL, back at once (consumer, session {SESSION_MS // 1000} s)"
     assert verdict(attacked, name, seconds).is_perfect
@@ -69,7 +69,7 @@ def test_of_two_with_one_name_the_elder_ends_and_names_the_fix(stream: StreamFac
     with attacked.worker(STEADY) as first:
         attacked.await_progress(100)
         with attacked.worker(STEADY, environment={"WORKER_HTTP__PORT": "0"}) as second:
-            assert 1 == first.wait(60)
+            assert 1 == first.wait(180)
             attacked.await_progress(100)
             assert second.poll() is None
     assert "another worker has joined as kafka.instance_id pod-0: give every worker its own" in attacked.log()
@@ -90,7 +90,7 @@ def test_under_kip_848_the_younger_waits_and_names_the_fix(
             attacked.await_progress(200, 90)
             assert (None, None) == (first.poll(), second.poll())
             first.send_signal(signal.SIGTERM)
-            assert 0 == first.wait(60)
+            assert 0 == first.wait(180)
             attacked.await_progress(100, 90)
     attacked.run_to_end()
     assert verdict(attacked, "two static members with one name (consumer)").is_perfect

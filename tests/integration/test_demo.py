@@ -49,7 +49,7 @@ class Witness:
 
 def run_command(*arguments: str) -> subprocess.CompletedProcess[str]:
     """What the demo answered, its output in a pipe."""
-    return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=150, check=False)
+    return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=300, check=False)
 
 
 def codes_of(count: int) -> dict[str, int]:
@@ -156,7 +156,7 @@ def test_an_interrupt_stops_everything_and_leaves_nothing_behind(tmp_path: Path)
         try:
             _wait_for_folder(tmp_path, process)
             process.send_signal(signal.SIGINT)
-            output, errors = process.communicate(timeout=60)
+            output, errors = process.communicate(timeout=180)
         finally:
             process.kill()
 
@@ -170,7 +170,7 @@ def _wait_for_folder(folder: Path, process: subprocess.Popen[bytes]) -> None:
 
 def test_an_engine_that_the_bundled_model_has_not_is_said_in_one_line() -> None:
     command = [sys.executable, "-m", "worker", "demo", "--broker", "mock", "--engine", "pytorch"]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
 
     assert (2, "") == (result.returncode, result.stdout)
     assert ["worker: engine: expected 'auto' or 'openvino' with `model: bundled`"] == result.stderr.splitlines()

@@ -15,7 +15,7 @@ from tests.support.labelled import Fleet, assert_whole_and_never_back, load
 from tests.support.wait import wait_until
 from tests.support.worker import run_to_end, set_up, worker_process
 
-pytestmark = [pytest.mark.kafka, pytest.mark.soak, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.kafka, pytest.mark.soak, pytest.mark.timeout(3600)]
 
 SECONDS = float(os.environ.get("LABEL_CHANGES_SECONDS", "300"))
 """How long versions are written, one every second."""

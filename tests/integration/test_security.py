@@ -124,7 +124,7 @@ class Ran:
 
 def worker_command(*arguments: str) -> Ran:
     done = subprocess.run(
-        [sys.executable, "-m", "worker", *arguments], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-m", "worker", *arguments], capture_output=True, text=True, timeout=300, check=False
     )
     return Ran(done.returncode, done.stdout + done.stderr)
 

@@ -23,7 +23,7 @@ def test_it_runs_until_it_is_asked_to_stop_and_then_ends_well(tmp_path: Path) ->
 
         read = [message.value() for message in client.read_committed("made-by-writing-to-it")]
         process.send_signal(signal.SIGTERM)
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=180)
 
     assert [b"first"] == read
     assert (0, b"") == (process.returncode, errors)
@@ -38,7 +38,7 @@ def test_three_nodes_keep_every_record_three_times() -> None:
         client.produce("on-three-nodes", [b"first"])
         found = client.admin().list_topics("on-three-nodes", timeout=30).topics["on-three-nodes"]
         process.send_signal(signal.SIGTERM)
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=180)
 
     assert 3 == len(ready["bootstrap_servers"].split(","))
     assert {3} == {len(partition.replicas) for partition in found.partitions.values()}

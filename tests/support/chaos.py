@@ -17,7 +17,7 @@ from confluent_kafka import Message
 
 from tests.support.broker import BrokerUnderTest, headers_of
 from tests.support.chaos_worker import ENVIRONMENT, Faults
-from tests.support.wait import wait_until
+from tests.support.wait import conclusive, wait_until
 from tests.support.worker import NOTHING, Changes, Setup, get, set_up
 
 PARTITIONS = 4
@@ -130,7 +130,7 @@ class Stream:
     def await_members(self, count: int, seconds: float = 90.0) -> None:
         """Until so many members of the group have partitions, and records are still to be done."""
         wait_until(lambda: self.kafka.members(self.group) == count, seconds, f"a group of {count}", 0.5)
-        assert self.position() < self.total, "the stream is too short: the rebalance met nothing in flight"
+        conclusive(self.position() < self.total, "the stream is too short: the rebalance met nothing in flight")
 
     def position(self) -> int:
         """Records of both topics that the group has committed; waits for open transactions."""
@@ -144,12 +144,12 @@ class Stream:
     def await_progress(self, records: int, seconds: float = 60.0) -> float:
         """Until so many more are committed; how many seconds that took.
 
-        AssertionError also where there are not so many more: then the fault before it may have hit an idle worker.
+        InconclusiveError where there are not so many more: then the fault before it may have hit an idle worker.
         """
         started = time.monotonic()
         start = self.position()
         goal = start + records
-        assert goal <= self.total, f"the stream is too short: {start} of {self.total} were done"
+        conclusive(goal <= self.total, f"the stream is too short: {start} of {self.total} were done")
 
         def reached() -> bool:
             over = bool(self._processes) and None not in {process.poll() for process in self._processes}

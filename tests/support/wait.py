@@ -4,8 +4,20 @@ import threading
 import time
 from collections.abc import Callable
 
+_PATIENCE = 4.0
+"""How often a deadline is waited for: each is meant for a machine that does nothing else."""
 _LOOK_SECONDS = 0.02
 _STAY_SECONDS = 0.25
+
+
+class InconclusiveError(AssertionError):
+    """What a test is about did not happen in it: it has shown nothing, and is run again (see `pyproject.toml`)."""
+
+
+def conclusive(condition: object, why_not: str) -> None:
+    """InconclusiveError with `why_not` unless `condition` holds: for how a trial went, never for what came of it."""
+    if not condition:
+        raise InconclusiveError(why_not)
 
 
 def wait_until(
@@ -14,12 +26,15 @@ def wait_until(
     what: str = "the condition",
     look_seconds: float = _LOOK_SECONDS,
 ) -> None:
-    """Return once `predicate` holds, looked at every `look_seconds`; AssertionError after `deadline_seconds`."""
-    deadline = time.monotonic() + deadline_seconds
+    """Return once `predicate` holds, looked at every `look_seconds`.
+
+    AssertionError when it did not within `deadline_seconds`, and not within several times as many either.
+    """
+    deadline = time.monotonic() + deadline_seconds * _PATIENCE
     never = threading.Event()
     while not predicate():
         if time.monotonic() > deadline:
-            raise AssertionError(f"{what} did not hold within {deadline_seconds} s")
+            raise AssertionError(f"{what} did not hold within {_PATIENCE:.0f} times {deadline_seconds} s")
         never.wait(look_seconds)
 
 
