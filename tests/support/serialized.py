@@ -1,7 +1,10 @@
-"""Records as the reference serializers of confluent-kafka write them."""
+"""Records as the reference serializers of confluent-kafka write them, and the class that reads our predictions."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, ClassVar
 
 from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
@@ -65,6 +68,18 @@ class Serializers:
     def write(self, kind: str, topic: str, ticket: Mapping[str, Any]) -> bytes:
         """The ticket as the method `kind` writes it."""
         return bytes(getattr(self, kind)(topic, ticket))
+
+
+def prediction_class(folder: Path) -> Any:  # noqa: ANN401  made of the schema
+    """The class that `protoc` makes of the published schema of predictions, by way of `folder`."""
+    target = folder / "prediction.descriptors"
+    source = Path(__file__).parents[2] / "schemas" / "messages" / "prediction.proto"
+    options = [f"-I{source.parent}", f"--descriptor_set_out={target}", source.name]
+    subprocess.run([sys.executable, "-m", "grpc_tools.protoc", *options], check=True)
+    (file,) = descriptor_pb2.FileDescriptorSet.FromString(target.read_bytes()).file
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("nli_stream_worker.Prediction"))
 
 
 def ticket(number: int, body: str = "the app crashes") -> dict[str, Any]:
