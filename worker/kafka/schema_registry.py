@@ -17,7 +17,11 @@ EXTRA_MISSING = (
     "topics: a format of the schema registry needs the extra `registry`: install nli-stream-worker[registry]"
 )
 _NOT_FOUND = 404
-_REFUSALS = {409, 422}
+_REFUSALS = {
+    409: "the subject has one that it may not follow; name another output topic, or have the subject's compatibility "
+    "or its schemas changed",
+    422: "it takes none like it; check that it knows the type of schema",
+}
 
 SchemaKey = int | str
 """The id of a schema, or its GUID."""
@@ -121,7 +125,7 @@ class RegistryClient:
             if status == _NOT_FOUND:
                 raise UnknownSchemaError from None
             if status in _REFUSALS:
-                told = f"the registry refuses the schema (HTTP {status}): is it compatible?"
+                told = f"the registry refuses the schema (HTTP {status}): {_REFUSALS[status]}"
                 raise RefusedSchemaError(told) from None
             raise AnsweredError(f"the schema registry refuses a request (HTTP {status})") from None
         except Exception as error:  # noqa: BLE001  the HTTP client's, whichever of two it is
