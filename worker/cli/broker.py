@@ -112,7 +112,8 @@ def _how_to_come_in(guard: "Guard", bootstrap_servers: str) -> str:
   producer   {folder}/producer.conf, producer.properties   writes {topic}
   reader     {folder}/reader.conf, reader.properties       reads {topic}.predictions and {topic}.dlq
 
-  .conf is for librdkafka's clients (kcat -F), .properties for Java's (--command-config); .password holds the password.
+  .conf is for librdkafka's clients (kcat -F), .properties for Java's (--command-config), .password is the password.
+  Kafka 4 refuses the SCRAM of librdkafka before 2.6.1: kcat -V tells which one it has.
 
   configure       worker init --kafka {folder}/worker.yaml --topic {topic}
   make topics     WORKER_KAFKA__SASL_USERNAME=admin WORKER_KAFKA__SASL_PASSWORD_FILE={folder}/admin.password \\
