@@ -58,7 +58,7 @@ def test_a_wrong_password_is_told_by_its_status_and_quoted_nowhere(
         tls_door(signer, registry.url, PASSWORD) as url,
         pytest.raises(RetryableError, match="the schema registry refuses a request") as caught,
     ):
-        schema_type(registry, settings(signer, tmp_path, url, password="guessed-4720"))
+        schema_type(registry, settings(signer, tmp_path, url, NOTHING, "guessed-4720"))
     assert "HTTP 401" in str(caught.value)
     assert "guessed" not in str(caught.value)
 

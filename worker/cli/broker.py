@@ -57,7 +57,7 @@ def broker(
         if guard:
             guard.let_in(kafka.nodes[1], servers)
             ready["credentials"] = str(guard.folder)
-        told = _how_to_come_in(guard, servers) if guard else _how_to_use(servers)
+        told = _how_to_come_in(credentials, topic, servers) if guard else _how_to_use(servers)
         print(json.dumps(ready) if as_json else told, flush=True)
         while not stop.wait(_LOOK_SECONDS):
             # One of several may go: that is what the others are for.
@@ -103,8 +103,7 @@ def _how_to_use(bootstrap_servers: str) -> str:
 Ctrl-C stops it."""
 
 
-def _how_to_come_in(guard: "Guard", bootstrap_servers: str) -> str:
-    folder, topic = guard.folder, guard.topic
+def _how_to_come_in(folder: Path, topic: str, bootstrap_servers: str) -> str:
     return f"""Apache Kafka is ready on {bootstrap_servers}: SASL_SSL, SCRAM-SHA-512, and nobody without a right
 
   admin      {folder}/admin.conf, admin.properties         everything
