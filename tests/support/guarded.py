@@ -112,7 +112,8 @@ def guarded_kafka(folder: Path) -> Iterator[GuardedKafka]:
         extra_listeners={"SCRAM": "SASL_SSL", "OAUTH": "SASL_SSL", "MUTUAL": "SSL"},
     )
     with EmbeddedKafka(settings) as embedded:
-        set_scram(embedded.admin(), {USER: PASSWORD}, ("SCRAM-SHA-256", "SCRAM-SHA-512"))
+        for mechanism in ("SCRAM-SHA-256", "SCRAM-SHA-512"):
+            set_scram(embedded.admin(), {USER: PASSWORD}, mechanism)
         yield GuardedKafka(BrokerUnderTest(embedded.bootstrap_servers, embedded.cluster_id, embedded), signer, embedded)
 
 

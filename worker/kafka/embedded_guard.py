@@ -1,7 +1,7 @@
 """An embedded Kafka that lets in nobody without a name and a right: passwords over TLS, rights by user."""
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -50,20 +50,15 @@ def tls(signer: Authority, key_store: Path) -> dict[str, str]:
     }
 
 
-def set_scram(admin: AdminClient, passwords: Mapping[str, str], mechanisms: Sequence[str] = (MECHANISM,)) -> None:
-    """Have the cluster know these users by these passwords from now on. Blocks.
+def set_scram(admin: AdminClient, passwords: Mapping[str, str], mechanism: str = MECHANISM) -> None:
+    """Have the cluster know these users by these passwords from a moment later on. Blocks.
 
     Raises:
         KafkaException: the cluster refused, or did not answer.
     """
+    info = ScramCredentialInfo(ScramMechanism[mechanism.replace("-", "_")], _ITERATIONS)
     wanted: list[UserScramCredentialAlteration] = [
-        UserScramCredentialUpsertion(
-            user,
-            ScramCredentialInfo(ScramMechanism[mechanism.replace("-", "_")], _ITERATIONS),
-            password.encode(),
-        )
-        for user, password in passwords.items()
-        for mechanism in mechanisms
+        UserScramCredentialUpsertion(user, info, password.encode()) for user, password in passwords.items()
     ]
     for future in admin.alter_user_scram_credentials(wanted).values():
         future.result(_REQUEST_SECONDS)
