@@ -7,11 +7,16 @@ from typing import Any
 
 import pytest
 import structlog
+from hypothesis import settings
 from structlog.testing import LogCapture
 
 from tests.support.broker import REQUEST_SECONDS, BrokerUnderTest
 from worker.kafka.embedded import EmbeddedKafka
 from worker.kafka.embedded_jars import BrokerUnavailableError
+
+# Without a deadline for one example: a busy machine is no broken promise.
+settings.register_profile("worker", deadline=None)
+settings.load_profile("worker")
 
 LogEvents = list[MutableMapping[str, Any]]
 TopicsFactory = Callable[..., list[str]]

@@ -5,17 +5,20 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from tests.support.certificates import Authority
+from tests.support.certificates import pem_files
 from tests.support.guarded_registry import PASSWORD, USER, guarded
 from tests.support.schema_registry import RegistryUnderTest
 from worker.errors import RetryableError
+from worker.kafka.embedded_certificates import Authority
+from worker.kafka.embedded_certificates import authority as made_authority
+from worker.kafka.embedded_java import kafka_java
 from worker.kafka.schema_registry import RegistryClient
 from worker.registry_settings import Registry
 
 
-@pytest.fixture
-def authority(tmp_path: Path) -> Authority:
-    return Authority.create(tmp_path)
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return made_authority(tmp_path_factory.mktemp("authority"), kafka_java())
 
 
 def asked(settings: Registry) -> str:
@@ -63,7 +66,7 @@ def test_a_registry_that_an_unknown_authority_vouches_for_is_not_talked_to(
 def test_where_a_certificate_is_wanted_only_who_shows_one_gets_in(
     registry: RegistryUnderTest, authority: Authority
 ) -> None:
-    certificate, key, _ = authority.issue("worker")
+    certificate, key = pem_files(authority, "worker")
     with guarded(registry, authority, wants_certificate=True) as url:
         without = Registry(url=url, username=USER, password=SecretStr(PASSWORD), ssl_ca_location=authority.ca)
         with pytest.raises(RetryableError, match="does not answer"):

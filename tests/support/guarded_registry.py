@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from tests.support.certificates import Authority
+from tests.support.certificates import pem_files
 from tests.support.schema_registry import RegistryUnderTest
+from worker.kafka.embedded_certificates import Authority
 
 USER, PASSWORD = "labeller", "hunter-2-registry"
 _FORWARD_SECONDS = 60
@@ -19,7 +20,7 @@ _FORWARD_SECONDS = 60
 @contextmanager
 def guarded(registry: RegistryUnderTest, authority: Authority, *, wants_certificate: bool = False) -> Iterator[str]:
     """The address of `registry` behind TLS for those who have the password, and a certificate if that is wanted."""
-    certificate, key, _ = authority.issue("registry-door")
+    certificate, key = pem_files(authority, "registry-door")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
     context.load_verify_locations(authority.ca)
