@@ -8,6 +8,7 @@ import string
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import pytest
 from confluent_kafka import Message
@@ -16,7 +17,7 @@ from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource
 
 from tests.fault.conftest import StreamFactory, Verdict
 from tests.support.broker import REQUEST_SECONDS, BrokerUnderTest, headers_of, kcat_is_installed
-from tests.support.chaos import HEALTHY, PARTITIONS, Stream, Tally, kind_of, metric, number_of
+from tests.support.chaos import HEALTHY, PARTITIONS, SOON, Stream, Tally, kind_of, metric, number_of
 from tests.support.chaos_worker import Faults
 from tests.support.wait import conclusive, wait_until
 from tests.support.worker import get
@@ -37,6 +38,22 @@ def alter(kafka: BrokerUnderTest, topics: tuple[str, ...], **config: str) -> Non
     admin = kafka.admin()
     for future in admin.incremental_alter_configs(resources).values():
         future.result(REQUEST_SECONDS)
+
+
+FULL_QUEUES: Mapping[str, Mapping[str, Any]] = {
+    "10 records": {"queue.buffering.max.messages": 10},
+    "4 kB": {"queue.buffering.max.kbytes": 4, "message.max.bytes": 4096},
+}
+
+
+@pytest.mark.parametrize("size", FULL_QUEUES)
+def test_outputs_wait_for_room_in_a_local_queue_that_is_full(
+    stream: StreamFactory, verdict: Verdict, size: str
+) -> None:
+    attacked = stream(400, {"kafka": {"librdkafka": {**SOON, **FULL_QUEUES[size]}}})
+    attacked.run_to_end()
+    assert '"queue.found_full"' in attacked.log()
+    assert verdict(attacked, f"local queue of {size}, full").is_perfect
 
 
 def tell(message: Message) -> dict[str, bytes | None]:
