@@ -42,7 +42,7 @@ def alter(kafka: BrokerUnderTest, topics: tuple[str, ...], **config: str) -> Non
 
 FULL_QUEUES: Mapping[str, Mapping[str, Any]] = {
     "10 records": {"queue.buffering.max.messages": 10},
-    "4 kB": {"queue.buffering.max.kbytes": 4, "message.max.bytes": 4096},
+    "4 kB": {"queue.buffering.max.kbytes": 4},
 }
 
 
@@ -50,7 +50,10 @@ FULL_QUEUES: Mapping[str, Mapping[str, Any]] = {
 def test_outputs_wait_for_room_in_a_local_queue_that_is_full(
     stream: StreamFactory, verdict: Verdict, size: str
 ) -> None:
-    attacked = stream(400, {"kafka": {"librdkafka": {**SOON, **FULL_QUEUES[size]}}})
+    """And for what is larger than all of it nobody waits."""
+    attacked = stream(0, {"kafka": {"librdkafka": {**SOON, **FULL_QUEUES[size]}}})
+    large = {200: good(200, filler="x" * 10_000), 207: f"broken {'y' * 10_000} n-207"}
+    attacked.feed(400, {number: {"value": value} for number, value in large.items()})
     attacked.run_to_end()
     assert '"queue.found_full"' in attacked.log()
     assert verdict(attacked, f"local queue of {size}, full").is_perfect
