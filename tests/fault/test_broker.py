@@ -10,7 +10,7 @@ import pytest
 
 from tests.fault.conftest import StreamFactory, Verdict
 from tests.support.broker import REQUEST_SECONDS, BrokerUnderTest
-from tests.support.chaos import HAS_PROC, PARTITIONS, SOON, STEADY, Stream, is_stopped
+from tests.support.chaos import HAS_PROC, PARTITIONS, SOON, STEADY, Stream, is_stopped, of_transactions
 from tests.support.wait import stays, wait_until
 from tests.support.worker import NOTHING, Changes, get
 from worker.kafka.embedded import EmbeddedKafka
@@ -140,6 +140,7 @@ def test_a_local_queue_that_stays_full_because_the_broker_thinks_costs_nothing_b
     assert verdict(attacked, name, seconds).is_perfect
 
 
+@of_transactions
 def test_two_workers_with_one_transactional_id_find_out_and_one_names_it(
     stream: StreamFactory, verdict: Verdict
 ) -> None:

@@ -5,13 +5,12 @@ import signal
 import pytest
 
 from tests.fault.conftest import StreamFactory, Verdict
-from tests.support.chaos import DELIVERY, STEADY, kind_of, metric
+from tests.support.chaos import STEADY, kind_of, metric, of_transactions
 from tests.support.chaos_worker import Faults
 from tests.support.wait import wait_until
 
 pytestmark = pytest.mark.kafka
 
-of_transactions = pytest.mark.skipif(DELIVERY == "at_least_once", reason="there are no transactions")
 LABELS = 2
 DRAIN_SECONDS = 1
 UNFINISHED = Faults(pair_seconds=0.1)

@@ -26,6 +26,7 @@ STEADY = Faults(pair_seconds=0.01)
 """Fifty records a second, on any machine: so that a stream lasts longer than what happens to it."""
 DELIVERY = os.environ.get("FAULTS_DELIVERY", "exactly_once")
 """`at_least_once` points the attacks at the other way to deliver: it may double and reorder, but loses nothing."""
+of_transactions = pytest.mark.skipif(DELIVERY == "at_least_once", reason="there are no transactions")
 _OF_TRANSACTIONS = {"after_produce", "after_send_offsets", "during_commit", "after_commit", "during_abort"}
 SOON: Changes = {
     "session.timeout.ms": 2000,
