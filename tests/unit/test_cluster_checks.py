@@ -89,6 +89,15 @@ def test_an_input_with_larger_records_than_the_worker_sends_is_a_warning(largest
     assert all("message.max.bytes" in each.message for each in found)
 
 
+def test_a_client_whose_queue_is_smaller_than_an_input_s_records_is_told_which_settings_to_raise() -> None:
+    kafka = {"bootstrap_servers": "h:1", "group_id": "g", "librdkafka": {"queue.buffering.max.kbytes": 500}}
+    (found,) = of_sizes(
+        fixed_config({"kafka": kafka, "topics": [{"input": "t"}]}), {"t": replace(GOOD, max_message_bytes=5_000_000)}
+    )
+    assert "the worker sends at most 512000:" in found.message
+    assert found.message.endswith("raise message.max.bytes of kafka.librdkafka and queue.buffering.max.kbytes")
+
+
 @pytest.mark.parametrize(
     ("operations", "count"), [(None, 0), (frozenset({"CREATE"}), 0), (frozenset({"DESCRIBE"}), 1), (frozenset(), 1)]
 )
