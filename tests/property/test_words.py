@@ -1,4 +1,4 @@
-"""Texts that are encoded word by word get the ids that the tokenizer gives them whole."""
+"""Texts that are encoded piece by piece get the ids that the tokenizer gives them whole."""
 
 from pathlib import Path
 
@@ -59,13 +59,13 @@ def test_the_ids_are_those_of_the_whole_tokenizer(tokenizer: Tokenizer, drawn: l
     encoder = TextEncoder(tokenizer)
     expected = [tokenizer.encode(text, add_special_tokens=False).ids for text in drawn]
     assert expected == encoder.encode(drawn)
-    assert expected == encoder.encode(drawn)  # now that every word was seen
+    assert expected == encoder.encode(drawn)  # now that every piece was seen
 
 
-def test_no_more_words_are_kept_than_the_bound_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(words, "WORDS_KEPT", 3)
+def test_no_more_pieces_are_kept_than_the_bound_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(words, "PIECES_KEPT", 3)
     tokenizer = bundled_one()
     encoder = TextEncoder(tokenizer)
     text = "one two three four five six one"
     assert tokenizer.encode(text, add_special_tokens=False).ids == encoder.encode([text])[0]
-    assert len(encoder._words) <= 3
+    assert len(encoder._pieces) <= 3

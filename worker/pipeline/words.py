@@ -1,8 +1,8 @@
-"""Texts to token ids, word by word where a tokenizer works so: most words were seen before.
+"""Texts to token ids, piece by piece where a tokenizer works so: most pieces were seen before.
 
 BERT's tokenizers clean and lower-case a text, cut it at white space and punctuation, and look each word up by itself.
-For plain ASCII that is a regular expression and a look into a dictionary: a fifth of what the tokenizer takes. Any
-other text, and any other tokenizer, goes the tokenizer's own way.
+So what stands between white space, a word with the punctuation around it, has the same ids in every text: for plain
+ASCII a split and a look into a dictionary do. Any other text, and any other tokenizer, goes the tokenizer's own way.
 """
 
 import json
@@ -12,9 +12,11 @@ from itertools import chain
 
 from tokenizers import Tokenizer
 
-WORDS_KEPT = 65_536
+PIECES_KEPT = 65_536
 LONGEST_KEPT = 40
-"""Characters: 65,536 words take about 15 MB at the very most."""
+"""Characters of a piece that is kept."""
+MOST_IDS_KEPT = 8
+"""Ids of a piece that is kept: 65,536 pieces take some 16 MB, 32 at the very most."""
 
 _WORD = re.compile(r"[0-9A-Za-z]+|[!-/:-@\[-`{-~]")
 _CONTROLS = r"\x00-\x08\x0b\x0c\x0e-\x1f\x7f"
@@ -27,7 +29,7 @@ class TextEncoder:
     def __init__(self, tokenizer: Tokenizer) -> None:
         """`tokenizer` neither cuts nor pads."""
         self._tokenizer = tokenizer
-        self._words: dict[str, list[int]] = {}
+        self._pieces: dict[str, list[int]] = {}
         self._is_lowercase = False
         self._odd: re.Pattern[str] | None = None
         """Finds what only the tokenizer itself can read; None where that is every text."""
@@ -49,7 +51,7 @@ class TextEncoder:
         odd = self._odd
         if odd is None:
             return self._encoded_whole(texts)
-        encoded = [self._by_word(text) if text.isascii() and not odd.search(text) else None for text in texts]
+        encoded = [self._by_piece(text) if text.isascii() and not odd.search(text) else None for text in texts]
         others = iter(self._encoded_whole([text for text, ids in zip(texts, encoded, strict=True) if ids is None]))
         return [next(others) if ids is None else ids for ids in encoded]
 
@@ -58,21 +60,26 @@ class TextEncoder:
         encodings = self._tokenizer.encode_batch_fast([*texts], add_special_tokens=False) if texts else []
         return [encoding.ids for encoding in encodings]
 
-    def _by_word(self, text: str) -> list[int]:
-        words = _WORD.findall(text.lower() if self._is_lowercase else text)
+    def _by_piece(self, text: str) -> list[int]:
+        # White space is to the tokenizer what it is to `split`: where it is not, the text is odd.
+        pieces = (text.lower() if self._is_lowercase else text).split()
         try:
-            return list(chain.from_iterable(map(self._words.__getitem__, words)))
-        except KeyError:
-            return list(chain.from_iterable(map(self._of_word, words)))
+            return list(chain.from_iterable(map(self._pieces.__getitem__, pieces)))
+        except KeyError:  # many texts have a piece that no text had before
+            return list(chain.from_iterable(map(self._of_piece, pieces)))
 
-    def _of_word(self, word: str) -> list[int]:
-        ids = self._words.get(word)
+    def _of_piece(self, piece: str) -> list[int]:
+        ids = self._pieces.get(piece)
         if ids is None:
-            ids = self._tokenizer.encode(word, add_special_tokens=False).ids
-            if len(word) <= LONGEST_KEPT:
-                if len(self._words) >= WORDS_KEPT:
-                    self._words.clear()
-                self._words[word] = ids
+            words = _WORD.findall(piece)
+            if len(words) == 1:
+                ids = self._tokenizer.encode(piece, add_special_tokens=False).ids
+            else:
+                ids = list(chain.from_iterable(map(self._of_piece, words)))
+            if len(piece) <= LONGEST_KEPT and len(ids) <= MOST_IDS_KEPT:
+                if len(self._pieces) >= PIECES_KEPT:
+                    self._pieces.clear()
+                self._pieces[piece] = ids
         return ids
 
 
