@@ -80,9 +80,15 @@ def is_paused(attacked: Stream) -> bool:
     return metric(attacked, "worker_partitions_paused ") > 0
 
 
+def is_full(attacked: Stream) -> bool:
+    """Whether nothing is taken in at all; while there is room a topic may still wait for its turn."""
+    return metric(attacked, "worker_partitions_paused ") == PARTITIONS * len(attacked.setup.inputs)
+
+
 def await_pause(attacked: Stream) -> None:
-    """Until partitions are paused: the worker takes nothing more in for now."""
-    wait_until(lambda: is_paused(attacked) or attacked.position() >= attacked.total, 60)
+    """Until the worker takes nothing in any more, and then something again."""
+    wait_until(lambda: is_full(attacked) or attacked.position() >= attacked.total, 60)
+    wait_until(lambda: not is_full(attacked), 60)
     conclusive(attacked.position() < attacked.total, "the stream is too short for so many pauses")
 
 
@@ -113,7 +119,6 @@ def slow_down(attacked: Stream, note: Note, *, records: int, turns: int) -> None
         attacked.count = records
         for _ in range(turns):
             await_pause(attacked)
-            wait_until(lambda: not is_paused(attacked), 60)
             status, told = get(attacked.setup, "/readyz")
             assert 200 == status, told
             assert 200 == get(attacked.setup, "/livez")[0]
