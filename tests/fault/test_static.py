@@ -8,12 +8,17 @@ import pytest
 from tests.fault.conftest import StreamFactory, Verdict
 from tests.support.broker import BrokerUnderTest
 from tests.support.chaos import HEALTHY, STEADY, Stream, under
-from tests.support.wait import wait_until
+from tests.support.wait import conclusive, wait_until
 from tests.support.worker import get
 
 pytestmark = pytest.mark.kafka
 
-SESSION_MS = 6000
+SESSION_MS = 12_000
+"""Longer than the next worker needs to start, also where it has little of a processor."""
+
+
+def assignments(attacked: Stream) -> int:
+    return attacked.log().count('"partition.assigned"')
 
 
 def killed_and_back(attacked: Stream) -> float:
@@ -50,7 +55,8 @@ def test_under_kip_848_it_waits_in_its_process_until_its_old_session_has_ended(
         first.wait()
     started, before = time.monotonic(), attacked.position()
     with attacked.worker(STEADY) as second:
-        wait_until(lambda: b"kafka.instance_id" in get(attacked.setup, "/readyz")[1], 60)
+        wait_until(lambda: b"kafka.instance_id" in get(attacked.setup, "/readyz")[1] or assignments(attacked) > 1, 60)
+        conclusive(assignments(attacked) == 1, "the old session had ended before the next worker came")
         assert 200 == get(attacked.setup, "/livez")[0]
         wait_until(lambda: attacked.position() > before, 90)
         seconds = time.monotonic() - started
