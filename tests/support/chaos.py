@@ -51,7 +51,7 @@ class Tally:
     doubled: int
     reordered: int
     misplaced: int
-    """Results in the wrong partition, or dead letters that should be predictions, or the other way round."""
+    """Records with a result in the wrong partition, or a dead letter that should be a prediction, or the reverse."""
 
     @property
     def is_perfect(self) -> bool:
@@ -226,19 +226,20 @@ class Stream:
     def _tally_topic(self, topic: str, seen: Sequence[Message]) -> Counter[str]:
         times = Counter(number_of(message) for message in seen)
         lanes: defaultdict[tuple[str, int], list[int]] = defaultdict(list)
-        misplaced = 0
+        misplaced = set()
         for message in seen:
             number, place = number_of(message), (str(message.topic()), int(message.partition() or 0))
             lanes[place].append(number)
             suffix = ".predictions" if kind_of(number) == "good" else ".dlq"
-            misplaced += place != (f"{topic}{suffix}", number % PARTITIONS)
+            if place != (f"{topic}{suffix}", number % PARTITIONS):
+                misplaced.add(number)
         back = sum(later < earlier for lane in lanes.values() for earlier, later in pairwise(lane))
         return Counter(
             results=len(seen),
             lost=len(set(range(self.count)) - times.keys()),
             doubled=sum(count - 1 for count in times.values()),
             reordered=back,
-            misplaced=misplaced,
+            misplaced=len(misplaced),
         )
 
 
