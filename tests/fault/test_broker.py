@@ -113,7 +113,7 @@ def test_a_broker_that_stops_to_think_again_and_again_costs_nothing_but_time(
         assert 0 == process.wait(180)
     assert "thread.overdue" not in attacked.log()
     attacked.run_to_end()
-    name = f"broker: SIGSTOP for {seconds:.0f} s, SIGCONT, {times} times"
+    name = f"broker: SIGSTOP for {seconds:.0f} s, SIGCONT, {'once' if times == 1 else f'{times} times'}"
     assert verdict(attacked, name, max(recoveries)).is_perfect
 
 
