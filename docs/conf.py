@@ -28,7 +28,7 @@ myst_heading_anchors = 4
 highlight_language = "none"
 
 NAVIGATION = {
-    "Using it": ["label-schemas", "changing-labels", "shortlists", "formats", "configuration", "training"],
+    "Using it": ["first-day", "label-schemas", "changing-labels", "shortlists", "formats", "configuration", "training"],
     "Running it": [
         "operations",
         "capacity",

@@ -1,6 +1,6 @@
 """What passes over topics, described for programs: `python -m worker.interfaces` writes `schemas/`.
 
-JSON Schemas of every message, the Avro schema of predictions, and an AsyncAPI document of the topics.
+JSON Schemas of every message, the Avro and the Protobuf schema of predictions, and an AsyncAPI document of the topics.
 """
 
 import json
@@ -17,6 +17,7 @@ from worker.errors import ErrorCode, Stage
 from worker.kafka.label_status import Answer
 from worker.labels.json_schema import json_schemas
 from worker.messages.registered import prediction_avro_schema, prediction_json_schema
+from worker.messages.registered_protobuf import prediction_proto
 
 FOLDER = Path("schemas")
 """Where everything is kept."""
@@ -30,6 +31,7 @@ def interface_files() -> dict[str, str]:
     messages = json_schemas() | {
         "prediction-registered.json": _json(prediction_json_schema()),
         "prediction.avsc": _json(prediction_avro_schema()),
+        "prediction.proto": prediction_proto(),
         "prediction-headers.json": _json(_prediction_headers()),
         "dead-letter-headers.json": _json(_dead_letter_headers()),
         "label-pointer.json": _json(_label_pointer()),

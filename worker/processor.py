@@ -113,7 +113,7 @@ class StreamProcessor:
             thread.start()
         try:
             first = topics()
-            ends = parts.consumer.end_offsets(first) if until_end else None
+            ends = parts.consumer.end_offsets(first, self._lifecycle.wait_for_stop) if until_end else None
             parts.consumer.subscribe(first, self)
             while not self._lifecycle.is_stopping:
                 self._step()

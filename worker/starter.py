@@ -11,10 +11,13 @@ from worker.errors import ConfigError, SchemaError
 from worker.labels.schema import parse_schema
 from worker.messages.reference import INLINE
 
-_CONFIG = """\
+_HEAD = """\
 # What this worker reads, what it writes, and which labels it looks for.
 # `worker check` says what would run; every key stands in docs/configuration.md.
 
+"""
+
+_KAFKA = """\
 kafka:
   bootstrap_servers: {servers}    # host:port, several with commas
   group_id: {group}    # workers that share it share the work
@@ -25,6 +28,9 @@ kafka:
   # sasl_mechanism: SCRAM-SHA-512
   # sasl_username: worker
   # sasl_password_file: /run/secrets/kafka-password
+"""
+
+_CONFIG = """\
 
 # delivery: exactly_once    # or at_least_once: lower latency, and events may be published twice after a crash
 # model: bundled    # small, for development; or a folder, or a Hugging Face id@revision
@@ -85,6 +91,8 @@ class Answers:
     labels: tuple[str, ...]
     text: str = "text"
     """Fields of the event with commas, each a name or a JSON Pointer; `-`: the whole value."""
+    kafka: str | None = None
+    """YAML with a `kafka` section that is taken over as it is; there the servers and the group are not asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,17 +120,20 @@ def starter(answers: Answers) -> Starter:
         ConfigError: one of them cannot be used; names it.
     """
     name = schema_name(answers.topic)
-    config = _CONFIG.format(
-        servers=_quoted(answers.bootstrap_servers),
-        group=_quoted(f"{answers.topic}-labels"),
-        topic=_quoted(answers.topic),
-        schema=_quoted(name),
-        text=_text_lines(answers.text),
+    kafka = answers.kafka or _KAFKA.format(
+        servers=_quoted(answers.bootstrap_servers), group=_quoted(group_of(answers.topic))
     )
+    topics = _CONFIG.format(topic=_quoted(answers.topic), schema=_quoted(name), text=_text_lines(answers.text))
+    config = f"{_HEAD}{kafka.rstrip()}\n{topics}"
     path = f"schemas/{name}.yaml"
     schema = _SCHEMA.format(name=_quoted(name), path=path, labels=_label_lines(answers.labels))
     _check(answers, config, schema)
     return Starter(config, path, schema)
+
+
+def group_of(topic: str) -> str:
+    """What the group of the workers that read `topic` is called."""
+    return f"{topic}-labels"
 
 
 def schema_name(topic: str) -> str:
@@ -161,7 +172,8 @@ def _check(answers: Answers, config: str, schema: str) -> None:
         document = parse_yaml(config)
         fixed_config(document if isinstance(document, dict) else {})
     except (ConfigError, DocumentError) as error:
-        raise ConfigError(f"--bootstrap-servers, --topic, --text: cannot be used: {error}") from None
+        options = f"{'--kafka' if answers.kafka else '--bootstrap-servers'}, --topic, --text"
+        raise ConfigError(f"{options}: cannot be used: {error}") from None
     try:
         labels = parse_schema(parse_yaml(schema), "--labels").labels
     except (SchemaError, DocumentError) as error:

@@ -9,6 +9,7 @@ import jsonschema
 import pytest
 import yaml
 
+from tests.support.avro_compatibility import avro_breaks
 from tests.support.compatibility import Direction, breaks
 from worker.errors import ErrorCode
 from worker.interfaces import interface_files, main
@@ -75,6 +76,33 @@ def test_what_the_last_release_promised_still_holds(name: str) -> None:
     assert [] == breaks(before, after, direction(name))
 
 
+def test_the_avro_schema_of_the_last_release_and_this_one_read_each_other() -> None:
+    before = json.loads((RELEASED / "messages" / "prediction.avsc").read_text(encoding="utf-8"))
+    assert [] == avro_breaks(before, json.loads(interface_files()["messages/prediction.avsc"]))
+
+
+def topics(document: dict[str, Any]) -> set[tuple[str, str, str]]:
+    """Address, what the worker does with it, and what is on it: once per message."""
+    actions = {each["channel"]["$ref"].rsplit("/", 1)[1]: each["action"] for each in document["operations"].values()}
+    return {
+        (channel["address"], actions[name], message)
+        for name, channel in document["channels"].items()
+        for message in channel["messages"]
+    }
+
+
+def test_no_topic_or_message_of_the_last_release_was_taken_back() -> None:
+    before = yaml.safe_load((RELEASED / "messages" / "asyncapi.yaml").read_text(encoding="utf-8"))
+    assert topics(before)
+    assert topics(before) <= topics(yaml.safe_load(interface_files()["messages/asyncapi.yaml"]))
+
+
+def test_no_file_of_the_last_release_was_taken_back() -> None:
+    before = {str(file.relative_to(RELEASED)) for file in RELEASED.rglob("*") if file.is_file()}
+    assert {"messages/asyncapi.yaml", "messages/prediction.avsc", "messages/prediction.json"} <= before
+    assert before <= interface_files().keys()
+
+
 def test_no_code_of_a_dead_letter_was_taken_back() -> None:
     before = json.loads((RELEASED / "messages" / "dead-letter-headers.json").read_text(encoding="utf-8"))
     assert set(before["properties"]["nli-error-code"]["examples"]) <= {code.value for code in ErrorCode}
@@ -131,3 +159,64 @@ def test_what_is_taken_away_or_narrowed_is_found(
 )
 def test_what_is_added_or_widened_may_follow(name: str, path: list[str], changes: dict[str, Any]) -> None:
     assert [] == breaks(*changed(name, *path, **changes), direction(name))
+
+
+FIELD = {"name": "added", "type": ["null", "string"], "default": None}
+
+
+def avro_changed(name: str, changes: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The Avro schema of a prediction, and the same with one field changed."""
+    before = json.loads(interface_files()["messages/prediction.avsc"])
+    fields = [field | changes if field["name"] == name else field for field in before["fields"]]
+    return before, {**before, "fields": fields}
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "expected"),
+    [
+        ("id", {"type": "long"}, ["new readers: $.id: string is not taken", "old readers: $.id: long is not taken"]),
+        ("id", {"type": ["null", "string"]}, ["old readers: $.id: null is not taken"]),
+        ("label", {"type": "string"}, ["new readers: $.label: null is not taken"]),
+        ("contract", {"type": "double"}, ["old readers: $.contract: double is not taken"]),
+        ("selected", {"type": {"type": "array", "items": "long"}}, None),
+        ("selected", {"type": {"type": "map", "values": "string"}}, None),
+        (
+            "mode",
+            {"name": "way"},
+            [
+                "$.mode: is gone",
+                "new readers: $.way: was not written, and has no default",
+                "old readers: $.mode: was not written, and has no default",
+            ],
+        ),
+        ("event", {"name": "input"}, ["$.event: is gone"]),
+        ("scored_at", {"type": {"type": "enum", "name": "At", "symbols": ["now"]}}, None),
+    ],
+)
+def test_what_one_avro_schema_writes_and_the_other_does_not_read_is_found(
+    name: str, changes: dict[str, Any], expected: list[str] | None
+) -> None:
+    found = avro_breaks(*avro_changed(name, changes))
+    assert found
+    assert expected is None or expected == found
+
+
+def test_a_field_of_avro_may_be_added_with_a_default_only() -> None:
+    before = json.loads(interface_files()["messages/prediction.avsc"])
+    assert [] == avro_breaks(before, {**before, "fields": [*before["fields"], FIELD]})
+    needed = {key: value for key, value in FIELD.items() if key != "default"}
+    assert ["new readers: $.added: was not written, and has no default"] == avro_breaks(
+        before, {**before, "fields": [*before["fields"], needed]}
+    )
+
+
+def test_what_is_inside_an_avro_record_counts_too() -> None:
+    scores = {"name": "ScoreField", "type": "record", "fields": [{"name": "label", "type": "long"}]}
+    before, after = avro_changed("scores", {"type": {"type": "array", "items": scores}})
+    assert [
+        "$.scores[].path: is gone",
+        "$.scores[].score: is gone",
+        "new readers: $.scores[].label: string is not taken",
+        "old readers: $.scores[].label: long is not taken",
+        "old readers: $.scores[].score: was not written, and has no default",
+    ] == avro_breaks(before, after)

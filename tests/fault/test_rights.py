@@ -8,9 +8,10 @@ import pytest
 from tests.fault.conftest import Verdict
 from tests.support.broker import BrokerUnderTest
 from tests.support.chaos import HEALTHY, PARTITIONS, STEADY, Stream, under
-from tests.support.guarded import Right, open_kafka, without
+from tests.support.guarded import open_kafka, without
 from tests.support.wait import stays, wait_until
 from tests.support.worker import NOTHING, Changes, get
+from worker.kafka.rights import Right
 
 pytestmark = pytest.mark.kafka
 

@@ -13,12 +13,8 @@ from tests.support.worker import get
 
 pytestmark = pytest.mark.kafka
 
-SESSION_MS = 12_000
-"""Longer than the next worker needs to start, also where it has little of a processor."""
-
-
-def assignments(attacked: Stream) -> int:
-    return attacked.log().count('"partition.assigned"')
+SESSION_MS = 20_000
+"""Longer than a worker takes to start."""
 
 
 def killed_and_back(attacked: Stream) -> float:
@@ -53,12 +49,21 @@ def test_under_kip_848_it_waits_in_its_process_until_its_old_session_has_ended(
         attacked.await_progress(100)
         first.kill()
         first.wait()
-    started, before = time.monotonic(), attacked.position()
+    started = time.monotonic()
+    assigned = '"partition.assigned"'
+    assignments = attacked.log().count(assigned)
     with attacked.worker(STEADY) as second:
-        wait_until(lambda: b"kafka.instance_id" in get(attacked.setup, "/readyz")[1] or assignments(attacked) > 1, 60)
-        conclusive(assignments(attacked) == 1, "the old session had ended before the next worker came")
+        readiness = b""
+
+        def waits_or_works() -> bool:
+            nonlocal readiness
+            readiness = get(attacked.setup, "/readyz")[1]
+            return b"kafka.instance_id" in readiness or attacked.log().count(assigned) > assignments
+
+        wait_until(waits_or_works, 60)
+        conclusive(b"kafka.instance_id" in readiness, "the old session ended before the worker was back")
         assert 200 == get(attacked.setup, "/livez")[0]
-        wait_until(lambda: attacked.position() > before, 90)
+        attacked.await_progress(1, 90)
         seconds = time.monotonic() - started
         wait_until(lambda: get(attacked.setup, "/readyz")[0] == 200, 60)
         assert second.poll() is None

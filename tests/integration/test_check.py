@@ -10,13 +10,14 @@ from confluent_kafka import Producer
 
 from tests.conftest import LogEvents, TopicsFactory
 from tests.support.broker import BrokerUnderTest
-from tests.support.guarded import Right, allow, open_kafka
+from tests.support.guarded import allow, open_kafka
 from tests.support.worker import NOTHING, Changes, run_to_end, set_up
 from worker.assembler import Assembler
 from worker.checks import created, findings
 from worker.clock import SystemClock
 from worker.config import load_config
 from worker.kafka.clients import producer_settings
+from worker.kafka.rights import Right
 
 pytestmark = pytest.mark.kafka
 

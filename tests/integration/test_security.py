@@ -11,28 +11,23 @@ from pathlib import Path
 import pytest
 
 from tests.support.broker import BrokerUnderTest
+from tests.support.certificates import pem_files
 from tests.support.guarded import (
     CLIENT_SECRET,
     KEY_PASSWORD,
     PASSWORD,
     USER,
     GuardedKafka,
-    Right,
     guarded_kafka,
     token_issuer,
 )
 from tests.support.worker import NOTHING, Changes, Setup, get, run_to_end, set_up, wait_ready, worker_process
 from worker.kafka.embedded_storage import free_port
+from worker.kafka.rights import Right, worker_rights
 
 pytestmark = pytest.mark.kafka
 
-LEAST = (
-    Right("TOPIC", "in", "READ"),
-    Right("TOPIC", "in.predictions", "WRITE"),
-    Right("TOPIC", "in.dlq", "WRITE"),
-    Right("GROUP", "labels", "READ"),
-    Right("TRANSACTIONAL_ID", "labels.", "WRITE", is_prefix=True),
-)
+LEAST = worker_rights("in", "labels")
 """All that `docs/security.md` says a worker needs for one topic."""
 TOKEN = "http-token-4714"  # noqa: S105
 
@@ -79,7 +74,7 @@ def test_a_worker_with_a_password_over_tls_needs_the_least_rights_alone(
 def test_a_worker_with_a_certificate_of_its_own_and_a_locked_key(
     guarded: GuardedKafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    certificate, key, _ = guarded.authority.issue("client", KEY_PASSWORD)
+    certificate, key = pem_files(guarded.authority, "client", KEY_PASSWORD)
     guarded.allow(*LEAST, user="CN=client")
     (tmp_path / "key-password").write_text(KEY_PASSWORD + "\n")
     settings = {
@@ -200,7 +195,7 @@ class Identity:
 def identity(guarded: GuardedKafka, kind: str) -> Iterator[Identity]:
     """A worker with a password and a locked key, or with tokens, at the broker and at the registry."""
     if kind == "password":
-        certificate, key, _ = guarded.authority.issue("secretive", KEY_PASSWORD)
+        certificate, key = pem_files(guarded.authority, "secretive", KEY_PASSWORD)
         kafka = {"ssl_certificate_location": str(certificate), "ssl_key_location": str(key), **guarded.scram()}
         secrets = {
             "kafka.sasl_password": PASSWORD,

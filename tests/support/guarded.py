@@ -8,43 +8,26 @@ import base64
 import json
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, NamedTuple
-
-from confluent_kafka.admin import (  # type: ignore[attr-defined]  # re-exported without saying so
-    AclBinding,
-    AclBindingFilter,
-    AclOperation,
-    AclPermissionType,
-    ResourcePatternType,
-    ResourceType,
-)
+from typing import Any
 
 from tests.support.broker import BrokerUnderTest
-from tests.support.certificates import Authority
 from worker.kafka.embedded import EmbeddedKafka
+from worker.kafka.embedded_certificates import Authority, authority
+from worker.kafka.embedded_guard import AUTHORIZER, SCRAM_LOGIN, set_scram, tls
+from worker.kafka.embedded_java import kafka_java
 from worker.kafka.embedded_storage import EmbeddedSettings
+from worker.kafka.rights import Right, forget_rules, set_rules
 
 USER = "labeller"
 PASSWORD = "sc-ram-secret-4711"  # noqa: S105
 KEY_PASSWORD = "key-secret-4712"  # noqa: S105
 CLIENT_SECRET = "oauth-secret-4713"  # noqa: S105
-REQUEST_SECONDS = 30
-_AUTHORIZER = {"authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer"}
 _MODULE = "org.apache.kafka.common.security"
-
-
-class Right(NamedTuple):
-    """One right: an operation on one thing, or on all whose names begin so."""
-
-    kind: str
-    name: str
-    operation: str
-    is_prefix: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,30 +58,29 @@ class GuardedKafka:
 
     def revoke(self, *rights: Right) -> None:
         """Take rights away."""
-        _forget(self.open, [_rule(right, USER, AclPermissionType.ALLOW) for right in rights])
+        assert len(rights) == forget_rules(self.open.admin(), [right.rule(USER) for right in rights])
 
 
 def allow(kafka: BrokerUnderTest, *rights: Right, user: str) -> None:
     """Give rights to a user, and on a broker that is open else, with that to nobody else on the same things."""
-    _set(kafka, [_rule(right, user, AclPermissionType.ALLOW) for right in rights])
+    set_rules(kafka.admin(), [right.rule(user) for right in rights])
 
 
 @contextmanager
 def without(kafka: BrokerUnderTest, right: Right) -> Iterator[None]:
     """Everybody may do everything with one thing but what `right` says; inside the block, on a broker open else."""
-    everything = _rule(right._replace(operation="ALL"), "*", AclPermissionType.ALLOW)
-    rules = [everything, _rule(right, "*", AclPermissionType.DENY)]
-    _set(kafka, rules)
+    rules = [replace(right, operation="ALL").rule("*"), right.rule("*", "DENY")]
+    set_rules(kafka.admin(), rules)
     try:
         yield
     finally:
-        _forget(kafka, rules)
+        assert len(rules) == forget_rules(kafka.admin(), rules)
 
 
 @contextmanager
 def open_kafka() -> Iterator[BrokerUnderTest]:
     """A broker with an authorizer where whoever comes may do what no rule is about."""
-    properties = {**_AUTHORIZER, "allow.everyone.if.no.acl.found": "true"}
+    properties = {**AUTHORIZER, "allow.everyone.if.no.acl.found": "true"}
     with EmbeddedKafka(EmbeddedSettings(properties=properties)) as embedded:
         yield BrokerUnderTest(embedded.bootstrap_servers, embedded.cluster_id, embedded)
 
@@ -106,23 +88,16 @@ def open_kafka() -> Iterator[BrokerUnderTest]:
 @contextmanager
 def guarded_kafka(folder: Path) -> Iterator[GuardedKafka]:
     """Such a broker, with its files in `folder`."""
-    authority = Authority.create(folder)
-    _, _, server = authority.issue("server")
-    tls = {
-        "ssl.keystore.type": "PEM",
-        "ssl.keystore.location": str(server),
-        "ssl.truststore.type": "PEM",
-        "ssl.truststore.location": str(authority.ca),
-    }
+    signer = authority(folder, kafka_java())
     unsecured = f"{_MODULE}.oauthbearer.internals.unsecured.OAuthBearerUnsecuredValidatorCallbackHandler"
     properties = {
-        **tls,
-        **_AUTHORIZER,
+        **tls(signer, signer.issue("server")),
+        **AUTHORIZER,
         "super.users": "User:ANONYMOUS",
         "listener.name.mutual.ssl.client.auth": "required",
         "listener.name.scram.sasl.enabled.mechanisms": "SCRAM-SHA-256,SCRAM-SHA-512,PLAIN",
-        "listener.name.scram.scram-sha-512.sasl.jaas.config": f"{_MODULE}.scram.ScramLoginModule required;",
-        "listener.name.scram.scram-sha-256.sasl.jaas.config": f"{_MODULE}.scram.ScramLoginModule required;",
+        "listener.name.scram.scram-sha-512.sasl.jaas.config": SCRAM_LOGIN,
+        "listener.name.scram.scram-sha-256.sasl.jaas.config": SCRAM_LOGIN,
         "listener.name.scram.plain.sasl.jaas.config": (
             f'{_MODULE}.plain.PlainLoginModule required user_{USER}="{PASSWORD}";'
         ),
@@ -135,16 +110,11 @@ def guarded_kafka(folder: Path) -> Iterator[GuardedKafka]:
     settings = EmbeddedSettings(
         properties=properties,
         extra_listeners={"SCRAM": "SASL_SSL", "OAUTH": "SASL_SSL", "MUTUAL": "SSL"},
-        format_arguments=[
-            part
-            for mechanism in ("SCRAM-SHA-256", "SCRAM-SHA-512")
-            for part in ("--add-scram", f"{mechanism}=[name={USER},password={PASSWORD}]")
-        ],
     )
     with EmbeddedKafka(settings) as embedded:
-        yield GuardedKafka(
-            BrokerUnderTest(embedded.bootstrap_servers, embedded.cluster_id, embedded), authority, embedded
-        )
+        for mechanism in ("SCRAM-SHA-256", "SCRAM-SHA-512"):
+            set_scram(embedded.admin(), {USER: PASSWORD}, mechanism)
+        yield GuardedKafka(BrokerUnderTest(embedded.bootstrap_servers, embedded.cluster_id, embedded), signer, embedded)
 
 
 @contextmanager
@@ -178,31 +148,3 @@ def token_issuer(expected: str) -> Iterator[str]:
 
 def _part(claims: dict[str, Any]) -> str:
     return base64.urlsafe_b64encode(json.dumps(claims).encode()).rstrip(b"=").decode()
-
-
-def _rule(right: Right, user: str, permission: AclPermissionType) -> AclBinding:
-    pattern = ResourcePatternType.PREFIXED if right.is_prefix else ResourcePatternType.LITERAL
-    kind, operation = ResourceType[right.kind], AclOperation[right.operation]
-    return AclBinding(kind, right.name, pattern, f"User:{user}", "*", operation, permission)
-
-
-def _set(kafka: BrokerUnderTest, rules: Sequence[AclBinding]) -> None:
-    admin = kafka.admin()  # alive until its futures are done
-    for future in admin.create_acls(list(rules)).values():
-        future.result(REQUEST_SECONDS)
-
-
-def _forget(kafka: BrokerUnderTest, rules: Sequence[AclBinding]) -> None:
-    admin = kafka.admin()
-    for rule in rules:
-        wanted = AclBindingFilter(
-            rule.restype,
-            rule.name,
-            rule.resource_pattern_type,
-            rule.principal,
-            rule.host,
-            rule.operation,
-            rule.permission_type,
-        )
-        for future in admin.delete_acls([wanted]).values():
-            assert 1 == len(future.result(REQUEST_SECONDS))

@@ -32,6 +32,11 @@ class RegistryUnderTest:
         """Its Confluent-compatible interface."""
         return f"http://127.0.0.1:{self._port}/apis/ccompat/v7"
 
+    @property
+    def own_url(self) -> str:
+        """The interface that Apicurio's own clients use."""
+        return f"http://127.0.0.1:{self._port}/apis/registry/v2"
+
     def start(self) -> None:
         """Start it and wait until it answers."""
         flags = ["-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "--sun-misc-unsafe-memory-access=allow"]

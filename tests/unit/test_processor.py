@@ -83,7 +83,7 @@ class ScriptedConsumer:
     def unread(self, _ends: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
         return {LANE: len(self.waiting)}
 
-    def end_offsets(self, _topics: Iterable[str]) -> dict[TopicPartition, int]:
+    def end_offsets(self, _topics: Iterable[str], _wait: Callable[[float], bool]) -> dict[TopicPartition, int]:
         return {LANE: len(self.waiting)}
 
     def is_at(self, _ends: Mapping[TopicPartition, int]) -> bool:

@@ -17,7 +17,7 @@ from confluent_kafka import (
 from confluent_kafka import TopicPartition as KafkaPartition
 
 from worker.clock import Clock, SystemClock
-from worker.errors import FatalError, RetryableError
+from worker.errors import FatalError
 from worker.kafka.clients import ClientSettings, checked_settings
 from worker.kafka.complaints import Complaints, StartOverError
 from worker.kafka.group_offsets import GroupOffsets
@@ -158,16 +158,13 @@ class RecordConsumer:
             unread[partition] = unread.get(partition, 0) + count
         return unread
 
-    def end_offsets(self, topics: Iterable[str]) -> dict[TopicPartition, int]:
-        """The end of every partition of `topics`, now. Blocks.
+    def end_offsets(self, topics: Sequence[str], wait: Callable[[float], bool]) -> dict[TopicPartition, int]:
+        """The end of every partition of `topics`, now. Blocks; `wait(seconds)` says whether to give up.
 
         Raises:
             RetryableError: the broker does not answer.
         """
-        try:
-            return self._starts.ends(topics)
-        except KafkaException as error:
-            raise RetryableError(f"the end of the topics could not be read ({error.args[0].name()})") from error
+        return self._starts.ends(topics, wait)
 
     def is_at(self, ends: Mapping[TopicPartition, int]) -> bool:
         """Whether everything before `ends` was read by us or committed by others. Asks the broker now and then."""

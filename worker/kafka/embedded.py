@@ -79,7 +79,7 @@ class EmbeddedKafka:
     @property
     def bootstrap_servers(self) -> str:
         """Where clients find it: `host:port`."""
-        return f"{HOST}:{self._ports['PLAINTEXT']}"
+        return f"{HOST}:{self._ports[self._settings.listeners.clients]}"
 
     @property
     def cluster_id(self) -> str:
@@ -145,13 +145,19 @@ class EmbeddedKafka:
             if self._clock.monotonic() > deadline:
                 raise BrokerUnavailableError(f"the embedded Kafka did not answer within {_START_SECONDS:.0f} s")
 
+    def admin(self) -> AdminClient:
+        """A client of its owner's, who may do everything."""
+        servers = f"{HOST}:{self._ports[self._settings.listeners.brokers]}"
+        # Log level 0: while it starts or is killed, refused connections are no news.
+        return AdminClient({**self._settings.owner, "bootstrap.servers": servers, "log_level": 0})
+
     def create_topics(self, topics: Mapping[str, int], config: Mapping[str, str] | None = None) -> None:
         """Create topics, name -> number of partitions, and wait until every partition has a leader. Blocks.
 
         Raises:
             BrokerUnavailableError: the broker refused or did not answer.
         """
-        admin = self._admin()
+        admin = self.admin()
         wanted = [NewTopic(name, partitions, config=dict(config or {})) for name, partitions in topics.items()]
         try:
             for future in admin.create_topics(wanted, request_timeout=_REQUEST_SECONDS).values():
@@ -245,20 +251,16 @@ class EmbeddedKafka:
 
     def _answers(self) -> bool:
         try:
-            socket.create_connection((HOST, self._ports["PLAINTEXT"]), timeout=1).close()
+            socket.create_connection((HOST, self._ports[self._settings.listeners.brokers]), timeout=1).close()
         except OSError:
             return False
         try:
-            found = self._admin().list_topics(timeout=1)
+            found = self.admin().list_topics(timeout=1)
         except KafkaException:
             return False
         if found.cluster_id != self._cluster_id:
             raise BrokerUnavailableError(f"another Kafka answers on {self.bootstrap_servers}: choose another port")
         return self._settings.place.node_id in found.brokers
-
-    def _admin(self) -> AdminClient:
-        # Log level 0: while it starts or is killed, refused connections are no news.
-        return AdminClient({"bootstrap.servers": self.bootstrap_servers, "log_level": 0})
 
     def _lost_its_port(self) -> bool:
         return self._settings.port is None and any("BindException" in line for line in self.log_tail(200))

@@ -52,10 +52,11 @@ class PinnedJar:
 def pinned_jars() -> tuple[PinnedJar, ...]:
     """Every jar of the embedded Kafka, in the order of its class path."""
     text = resources.files("worker.kafka").joinpath(_LIST_NAME).read_text(encoding="utf-8")
-    return tuple(_pinned(line) for line in text.splitlines() if line and not line.startswith("#"))
+    return tuple(pinned_jar(line) for line in text.splitlines() if line and not line.startswith("#"))
 
 
-def _pinned(line: str) -> PinnedJar:
+def pinned_jar(line: str) -> PinnedJar:
+    """The jar of a line `group:artifact:version sha256`."""
     coordinate, sha256 = line.split()
     group, artifact, version = coordinate.split(":")
     return PinnedJar(group, artifact, version, sha256)
@@ -102,7 +103,7 @@ def _holds(path: Path, jar: PinnedJar) -> bool:
 def _resolve_all(jars: tuple[PinnedJar, ...], progress: Progress) -> tuple[Path, ...]:
     progress("resolving Kafka jars (54 MB, first time only)")
     with ThreadPoolExecutor(_DOWNLOAD_THREADS) as threads:
-        futures = [threads.submit(_resolve, jar) for jar in jars]
+        futures = [threads.submit(resolved_jar, jar) for jar in jars]
         try:
             return tuple(future.result() for future in futures)
         except BrokerUnavailableError:
@@ -110,7 +111,12 @@ def _resolve_all(jars: tuple[PinnedJar, ...], progress: Progress) -> tuple[Path,
             raise
 
 
-def _resolve(jar: PinnedJar) -> Path:
+def resolved_jar(jar: PinnedJar) -> Path:
+    """Where `jar` is on this machine, with the bytes it was pinned with. Blocks while it is downloaded.
+
+    Raises:
+        BrokerUnavailableError: it cannot be had.
+    """
     path = _fetch(jar)
     if not _holds(path, jar):
         path.unlink(missing_ok=True)  # most likely a download that was cut short: the cache would keep it for ever

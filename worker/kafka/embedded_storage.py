@@ -6,7 +6,7 @@ import random
 import shutil
 import socket
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,7 +24,6 @@ _META = "meta.properties"
 _DEFAULTS = {
     "process.roles": "broker,controller",
     "controller.listener.names": "CONTROLLER",
-    "inter.broker.listener.name": "PLAINTEXT",
     "auto.create.topics.enable": "false",
     "num.partitions": "4",
     "offsets.topic.replication.factor": "1",
@@ -78,6 +77,18 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
+class Listeners:
+    """Where a node is reached by whom, and what is spoken there: as it stands, in the clear and by everybody."""
+
+    clients: str = "PLAINTEXT"
+    """The one that has the port of the settings."""
+    brokers: str = "PLAINTEXT"
+    """The one of brokers among themselves, and of the owner."""
+    protocols: Mapping[str, str] = field(default_factory=lambda: {"PLAINTEXT": "PLAINTEXT", "CONTROLLER": "PLAINTEXT"})
+    """Name -> security protocol of each, the controller's too."""
+
+
+@dataclass(frozen=True, slots=True)
 class EmbeddedSettings:
     """How an embedded Kafka differs from the default one."""
 
@@ -88,11 +99,12 @@ class EmbeddedSettings:
     properties: Mapping[str, str] = field(default_factory=dict)
     """Server properties, over the defaults."""
     extra_listeners: Mapping[str, str] = field(default_factory=dict)
-    """Name -> security protocol of listeners beside PLAINTEXT, each on a free port."""
+    """Name -> security protocol of further listeners, each on a free port."""
     advertised_ports: Mapping[str, int] = field(default_factory=dict)
     """Listener name -> the port that clients are told, where it is another's that stands in between."""
-    format_arguments: Sequence[str] = ()
-    """Further arguments of `StorageTool format`, such as `--add-scram`."""
+    listeners: Listeners = field(default_factory=Listeners)
+    owner: Mapping[str, str] = field(default_factory=dict)
+    """librdkafka's settings of whoever started it, for the listener of brokers; with secrets: never to be printed."""
     place: Place = field(default_factory=Place)
 
 
@@ -123,8 +135,8 @@ def choose_ports(settings: EmbeddedSettings) -> dict[str, int]:
     """
     if settings.port is not None and not _is_free(settings.port):
         raise ConfigError(f"port {settings.port} of {HOST} is taken: name another one, or let a free one be chosen")
-    names = ["PLAINTEXT", "CONTROLLER", *settings.extra_listeners]
-    ports: dict[str, int] = {} if settings.port is None else {"PLAINTEXT": settings.port}
+    names = [*settings.listeners.protocols, *settings.extra_listeners]
+    ports: dict[str, int] = {} if settings.port is None else {settings.listeners.clients: settings.port}
     for name in names:
         port = free_port()
         while port in ports.values():
@@ -137,7 +149,7 @@ def write_properties(path: Path, data_dir: Path, ports: Mapping[str, int], setti
     """Write the server properties of a node that listens on `ports` and keeps its records in `data_dir`."""
     place = settings.place
     advertised = {name: port for name, port in {**ports, **settings.advertised_ports}.items() if name != "CONTROLLER"}
-    protocols = {"PLAINTEXT": "PLAINTEXT", "CONTROLLER": "PLAINTEXT", **settings.extra_listeners}
+    protocols = {**settings.listeners.protocols, **settings.extra_listeners}
     controllers = place.controllers or {place.node_id: ports["CONTROLLER"]}
     properties = {
         **_DEFAULTS,
@@ -145,11 +157,14 @@ def write_properties(path: Path, data_dir: Path, ports: Mapping[str, int], setti
         "node.id": str(place.node_id),
         "log.dirs": str(data_dir),
         "controller.quorum.voters": ",".join(f"{node}@{HOST}:{port}" for node, port in controllers.items()),
+        "inter.broker.listener.name": settings.listeners.brokers,
         "listeners": _addresses(ports),
         "advertised.listeners": _addresses(advertised),
         "listener.security.protocol.map": ",".join(f"{name}:{protocol}" for name, protocol in protocols.items()),
         **settings.properties,
     }
+    path.touch()
+    path.chmod(0o600)  # there may be passwords in it
     path.write_text("".join(f"{key}={value}\n" for key, value in properties.items()), encoding="utf-8")
 
 
@@ -175,22 +190,21 @@ def format_storage(java: KafkaJava, properties: Path, data_dir: Path, settings: 
     Raises:
         BrokerUnavailableError: Kafka's tool refused.
     """
-    place, format_arguments = settings.place, settings.format_arguments
+    place = settings.place
     cluster_id = place.cluster_id or random_uuid()
     kept = java.cache_dir / f"{KAFKA_VERSION}-{_CHECKPOINT}"
-    if kept.exists() and not format_arguments:
+    if kept.exists():
         data_dir.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(kept, data_dir / _CHECKPOINT)
         meta = {"version": "1", "node.id": place.node_id, "cluster.id": cluster_id, "directory.id": random_uuid()}
         text = "".join(f"{key}={value}\n" for key, value in meta.items())
         (data_dir / _META).write_text(text, encoding="utf-8")
         return cluster_id
-    arguments = ["format", "-t", cluster_id, "-c", str(properties), *format_arguments]
+    arguments = ["format", "-t", cluster_id, "-c", str(properties)]
     _check(java.run_tool("kafka.tools.StorageTool", arguments))
-    if not format_arguments:
-        partial = kept.with_name(f"{kept.name}.{os.getpid()}")
-        shutil.copyfile(data_dir / _CHECKPOINT, partial)
-        partial.replace(kept)
+    partial = kept.with_name(f"{kept.name}.{os.getpid()}")
+    shutil.copyfile(data_dir / _CHECKPOINT, partial)
+    partial.replace(kept)
     return cluster_id
 
 

@@ -5,14 +5,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-import orjson
 import structlog
 
 from worker.errors import ErrorCode, MessageError, RetryableError, Stage
+from worker.kafka.protobuf_schemas import protobuf_writer
 from worker.kafka.schema_registry import RefusedSchemaError, RegistryClient
 from worker.kafka.serdes import TYPES, avro_writer, framed
-from worker.messages.registered import avro_prediction, prediction_avro_schema, prediction_json_schema
+from worker.messages.registered import prediction_avro_schema, prediction_json_schema, with_event_as_text
+from worker.messages.registered_protobuf import prediction_proto
 from worker.types import OutboundRecord
+
+Writer = Callable[[Mapping[str, Any]], bytes]
 
 log = structlog.get_logger(__name__)
 
@@ -25,18 +28,23 @@ class OutputSchemas:
         self._client = client
         self._create = create
         self._ids: dict[tuple[str, str], int] = {}
-        avro = prediction_avro_schema()
-        self._texts = {"avro": json.dumps(avro), "json_schema": json.dumps(prediction_json_schema())}
-        self._write: Mapping[str, Callable[[Mapping[str, Any]], bytes]] = {"avro": avro_writer(avro)}
+        self._texts = {
+            "avro": json.dumps(prediction_avro_schema()),
+            "json_schema": json.dumps(prediction_json_schema()),
+            "protobuf": prediction_proto(),
+        }
+        self._writers: dict[str, Writer | None] = {}
 
     def register(self, topic: str, output_format: str) -> str | None:
         """Why predictions cannot be written to `topic` for now; None where they can. Blocks the first time."""
         if (topic, output_format) in self._ids:
             return None
         try:
+            if output_format not in self._writers:
+                self._writers[output_format] = _make_writer(output_format)
             subject, text = f"{topic}-value", self._texts[output_format]
             number = self._client.register(subject, text, TYPES[output_format], create=self._create)
-        except (RetryableError, RefusedSchemaError) as error:
+        except (RetryableError, RefusedSchemaError, ValueError) as error:
             return f"subject {topic}-value: {error}"
         log.info("registry_schema.registered", topic=topic, schema=number)
         self._ids[topic, output_format] = number
@@ -60,8 +68,9 @@ class OutputSchemas:
         """
         body = record.value or b""
         try:
-            if output_format == "avro":
-                body = self._write["avro"](avro_prediction(orjson.loads(body)))
+            write = self._writers[output_format]
+            if write is not None:
+                body = write(with_event_as_text(body))
             value = framed(self._ids[record.topic, output_format], body)
         except Exception:  # noqa: BLE001  whatever it is, it is about this record, and must not be quoted
             reason = f"output: the prediction cannot be written as {output_format}"
@@ -69,3 +78,10 @@ class OutputSchemas:
         # The content type of what was JSON is not that of a frame; readers go by the frame.
         headers = tuple(header for header in record.headers if header[0] != "content-type")
         return replace(record, value=value, headers=headers)
+
+
+def _make_writer(output_format: str) -> Writer | None:
+    """What writes predictions in `output_format`; None where they are JSON already. Blocks."""
+    if output_format == "avro":
+        return avro_writer(prediction_avro_schema())
+    return protobuf_writer(prediction_proto()) if output_format == "protobuf" else None

@@ -1,4 +1,4 @@
-"""Protobuf schemas from a registry: text or descriptor to a class that reads messages, without generated code."""
+"""Protobuf schemas: text or descriptor to what reads messages, or writes them, without generated code."""
 
 import base64
 import binascii
@@ -17,6 +17,7 @@ _ROOT = "registered_value.proto"
 _SAFE_NAME = re.compile(r"[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*\.proto")
 _MOST_INDEXES = 64
 _VARINT_BITS = 35
+_FIRST_MESSAGE = b"\0"
 
 
 def protobuf_reader(text: str, references: Mapping[str, str]) -> Callable[[bytes], JsonValue]:
@@ -50,6 +51,25 @@ def protobuf_reader(text: str, references: Mapping[str, str]) -> Callable[[bytes
         return found
 
     return read
+
+
+def protobuf_writer(text: str) -> Callable[[Mapping[str, Any]], bytes]:
+    """What encodes a value as the first message of the `.proto` file `text`, with its message indexes in front.
+
+    Blocks while the file is compiled.
+
+    Raises:
+        ValueError: it cannot be compiled.
+    """
+    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory  # noqa: PLC0415  an extra
+
+    pool = descriptor_pool.DescriptorPool()
+    *imported, own = _compiled(text, {}, descriptor_pb2)
+    for file in (*imported, own):
+        pool.Add(file)
+    first = pool.FindFileByName(own.name).message_types_by_name[own.message_type[0].name]
+    make = message_factory.GetMessageClass(first)
+    return lambda value: _FIRST_MESSAGE + make(**value).SerializeToString()
 
 
 def _descriptor_set(text: str, references: Mapping[str, str], pb2: Any) -> list[Any]:  # noqa: ANN401  its own types
@@ -101,7 +121,10 @@ def _compiled(text: str, references: Mapping[str, str], pb2: Any) -> list[Any]: 
         # In a process of its own: the compiler writes what it dislikes to our standard error, quoting it.
         command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{folder}", "--include_imports"]
         command += [f"--descriptor_set_out={target}", _ROOT]
-        done = subprocess.run(command, capture_output=True, timeout=COMPILE_SECONDS, check=False)
+        try:
+            done = subprocess.run(command, capture_output=True, timeout=COMPILE_SECONDS, check=False)
+        except (OSError, subprocess.TimeoutExpired):
+            raise ValueError("protoc does not end") from None
         if done.returncode != 0 or not target.exists():
             raise ValueError("protoc refuses it")
         return list(pb2.FileDescriptorSet.FromString(target.read_bytes()).file)

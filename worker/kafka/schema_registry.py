@@ -17,7 +17,13 @@ EXTRA_MISSING = (
     "topics: a format of the schema registry needs the extra `registry`: install nli-stream-worker[registry]"
 )
 _NOT_FOUND = 404
-_REFUSALS = {409, 422}
+_UNWELCOME = {401, 403}
+_CREDENTIALS = "check the credentials in registry, and what they may read and write"
+_REFUSALS = {
+    409: "the subject has one that it may not follow; name another output topic, or have the subject's compatibility "
+    "or its schemas changed",
+    422: "it takes none like it; check that it knows the type of schema",
+}
 
 SchemaKey = int | str
 """The id of a schema, or its GUID."""
@@ -121,11 +127,15 @@ class RegistryClient:
             if status == _NOT_FOUND:
                 raise UnknownSchemaError from None
             if status in _REFUSALS:
-                told = f"the registry refuses the schema (HTTP {status}): is it compatible?"
+                told = f"the registry refuses the schema (HTTP {status}): {_REFUSALS[status]}"
                 raise RefusedSchemaError(told) from None
-            raise AnsweredError(f"the schema registry refuses a request (HTTP {status})") from None
+            told = f": {_CREDENTIALS}" if status in _UNWELCOME else ""
+            raise AnsweredError(f"the schema registry refuses a request (HTTP {status}){told}") from None
         except Exception as error:  # noqa: BLE001  the HTTP client's, whichever of two it is
-            message = f"the schema registry does not answer ({type(error).__name__}): check registry.url and network"
+            seen = (
+                "registry.ssl_ca_location" if "CERTIFICATE_VERIFY_FAILED" in str(error) else "registry.url and network"
+            )
+            message = f"the schema registry does not answer ({type(error).__name__}): check {seen}"
             raise RetryableError(message) from None
 
 

@@ -1,6 +1,6 @@
 """Where reading begins in a partition that has just come."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import structlog
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException
@@ -12,6 +12,8 @@ from worker.types import TopicPartition
 
 REQUEST_SECONDS = 5.0
 """How long one request to the broker may take before it is tried again."""
+ENDS_TRIES = 5
+"""How often the ends of topics are asked for before it is given up."""
 
 log = structlog.get_logger(__name__)
 
@@ -55,13 +57,21 @@ class Starts:
                 waiting(attempt)
         return {}
 
-    def ends(self, topics: Iterable[str]) -> dict[TopicPartition, int]:
-        """The end of every partition of `topics`, now. Blocks.
+    def ends(self, topics: Sequence[str], wait: Callable[[float], bool]) -> dict[TopicPartition, int]:
+        """The end of every partition of `topics`, now. Blocks; `wait(seconds)` says whether to give up.
 
         Raises:
-            KafkaException: the broker does not answer.
+            RetryableError: the broker does not answer.
         """
-        return {partition: watermarks(self._consumer(), partition)[1] for partition in self._all_partitions(topics)}
+        for attempt in range(1, ENDS_TRIES + 1):
+            try:
+                return {p: watermarks(self._consumer(), p)[1] for p in self._all_partitions(topics)}
+            except KafkaException as error:  # a topic that was just made may have no leader yet
+                reason = error.args[0].name()
+            log.warning("consumer.ends_awaited", attempt=attempt, reason=reason)
+            if wait(0.2 * attempt):
+                break
+        raise RetryableError(f"the end of the topics could not be read ({reason})")
 
     def _first(self, partitions: frozenset[TopicPartition]) -> dict[TopicPartition, int]:
         if self._start == "error" and partitions:

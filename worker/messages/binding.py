@@ -17,8 +17,8 @@ TOPIC_FIELD = "{topic}"
 """What stands in `output` and `dead_letter` for the name of the input topic."""
 
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
-FRAME_BYTES = 5
-"""What the schema registry's frame adds to a value."""
+FRAME_BYTES = 6
+"""What the schema registry's frame adds to a value at most: with Protobuf it also says which message follows."""
 REGISTRY_FORMATS = ("json_schema", "avro", "protobuf")
 """Formats whose schemas a schema registry has."""
 
@@ -127,10 +127,10 @@ class Binding(BaseModel):
         description="`json`: a JSON object. `text`: the value is the text. `cloudevents`: the data is the event, in "
         "both modes. `json_schema`, `avro`, `protobuf`: by the schema in the registry that wrote the record.",
     )
-    output_format: Literal["json", "json_schema", "avro"] = Field(
+    output_format: Literal["json", "json_schema", "avro", "protobuf"] = Field(
         default="json",
-        description="Of predictions. `json_schema`, `avro`: framed, under a schema in the registry, subject "
-        "`<output>-value`.",
+        description="Of predictions. `json_schema`, `avro`, `protobuf`: framed, under a schema in the registry, "
+        "subject `<output>-value`.",
     )
     text: Annotated[tuple[PointerText, ...], BeforeValidator(_listed), Field(min_length=1)] | None = Field(
         default=None, description="JSON Pointers of the text, joined by a newline; null: the documented input message."

@@ -1,13 +1,15 @@
 """The schemas of predictions as a schema registry gets them: JSON Schema and Avro, from the model of the message.
 
+That in Protobuf is in `registered_protobuf`.
+
 New fields are optional and have a default, so each version is compatible with those before and after it.
 """
 
-import json
 import types
 from collections.abc import Mapping
 from typing import Any, Literal, Union, get_args, get_origin
 
+import orjson
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
@@ -16,6 +18,7 @@ from worker.types import JsonValue
 
 NAMESPACE = "nli_stream_worker"
 
+_EVENT = b',"event":'
 _PRIMITIVES: Mapping[type, str] = {str: "string", bool: "boolean", int: "long", float: "double"}
 
 
@@ -32,10 +35,19 @@ def prediction_avro_schema() -> dict[str, Any]:
     return _record(PredictionMessage)
 
 
-def avro_prediction(message: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-    """A prediction as the Avro schema wants it."""
-    event = message.get("event")
-    return {**message, "event": None if event is None else json.dumps(event, ensure_ascii=False)}
+def with_event_as_text(body: bytes) -> dict[str, JsonValue]:
+    """A prediction from its JSON as Avro and Protobuf want it: its event is a string, byte for byte as it came.
+
+    Raises:
+        ValueError: it is not JSON.
+    """
+    # The codec writes the event last, and no field before it has or holds one of this name. Read as JSON and written
+    # again, the event would not be what it was: 1.10, or an integer of more than 64 bits.
+    head, found, event = body.partition(_EVENT)
+    if not found:
+        whole: dict[str, JsonValue] = orjson.loads(body)
+        return whole
+    return {**orjson.loads(head + b"}"), "event": event[:-1].decode("utf-8")}
 
 
 def _record(model: type[BaseModel]) -> dict[str, Any]:

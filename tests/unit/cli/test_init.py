@@ -39,6 +39,41 @@ def test_what_no_option_says_is_asked_for(tmp_path: Path) -> None:
     assert "- name: ham" in (tmp_path / "schemas" / "mails.yaml").read_text()
 
 
+SECTION = "# Mine.\nkafka:\n  bootstrap_servers: far:9094\n  group_id: mine\n  security_protocol: ssl\n"
+
+
+def test_a_section_that_is_there_is_taken_over_and_nothing_of_it_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(SECTION)
+    result = run(tmp_path, "init", "--kafka", "mine.yaml", *OPTIONS[2:])
+    assert (0, "") == (result.returncode, result.stderr)
+    assert SECTION in (tmp_path / "worker.yaml").read_text()
+    assert 1 == (tmp_path / "worker.yaml").read_text().count("\nkafka:")
+
+
+@pytest.mark.parametrize(
+    ("section", "told"),
+    [
+        ("kafka: [", "cannot be read: expected a YAML file in UTF-8"),
+        ("kafka: {}\nhttp: {}\n", "expected a `kafka` section and nothing else"),
+        ("- kafka", "expected a `kafka` section and nothing else"),
+        ("kafka: {bootstrap_servers: k}\n", "--kafka, --topic, --text: cannot be used: kafka.group_id"),
+    ],
+)
+def test_a_section_that_cannot_be_used_is_refused(tmp_path: Path, section: str, told: str) -> None:
+    (tmp_path / "mine.yaml").write_text(section)
+    result = run(tmp_path, "init", "--kafka", "mine.yaml", *OPTIONS[2:])
+    assert 2 == result.returncode
+    assert told in result.stderr
+    assert not (tmp_path / "worker.yaml").exists()
+
+
+def test_where_kafka_is_is_said_once(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(SECTION)
+    result = run(tmp_path, "init", "--kafka", "mine.yaml", *OPTIONS)
+    assert 2 == result.returncode
+    assert "leave --bootstrap-servers out" in result.stderr
+
+
 def test_nothing_is_overwritten_unless_asked_to(tmp_path: Path) -> None:
     (tmp_path / "schemas").mkdir()
     mine = tmp_path / "schemas" / "news.yaml"

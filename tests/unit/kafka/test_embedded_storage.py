@@ -9,6 +9,7 @@ from worker.errors import ConfigError
 from worker.kafka.embedded_storage import (
     HOST,
     EmbeddedSettings,
+    Listeners,
     Place,
     choose_ports,
     free_port,
@@ -52,6 +53,19 @@ def test_a_port_that_is_told_to_clients_can_be_anothers(tmp_path: Path) -> None:
 
     assert "PLAINTEXT://127.0.0.1:20001,FAR://127.0.0.1:20009" == found["advertised.listeners"]
     assert found["listeners"].endswith("FAR://127.0.0.1:20003")
+
+
+def test_nothing_listens_in_the_clear_where_no_listener_does(tmp_path: Path) -> None:
+    guarded = Listeners("CLIENTS", "BROKERS", {"CLIENTS": "SASL_SSL", "BROKERS": "SSL", "CONTROLLER": "SSL"})
+    settings = EmbeddedSettings(port=free_port(), listeners=guarded)
+
+    ports = choose_ports(settings)
+    found = _written(tmp_path, settings, ports)
+
+    assert settings.port == ports["CLIENTS"]
+    assert "BROKERS" == found["inter.broker.listener.name"]
+    assert "CLIENTS:SASL_SSL,BROKERS:SSL,CONTROLLER:SSL" == found["listener.security.protocol.map"]
+    assert 0o600 == (tmp_path / "server.properties").stat().st_mode & 0o777
 
 
 @pytest.mark.parametrize(("nodes", "copies"), [(1, "1"), (2, "1"), (3, "3")])

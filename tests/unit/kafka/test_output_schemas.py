@@ -45,6 +45,21 @@ def test_a_schema_is_registered_once_under_its_topics_name(registry: Registry) -
     assert [("out-value", "AVRO", True)] == registry.asked
 
 
+def test_a_protobuf_frame_says_that_the_first_message_of_the_schema_follows(registry: Registry) -> None:
+    outputs = schemas(registry)
+    assert outputs.register("out", "protobuf") is None
+    assert [("out-value", "PROTOBUF", True)] == registry.asked
+    assert b"\0\0\0\0\7\0\x08\x01" == outputs.framed(outbound(b'{"contract": 1}'), "protobuf").value
+
+
+def test_a_compiler_that_fails_is_told_and_tried_again(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    outputs = schemas(registry)
+    with monkeypatch.context() as broken:
+        broken.setattr("sys.executable", "/does/not/exist")
+        assert "subject out-value: protoc does not end" == outputs.register("out", "protobuf")
+    assert outputs.register("out", "protobuf") is None
+
+
 @pytest.mark.parametrize("error", [RetryableError("silent"), RefusedSchemaError("incompatible")])
 def test_until_it_is_taken_the_reason_is_told_and_it_is_tried_again(registry: Registry, error: Exception) -> None:
     outputs = schemas(registry)
@@ -72,11 +87,14 @@ def test_json_is_framed_as_it_is_and_loses_only_its_content_type(registry: Regis
     assert (("kept", b""),) == found.headers
 
 
-@pytest.mark.parametrize("value", [b"{}", orjson.dumps({"contract": "words of a user"})])
-def test_what_cannot_be_written_is_refused_without_a_word_of_it(registry: Registry, value: bytes) -> None:
+WORDS = orjson.dumps({"contract": "words of a user"})
+
+
+@pytest.mark.parametrize(("kind", "value"), [("avro", b"{}"), ("avro", WORDS), ("protobuf", WORDS), ("protobuf", b"[")])
+def test_what_cannot_be_written_is_refused_without_a_word_of_it(registry: Registry, kind: str, value: bytes) -> None:
     outputs = schemas(registry)
-    outputs.register("out", "avro")
+    outputs.register("out", kind)
     with pytest.raises(MessageError) as caught:
-        outputs.framed(outbound(value), "avro")
+        outputs.framed(outbound(value), kind)
     assert ErrorCode.ENCODE_FAILED == caught.value.code
     assert "words" not in str(caught.value)
