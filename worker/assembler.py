@@ -158,6 +158,7 @@ class Assembler:
             lambda outcome: self.metrics.transactions.labels(outcome=outcome).inc(),
             encoder.dead_letter,
             self.refused,
+            beat=partial(self.heartbeats.beat, "delivery"),
         )
         trouble = partial(self._note, "publish")
         if is_exactly_once:

@@ -16,6 +16,7 @@ from worker.kafka.inspection import (
 )
 from worker.kafka.topics import DEFAULT_MAX_MESSAGE_BYTES
 from worker.messages.binding import Binding
+from worker.settings import QUEUE_KILOBYTES
 
 Verdict = Literal["ok", "warning", "failed"]
 
@@ -107,7 +108,9 @@ def of_sizes(config: Config, inputs: Mapping[str, TopicInspection]) -> Iterator[
         # Kafka's default is 5 % above the client's: a warning that everybody gets would tell nobody anything.
         if largest is not None and largest > max(config.max_record_bytes, DEFAULT_MAX_MESSAGE_BYTES):
             told = f"takes records of {largest} bytes, the worker sends at most {config.max_record_bytes}"
-            fix = "large events go out without their event; raise kafka.librdkafka message.max.bytes"
+            fix = "large events go out without their event; raise message.max.bytes of kafka.librdkafka"
+            if QUEUE_KILOBYTES in config.kafka.librdkafka:
+                fix += f" and {QUEUE_KILOBYTES}"
             yield Finding("warning", topic, f"{told}: {fix}")
 
 

@@ -21,7 +21,7 @@ from worker.messages.binding import REGISTRY_FORMATS, Binding
 from worker.messages.bindings import Bindings
 from worker.messages.outbound import MAX_RECORD_BYTES
 from worker.registry_settings import Registry
-from worker.settings import MAX_BYTES, OWNED_BY_THE_WORKER, Batching, Http, Kafka, Limits, Schemas
+from worker.settings import MAX_BYTES, OWNED_BY_THE_WORKER, QUEUE_KILOBYTES, Batching, Http, Kafka, Limits, Schemas
 from worker.tracing_settings import TracingSettings
 from worker.types import JsonValue
 
@@ -97,8 +97,10 @@ class Config(BaseSettings):
 
     @property
     def max_record_bytes(self) -> int:
-        """The largest record that the client will send."""
-        return int(self.kafka.librdkafka.get(MAX_BYTES, MAX_RECORD_BYTES))
+        """The largest record that the client will send: for what is larger than its queue there is never room."""
+        given = self.kafka.librdkafka
+        most = int(given.get(MAX_BYTES, MAX_RECORD_BYTES))
+        return most if QUEUE_KILOBYTES not in given else min(most, int(given[QUEUE_KILOBYTES]) * 1024)
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> Self:

@@ -8,7 +8,6 @@ from pydantic import BeforeValidator, Field, SecretStr, model_validator
 from worker.documents import MisfitError
 from worker.errors import ConfigError
 from worker.messages.binding import TopicName
-from worker.messages.outbound import MAX_RECORD_BYTES
 from worker.setting_parts import Part, path_text, read_secret
 from worker.types import JsonValue
 
@@ -22,6 +21,9 @@ def _is_plain(value: JsonValue) -> JsonValue:
 LibrdkafkaSettings = dict[str, Annotated[str | int | bool, BeforeValidator(_is_plain)]]
 
 MAX_BYTES = "message.max.bytes"
+QUEUE_KILOBYTES = "queue.buffering.max.kbytes"
+NUMBERS = {MAX_BYTES: "expected a number of bytes", QUEUE_KILOBYTES: "expected a number of kilobytes"}
+"""Settings of the client that the worker counts with."""
 OWNED_BY_THE_WORKER = {
     "allow.auto.create.topics": "topics are created by `kafka.create_topics` or not at all",
     "auto.offset.reset": "set `kafka.start`",
@@ -143,11 +145,11 @@ class Kafka(Part):
         for key in ("sasl_password", "ssl_key_password", "oauth_client_secret"):
             if getattr(self, key) is not None and getattr(self, f"{key}_file") is not None:
                 raise MisfitError((f"{key}_file",), "expected either the file or the environment variable, not both")
-        for name in self.librdkafka:
+        for name, value in self.librdkafka.items():
             if name in OWNED_BY_THE_WORKER:
                 raise MisfitError(("librdkafka", name), f"expected not to be set here: {OWNED_BY_THE_WORKER[name]}")
-        if not str(self.librdkafka.get(MAX_BYTES, MAX_RECORD_BYTES)).isdecimal():
-            raise MisfitError(("librdkafka", MAX_BYTES), "expected a number of bytes")
+            if name in NUMBERS and not str(value).isdecimal():
+                raise MisfitError(("librdkafka", name), NUMBERS[name])
         return self
 
 

@@ -3,14 +3,14 @@
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import TopicsFactory
 from tests.support.broker import BrokerUnderTest
-from tests.support.chaos import DELIVERY, Stream, Tally
+from tests.support.chaos import DELIVERY, Stream, Tally, promised
 from tests.support.worker import NOTHING, Changes
 
 StreamFactory = Callable[..., Stream]
@@ -48,11 +48,8 @@ def verdict() -> Verdict:
 
     def judge(attacked: Stream, fault: str, recovery_seconds: float | None = None, *, phase: str = "") -> Tally:
         tally = attacked.tally()
-        if DELIVERY == "at_least_once":
-            note(Row(phase, f"at_least_once: {fault}", tally, recovery_seconds))
-            return replace(tally, doubled=0, reordered=0)  # it promises neither
-        note(Row(phase, fault, tally, recovery_seconds))
-        return tally
+        note(Row(phase, _named(fault), tally, recovery_seconds))
+        return promised(tally)
 
     return judge
 
@@ -60,7 +57,11 @@ def verdict() -> Verdict:
 @pytest.fixture
 def noted() -> Callable[[str, Tally, float | None], None]:
     """Notes for the table what came of an attack that counts by itself."""
-    return lambda fault, tally, seconds: note(Row("", fault, tally, seconds))
+    return lambda fault, tally, seconds: note(Row("", _named(fault), tally, seconds))
+
+
+def _named(fault: str) -> str:
+    return fault if DELIVERY == "exactly_once" or fault.startswith(DELIVERY) else f"{DELIVERY}: {fault}"
 
 
 def note(row: Row) -> None:

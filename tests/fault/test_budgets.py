@@ -5,13 +5,12 @@ import signal
 import pytest
 
 from tests.fault.conftest import StreamFactory, Verdict
-from tests.support.chaos import DELIVERY, kind_of, metric
+from tests.support.chaos import STEADY, kind_of, metric, of_transactions
 from tests.support.chaos_worker import Faults
 from tests.support.wait import wait_until
 
 pytestmark = pytest.mark.kafka
 
-of_transactions = pytest.mark.skipif(DELIVERY == "at_least_once", reason="there are no transactions")
 LABELS = 2
 DRAIN_SECONDS = 1
 UNFINISHED = Faults(pair_seconds=0.1)
@@ -44,11 +43,12 @@ def test_a_transaction_that_outlasts_the_budget_of_a_rebalance_is_whole_or_void(
     stream: StreamFactory, verdict: Verdict, call: str
 ) -> None:
     """The partition goes while it is under way: before our own last look, before the broker's, and after both."""
-    attacked = stream(600)
+    attacked = stream(2000)
     slow = Faults(slow_call=call, slow_seconds=1.5, revoke_seconds=0.2, engine_seconds=0.02)
     with attacked.worker(slow) as process:
         attacked.await_progress(1)
-        with attacked.worker(environment={"WORKER_KAFKA__INSTANCE_ID": "pod-1", "WORKER_HTTP__PORT": "0"}) as other:
+        environment = {"WORKER_KAFKA__INSTANCE_ID": "pod-1", "WORKER_HTTP__PORT": "0"}
+        with attacked.worker(STEADY, environment=environment) as other:
             wait_until(lambda: '"partition.revoked_uncommitted"' in attacked.log(), 60)
             attacked.await_members(2)
             seconds = attacked.await_progress(100)

@@ -1,8 +1,11 @@
 """The network between worker and broker: cut, swallowing everything, slow."""
 
+import json
 import os
+import random
 import signal
-from collections.abc import Iterator
+import string
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +13,8 @@ import pytest
 
 from tests.fault.conftest import Verdict
 from tests.support.broker import BrokerUnderTest
-from tests.support.chaos import PARTITIONS, STEADY, Stream
+from tests.support.chaos import PARTITIONS, STEADY, Stream, kind_of, of_transactions
+from tests.support.chaos_worker import Faults
 from tests.support.network import Network, network
 from tests.support.wait import stays, wait_until
 from tests.support.worker import get
@@ -31,11 +35,11 @@ class Far:
     kafka: BrokerUnderTest
     network: Network
 
-    def stream(self, folder: Path, count: int) -> Stream:
+    def stream(self, folder: Path, count: int, odd: Mapping[int, Mapping[str, object]] | None = None) -> Stream:
         inputs = [f"{stem}-{folder.name}" for stem in ("a", "b")]
         self.kafka.create_topics(dict.fromkeys(inputs, PARTITIONS))
         made = Stream(self.kafka, folder, inputs, {"kafka": {"bootstrap_servers": f"127.0.0.1:{self.network.port}"}})
-        made.feed(count)
+        made.feed(count, odd)
         return made
 
 
@@ -100,3 +104,35 @@ def test_a_slow_broker_makes_it_slow_and_nothing_else(far: Far, tmp_path: Path, 
     attacked.run_to_end()
     assert '"producer.replaced"' not in attacked.log()
     assert verdict(attacked, "network: 0.1 s each way, 200 kB/s").is_perfect
+
+
+def noise(numbers: range) -> dict[int, dict[str, object]]:
+    """Events of twenty kilobytes that no compression makes smaller."""
+    dice = random.Random(11)
+    characters = string.ascii_letters + string.digits
+    more = {number: {"id": f"n-{number}", "text": f"text {number}"} for number in numbers if kind_of(number) == "good"}
+    return {
+        n: {"value": json.dumps({**each, "noise": "".join(dice.choices(characters, k=20_000))})}
+        for n, each in more.items()
+    }
+
+
+@pytest.mark.soak
+@of_transactions
+def test_what_is_too_much_for_one_transaction_on_a_slow_network_is_published_in_smaller_ones(
+    far: Far, tmp_path: Path, verdict: Verdict
+) -> None:
+    """What has come together takes longer than the broker grants: sent again as it is it would be so for ever."""
+    attacked = far.stream(tmp_path, 150, noise(range(150)))
+    with attacked.worker(Faults(pair_seconds=0.02)) as process:
+        attacked.await_progress(10)
+        far.network.slow_down(0.01, bytes_per_second=100_000)
+        wait_until(lambda: '"producer.replaced"' in attacked.log(), 60)
+        seconds = attacked.await_progress(20, 60)
+        far.network.mend()
+        assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        assert 0 == process.wait(180)
+    assert "thread.overdue" not in attacked.log()
+    attacked.run_to_end()
+    assert verdict(attacked, "network: 100 kB/s, more than a transaction's time allows", seconds).is_perfect

@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import Any, cast
 
 import numpy as np
+import structlog
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from worker import app, assembler, processor, watchdog
@@ -36,6 +37,8 @@ POISON_TOKENS = 60
 FEW_PAIRS = 4
 ENVIRONMENT = "CHAOS"
 
+log = structlog.get_logger(__name__)
+
 
 @dataclass(frozen=True, slots=True)
 class Faults:
@@ -46,6 +49,7 @@ class Faults:
     at: int = 3
     """The how manieth time it gets there."""
     signal: str = "SIGKILL"
+    """What it is sent there; `hang`: nothing, and the thread that got there never comes back."""
     refuse_commits: int = 0
     """So many commits, from the `at`-th on, are refused by the client in a way that asks for an abort."""
     engine: str = "poison"
@@ -82,7 +86,9 @@ class Trap:
         self._seen += 1
         if self._seen != self._faults.at:
             return
-        if within_seconds:
+        if self._faults.signal == "hang":
+            threading.Event().wait()
+        elif within_seconds:
             threading.Timer(random.uniform(0, within_seconds), self._spring).start()
         else:
             self._spring()
@@ -108,8 +114,12 @@ class ChaosProducer(Producer):
     def produce(self, *arguments: Any, **more: Any) -> None:  # noqa: ANN401
         if self._faults.broken:
             self._kept.append((arguments, more))
-        else:
+            return
+        try:
             super().produce(*arguments, **more)
+        except BufferError:
+            log.warning("queue.found_full", records=len(self))
+            raise
 
     def flush(self, *arguments: Any) -> int:  # noqa: ANN401
         left = super().flush(*arguments)

@@ -16,6 +16,7 @@ from worker.cluster_checks import (
 )
 from worker.config import fixed_config
 from worker.kafka.inspection import Operations, TopicInspection, TransactionRefusal
+from worker.types import JsonValue
 
 GOOD = TopicInspection(
     exists=True,
@@ -87,6 +88,15 @@ def test_an_input_with_larger_records_than_the_worker_sends_is_a_warning(largest
     found = list(of_sizes(config, {"t": replace(GOOD, max_message_bytes=largest)}))
     assert ["warning"] * count == [each.verdict for each in found]
     assert all("message.max.bytes" in each.message for each in found)
+
+
+def test_a_client_whose_queue_is_smaller_than_an_input_s_records_is_told_which_settings_to_raise() -> None:
+    kafka: dict[str, JsonValue] = {"bootstrap_servers": "h:1", "group_id": "g"}
+    kafka["librdkafka"] = {"queue.buffering.max.kbytes": 500}
+    config = fixed_config({"kafka": kafka, "topics": [{"input": "t"}]})
+    (found,) = of_sizes(config, {"t": replace(GOOD, max_message_bytes=5_000_000)})
+    assert "the worker sends at most 512000:" in found.message
+    assert found.message.endswith("raise message.max.bytes of kafka.librdkafka and queue.buffering.max.kbytes")
 
 
 @pytest.mark.parametrize(

@@ -150,6 +150,10 @@ REFUSED: list[tuple[object, str]] = [
     (with_kafka(static_membership=True), "kafka.static_membership: expected `kafka.instance_id` beside it"),
     (with_kafka(librdkafka={"linger.ms": [1]}), "kafka.librdkafka.linger.ms: expected a string, an integer, true or"),
     (with_kafka(librdkafka={"message.max.bytes": "x"}), "kafka.librdkafka.message.max.bytes: expected a number"),
+    (
+        with_kafka(librdkafka={"queue.buffering.max.kbytes": "-1"}),
+        "kafka.librdkafka.queue.buffering.max.kbytes: expected a number of kilobytes",
+    ),
     (with_kafka(librdkafka={"ssl.key.pem": SECRET}), "kafka.librdkafka.ssl.key.pem: expected in the environment"),
     (with_kafka(sasl_password=SECRET), "kafka.sasl_password: expected in the environment (WORKER_KAFKA__SASL_PASSWORD"),
     (with_kafka(sasl_password_file="none"), "kafka.sasl_password_file: expected a file that can be read"),  # noqa: S106 - a path
@@ -339,6 +343,12 @@ def test_what_is_not_bound_is_not_read_where_the_text_is(file: Path) -> None:
 
 def test_the_largest_record_is_the_client_s(file: Path) -> None:
     assert 5000 == load(file, with_kafka(librdkafka={"message.max.bytes": "5000"})).max_record_bytes
+
+
+def test_a_record_that_would_never_find_room_in_the_client_s_queue_is_too_large(file: Path) -> None:
+    queue = {"queue.buffering.max.kbytes": "4"}
+    assert 4096 == load(file, with_kafka(librdkafka=queue)).max_record_bytes
+    assert 3000 == load(file, with_kafka(librdkafka={"message.max.bytes": 3000, **queue})).max_record_bytes
 
 
 def _fields(model: type[BaseModel], path: str = "") -> Iterator[tuple[str, str | None]]:

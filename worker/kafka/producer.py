@@ -30,6 +30,8 @@ FENCE_WINDOW_SECONDS = 60.0
 """Fenced twice within this: somebody else uses the same transactional id."""
 INIT_SECONDS = 1.0
 """How long to wait for the transaction coordinator at once: a stop is noticed in between."""
+MOST_RECORDS = 1_000_000
+"""No bound: as many as were given."""
 WATCH_SECONDS = 0.05
 """How often to look whether a record was refused, while the others are acknowledged."""
 
@@ -58,6 +60,7 @@ class TransactionalPublisher:
         self._was_started = False
         self._began_at: float | None = None
         self._is_deciding = False
+        self._most_records = MOST_RECORDS
 
     def start(self) -> None:
         """Register the transactional id; ends or aborts what a former process left open."""
@@ -96,7 +99,7 @@ class TransactionalPublisher:
                 self._waiter.failed("this worker is no member of its group at the moment")
                 pending += left
                 continue
-            chunk = self._triage.chunk(pending)
+            chunk = self._triage.chunk(pending)[: self._most_records]
             rest = [*pending[len(chunk) :], *left]
             trouble = self._attempt(chunk, ownership)
             self._parts.note_outcome(outcome_of(trouble))
@@ -134,12 +137,17 @@ class TransactionalPublisher:
         No frame outlives it that knows the producer: one that is replaced has to be gone before the next is made, but
         for one with a call that does not come back.
         """
+        started = self._clock.monotonic()
         try:
             self._transact(finished, ownership)
         except RefusedError as refused:
             return refused.reports
         except (AbortAndRedo, Replace) as verdict:
+            if self._clock.monotonic() - started > self._deadline_seconds / 2:
+                # What did not get through in the time that the broker grants would not next time: less at once.
+                self._most_records = max(1, len(finished) // 2)
             return Lost(str(verdict), is_in_doubt=isinstance(verdict, Replace))
+        self._most_records = min(MOST_RECORDS, self._most_records + self._most_records // 8 + 1)
         return None
 
     def _transact(self, finished: Sequence[Finished], ownership: Ownership) -> None:

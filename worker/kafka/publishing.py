@@ -98,6 +98,8 @@ class PublisherParts:
     dead_letter: Callable[[Record, Refusal], OutboundRecord]
     refused: RefusedTopics
     make_producer: Callable[[ClientSettings], Producer] = Producer
+    beat: Callable[[], None] = lambda: None
+    """Called while there is no room in the client's queue: each wait for it is short, all of them may be long."""
 
     def triage(self) -> Triage:
         """Who finds out what is refused."""
@@ -144,6 +146,7 @@ class PublisherParts:
             except BufferError as error:
                 if self.clock.monotonic() > deadline:
                     raise KafkaException(KafkaError(KafkaError._QUEUE_FULL)) from error  # noqa: SLF001  its own code
+                self.beat()
                 producer.poll(0.01)
 
     def _arguments(self, output: OutboundRecord) -> dict[str, Any]:

@@ -153,7 +153,8 @@ def answer(path: str, probes: Probes, metrics_content_type: str) -> Answer:
         case "/livez":
             return _live(probes.ages(), probes.stages())
         case "/readyz":
-            reasons = list(probes.reasons())
+            # Whoever tells why nothing moves may be who is stuck.
+            reasons = [*probes.reasons(), *_silent(probes.ages())]
             return as_json(UNAVAILABLE if reasons else OK, {"ready": not reasons, "reasons": [*reasons]})
         case "/metrics":
             return Answer(OK, probes.metrics(), metrics_content_type)
@@ -171,6 +172,14 @@ def as_json(status: int, value: JsonValue) -> Answer:
 def as_values(stages: Mapping[str, StageAge]) -> dict[str, JsonValue]:
     """The ages of stages as they stand in `/livez` and in the log."""
     return {name: {"busy": age.is_busy, "seconds": round(age.seconds, 3)} for name, age in sorted(stages.items())}
+
+
+def _silent(ages: Mapping[str, Heartbeat]) -> list[str]:
+    return [
+        f"{name}: the thread has not been heard of for {heartbeat.age_seconds:.0f} s"
+        for name, heartbeat in sorted(ages.items())
+        if heartbeat.is_overdue
+    ]
 
 
 def _live(ages: Mapping[str, Heartbeat], stages: Mapping[str, StageAge]) -> Answer:

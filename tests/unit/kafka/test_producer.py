@@ -113,7 +113,7 @@ def test_a_commit_that_times_out_for_good_is_never_aborted_but_asked_of_the_grou
         scene.clock.advance(11)
 
     scene.broker.plan("commit", Step(TIMED_OUT, is_done=is_done, before=stop_answering))
-    records = finished_lane(0, range(3))
+    records = finished_lane(0, [0])
     published = scene.publisher.publish(records)
     assert 0 == scene.broker.calls.count("abort")
     assert 2 == len(scene.broker.producers)
@@ -167,6 +167,37 @@ def test_a_transaction_that_the_broker_ended_for_its_age_is_no_fence(scene: Scen
     scene.publisher.publish(finished_lane(0, [0]))
     assert 4 == len(scene.broker.producers)
     assert 1 == len(scene.broker.outputs)
+
+
+def test_what_takes_longer_than_the_broker_grants_is_sent_in_smaller_transactions_until_they_get_through(
+    scene: Scene,
+) -> None:
+    """On a slow network; sent again as it is it would take as long again, and so for ever."""
+    late = Step(FENCED, before=lambda: scene.clock.advance(20))
+    scene.broker.plan("commit", late, late, *[Step()] * 3, late)
+    records = finished_lane(0, range(8))
+    scene.publisher.publish(records)
+    assert values_of(records) == scene.values()
+    assert [8, 4, 2, 3, 3] == sent_before_each(scene, "commit")[:5]
+    scene.publisher.publish(finished_lane(1, range(100)))
+    assert 108 == len(scene.values())
+
+
+def test_a_transaction_that_is_lost_at_once_is_sent_again_as_it_is(scene: Scene) -> None:
+    scene.broker.plan("commit", Step(FENCED))
+    scene.publisher.publish(finished_lane(0, range(8)))
+    assert [8, 8] == sent_before_each(scene, "commit")
+
+
+def sent_before_each(scene: Scene, call: str) -> list[int]:
+    """How many records were sent before each `call`, since the one before it."""
+    counts = [0]
+    for each in scene.broker.calls:
+        if each == "produce":
+            counts[-1] += 1
+        elif each == call:
+            counts.append(0)
+    return counts[:-1]
 
 
 def test_an_abort_that_fails_for_good_replaces_the_producer(scene: Scene) -> None:

@@ -1,5 +1,6 @@
 """Handing records to a client whose queue is full."""
 
+from dataclasses import replace
 from typing import cast
 
 import pytest
@@ -33,6 +34,15 @@ def test_a_full_queue_is_waited_for() -> None:
     producer = FullProducer(clock, FULL_QUEUE_SECONDS - 1)
     parts.send(cast("Producer", producer), finished_lane(0, range(3)), None)
     assert 3 == producer.taken
+
+
+def test_whoever_waits_for_room_shows_that_it_is_alive() -> None:
+    """A wait for each record is short; a thousand of them are longer than a thread may be silent."""
+    clock, beats = ManualClock(), list[float]()
+    parts = publisher_parts(ScriptedBroker(), Assignment(), KnownTopics(["out"]), clock)
+    parts = replace(parts, beat=lambda: beats.append(clock.monotonic()))
+    parts.send(cast("Producer", FullProducer(clock, 3)), finished_lane(0, range(3)), None)
+    assert 6 == len(beats)
 
 
 def test_a_queue_that_stays_full_is_told_before_the_thread_counts_as_stuck() -> None:

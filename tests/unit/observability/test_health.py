@@ -87,6 +87,20 @@ def test_readyz_says_why_not() -> None:
     assert expected == _status_and_body("/readyz", _probes(readiness=readiness))
 
 
+def test_readyz_names_a_thread_that_is_stuck_for_it_may_be_the_one_that_gives_the_reasons() -> None:
+    clock, readiness = ManualClock(), Readiness()
+    heartbeats = Heartbeats(clock)
+    heartbeats.register("poll", 10.0)
+    heartbeats.register("engine", 20.0)
+    readiness.block("broker", "out of reach")
+
+    clock.advance(12.0)
+
+    reasons = ["broker: out of reach", "poll: the thread has not been heard of for 12 s"]
+    expected = (503, {"ready": False, "reasons": reasons})
+    assert expected == _status_and_body("/readyz", _probes(heartbeats, readiness))
+
+
 def test_schemas_and_metrics_are_passed_on() -> None:
     assert (200, {"intent": 3}) == _status_and_body("/schemas", _probes())
     assert b"worker_up 1\n" == answer("/metrics", _probes(), "text/plain").body
