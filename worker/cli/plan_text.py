@@ -100,7 +100,8 @@ def _settings(found: Plan) -> Iterator[str]:
         f"lagPerReplica: {found.lag_per_replica}}}    # what one does in {DRAIN_SECONDS} s"
     )
     limit = math.ceil(found.memory_mib / 256) * 256
-    yield f"  resources: {{limits: {{memory: {limit}Mi}}}}"
+    # Both, because a request of the chart's own could be above the limit, which Kubernetes refuses.
+    yield f"  resources: {{requests: {{memory: {limit}Mi}}, limits: {{memory: {limit}Mi}}}}"
 
 
 def _line(what: str, figure: object, how: str) -> str:

@@ -6,12 +6,15 @@ import shlex
 from pathlib import Path
 
 import pytest
+import yaml
 from typer.testing import CliRunner, Result
 
 from worker.cli.main import build_app
 from worker.errors import ConfigError
 
-PAGE = Path(__file__).parents[3] / "docs" / "capacity.md"
+ROOT = Path(__file__).parents[3]
+PAGE = ROOT / "docs" / "capacity.md"
+VALUES = ROOT / "deploy" / "helm" / "nli-stream-worker" / "values.yaml"
 EXAMPLE = re.compile(r"```\n\$ worker (plan [^\n]+)\n(.*?)```", re.DOTALL)
 ASKED = ("plan", "--messages-per-second", "50", "--labels", "8", "--tokens", "60")
 
@@ -47,6 +50,20 @@ def test_too_few_partitions_fail_and_say_how_many() -> None:
     assert 1 == result.exit_code
     assert "2 partitions do not suffice: 4 or more" in result.stdout
     assert "replicas:" not in result.stdout
+
+
+def mebibytes(quantity: str) -> int:
+    return int(quantity[:-2]) * {"Mi": 1, "Gi": 1024}[quantity[-2:]]
+
+
+@pytest.mark.parametrize("model_mib", ["10", "20000"])
+def test_no_pod_asks_for_more_memory_than_its_limit(model_mib: str) -> None:
+    printed = run(*ASKED, "--model-mib", model_mib).stdout
+    block = printed.partition("In the values of the Helm chart:\n")[2].partition("\n\n")[0]
+    planned = yaml.safe_load(block)["resources"]
+    resources = yaml.safe_load(VALUES.read_text())["resources"]
+    requests, limits = ({**resources[part], **planned.get(part, {})} for part in ("requests", "limits"))
+    assert mebibytes(requests["memory"]) <= mebibytes(limits["memory"])
 
 
 @pytest.mark.parametrize(
