@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -36,6 +37,7 @@ GOOD: list[Mapping[str, Any]] = [
     {"autoscaling": {"enabled": True, "prometheusAddress": "http://prometheus:9090"}},
     {"labelSchemas": {"kinds.yaml": "name: kinds"}},
     {"engineCache": {"enabled": True, "size": "5Gi"}},
+    {"engineCache": {"existingClaim": "plans"}},
     {"podDisruptionBudget": {"maxUnavailable": "25%"}},
     {"gpu": {"enabled": True, "count": 1}},
 ]
@@ -71,6 +73,7 @@ BAD: list[Mapping[str, Any]] = [
     {"autoscaling": {"minReplicas": 0}},
     {"labelSchemas": {"kinds.txt": "name: kinds"}},
     {"engineCache": {"size": "5 GB"}},
+    {"engineCache": {"existingClaim": True}},
     {"gpu": {"count": 0}},
     {"startupSeconds": 1},
     {"secretEnvironment": [""]},
@@ -117,13 +120,30 @@ def test_the_values_that_ci_renders_are_ones(file: Path) -> None:
     jsonschema.Draft7Validator(SCHEMA).validate(merged(DEFAULTS, yaml.safe_load(file.read_text())))
 
 
-@pytest.mark.skipif(shutil.which("helm") is None, reason="helm is not installed")
-def test_what_the_full_values_say_stands_in_what_the_cluster_gets() -> None:
-    command = ["helm", "template", "release", str(CHART), "-f", str(CHART / "ci" / "full-values.yaml")]
+@pytest.fixture(scope="module")
+def helm() -> str:
+    """The program; `.ci/run deploy` puts it beside Go's own, where no PATH may lead."""
+    folders = os.environ.get("PATH", "")
+    if shutil.which("go") is not None:
+        asked = subprocess.run(["go", "env", "GOPATH"], check=True, capture_output=True, text=True)
+        folders += f"{os.pathsep}{asked.stdout.strip()}/bin"
+    found = shutil.which("helm", path=folders)
+    if found is None:
+        pytest.skip("helm is not installed")
+    return found
+
+
+def rendered(helm: str, *more: str) -> dict[str, Any]:
+    """What the cluster gets for the full values, by kind."""
+    command = [helm, "template", "release", str(CHART), "-f", str(CHART / "ci" / "full-values.yaml"), *more]
     command += ["--kube-version", "1.31.0"]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return {document["kind"]: document for document in yaml.safe_load_all(done.stdout) if document}
+
+
+def test_what_the_full_values_say_stands_in_what_the_cluster_gets(helm: str) -> None:
     given = yaml.safe_load((CHART / "ci" / "full-values.yaml").read_text())
-    made = {document["kind"]: document for document in yaml.safe_load_all(done.stdout) if document}
+    made = rendered(helm)
     pod = made["StatefulSet"]["spec"]["template"]["spec"]
     (container,) = pod["containers"]
     for key in ("imagePullSecrets", "priorityClassName", "topologySpreadConstraints"):
@@ -134,3 +154,17 @@ def test_what_the_full_values_say_stands_in_what_the_cluster_gets() -> None:
     (endpoint,) = made["ServiceMonitor"]["spec"]["endpoints"]
     token = {"name": "worker-http", "key": "WORKER_HTTP__TOKEN"}
     assert {"type": "Bearer", "credentials": token} == endpoint["authorization"]
+
+
+def test_mounting_a_volume_again_changes_no_rights_of_the_engines_on_it(helm: str) -> None:
+    context = rendered(helm)["StatefulSet"]["spec"]["template"]["spec"]["securityContext"]
+    assert ("OnRootMismatch", 10001) == (context["fsGroupChangePolicy"], context["fsGroup"])
+
+
+def test_a_claim_that_is_there_holds_the_engines_of_all_pods(helm: str) -> None:
+    own = rendered(helm)["StatefulSet"]["spec"]
+    assert ["engines"] == [claim["metadata"]["name"] for claim in own["volumeClaimTemplates"]]
+    shared = rendered(helm, "--set", "engineCache.existingClaim=plans")["StatefulSet"]["spec"]
+    assert "volumeClaimTemplates" not in shared
+    engines = [volume for volume in shared["template"]["spec"]["volumes"] if volume["name"] == "engines"]
+    assert [{"name": "engines", "persistentVolumeClaim": {"claimName": "plans"}}] == engines
