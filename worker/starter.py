@@ -1,4 +1,4 @@
-"""The first configuration and label schema, written from four answers; checked as the worker will read them. Pure."""
+"""The first configuration and label schema, written from a few answers; checked as the worker will read them. Pure."""
 
 import json
 import re

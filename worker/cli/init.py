@@ -20,7 +20,7 @@ def init(
     ),
     topic: str | None = typer.Option(None, help="Topic to read."),
     labels: str | None = typer.Option(None, help="Labels with commas between them."),
-    text: str | None = typer.Option(None, help="Fields of the text, with commas; `-`: the whole value is the text."),
+    text: str = typer.Option("text", help="Fields of the text, with commas; `-`: the whole value is the text."),
     force: bool = typer.Option(False, "--force", help="Overwrite what is there."),
 ) -> None:
     """Write a commented worker.yaml and a label schema; asks for what no option says."""
@@ -34,7 +34,7 @@ def init(
         servers if servers is not None else typer.prompt("Where is Kafka (host:port)?", default="localhost:9092"),
         topic or typer.prompt("Which topic are the events in?", default="events"),
         split_labels(labels or typer.prompt("Which labels, with commas?", default="billing, bug, praise")),
-        text or _field_of_the_text(is_asking=not (servers is not None and topic and labels)),
+        text,
         section,
     )
     written = [(folder / path, content) for path, content in starter(answers).files().items()]
@@ -57,14 +57,6 @@ def _section(file: Path) -> str:
     if not isinstance(document, dict) or set(document) != {"kafka"}:
         raise ConfigError(f"--kafka: {file}: expected a `kafka` section and nothing else")
     return text
-
-
-def _field_of_the_text(*, is_asking: bool) -> str:
-    """Asked for only where something else was: whoever gave the other answers as options is not waiting."""
-    if not is_asking:
-        return "text"
-    asked: str = typer.prompt("Which field is the text in (several with commas, - for plain text)?", default="text")
-    return asked
 
 
 def _refuse_to_overwrite(paths: list[Path]) -> None:

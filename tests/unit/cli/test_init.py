@@ -31,12 +31,18 @@ def test_options_answer_all_questions(tmp_path: Path) -> None:
     assert "- name: politics" in (tmp_path / "new" / "schemas" / "news.yaml").read_text()
 
 
-def test_what_no_option_says_is_asked_for(tmp_path: Path) -> None:
-    result = run(tmp_path, "init", typed="\nmails\nspam, ham\nsubject, /mail/body\n")
-    assert 0 == result.returncode
+def test_what_no_option_says_is_asked_for_in_three_questions(tmp_path: Path) -> None:
+    result = run(tmp_path, "init", typed="\nmails\nspam, ham\n")
+    assert (0, 3) == (result.returncode, result.stdout.count("? ["))
     assert 'bootstrap_servers: "localhost:9092"' in (tmp_path / "worker.yaml").read_text()
-    assert "text: [/subject, /mail/body]" in (tmp_path / "worker.yaml").read_text()
+    assert "\n    # text: [" in (tmp_path / "worker.yaml").read_text()
     assert "- name: ham" in (tmp_path / "schemas" / "mails.yaml").read_text()
+
+
+def test_the_field_of_the_text_is_an_option_and_never_asked_for(tmp_path: Path) -> None:
+    result = run(tmp_path, "init", "--text", "subject, /mail/body", typed="\n\n\n")
+    assert (0, 3) == (result.returncode, result.stdout.count("? ["))
+    assert "text: [/subject, /mail/body]" in (tmp_path / "worker.yaml").read_text()
 
 
 SECTION = "# Mine.\nkafka:\n  bootstrap_servers: far:9094\n  group_id: mine\n  security_protocol: ssl\n"
