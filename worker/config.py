@@ -33,7 +33,7 @@ Precision = Literal["auto", "float32", "float16", "bfloat16", "int8", "float8"]
 
 _Source = PydanticBaseSettingsSource
 _ENV_PREFIX = "WORKER_"
-_SECRET = re.compile(r"password|secret|\.pem$|jaas", re.IGNORECASE)
+_SECRET = re.compile(r"passphrase|password|secret|\.pem$|jaas", re.IGNORECASE)
 _RELATIVE_TO_FILE = (
     ("schemas", "directory"),
     ("cache_dir",),

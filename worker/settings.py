@@ -99,8 +99,12 @@ class Kafka(Part):
     transaction_timeout_ms: Annotated[int, Field(ge=1000)] = Field(
         default=30_000, description="After which the broker aborts a transaction that its worker left behind."
     )
+    # Neither shown nor dumped: any of them may be a secret.
     librdkafka: LibrdkafkaSettings = Field(
-        default_factory=dict, repr=False, description="Further settings of the client, passed on as they are."
+        default_factory=dict,
+        repr=False,
+        exclude=True,
+        description="Further settings of the client, passed on as they are.",
     )
 
     def connection(self) -> LibrdkafkaSettings:

@@ -1,5 +1,6 @@
 """The configuration: its order, its checks, and what is said of it."""
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ import yaml
 from pydantic import BaseModel
 
 from worker.config import Config, load_config
+from worker.documents import inner_model
 from worker.errors import ConfigError
 from worker.messages.inbound import InputFields
 from worker.messages.outbound import OutputShape
@@ -315,6 +317,74 @@ def test_a_password_comes_from_the_environment_and_is_never_shown(file: Path, mo
     message = refusal(file, with_kafka(sasl_password_file="f"))  # noqa: S106 - a path
     assert "expected either the file or the environment variable, not both" in message
     assert SECRET not in message
+
+
+OAUTH = {"oauth_token_url": "https://t", "oauth_client_id": "c"}
+SECRETS: dict[str, dict[str, Any]] = {
+    "kafka.sasl_password": with_kafka(security_protocol="sasl_ssl", sasl_mechanism="PLAIN", sasl_username="u"),
+    "kafka.oauth_client_secret": with_kafka(security_protocol="sasl_ssl", sasl_mechanism="OAUTHBEARER", **OAUTH),
+    "kafka.ssl_key_password": with_kafka(security_protocol="ssl"),
+    "registry.password": {**MINIMAL, "registry": {"url": "https://r", "username": "u"}},
+    "registry.oauth_client_secret": {**MINIMAL, "registry": {"url": "https://r", **OAUTH}},
+    "http.token": MINIMAL,
+}
+"""Every key that holds a secret, and a configuration that has a use for it."""
+
+
+def secret_keys(model: type[BaseModel], prefix: str = "") -> set[str]:
+    found: set[str] = set()
+    for name, field in model.model_fields.items():
+        inner = inner_model(field.annotation)
+        if inner is not None:
+            found |= secret_keys(inner, f"{prefix}{name}.")
+        elif "SecretStr" in str(field.annotation):
+            found.add(f"{prefix}{name}")
+    return found
+
+
+def assert_shown_nowhere(config: Config) -> None:
+    part = (config.kafka, config.registry, config.http)
+    shown = (repr(config), str(config), str(part), repr(part), repr(config.model_dump()), config.model_dump_json())
+    assert [] == [text for text in shown if SECRET in text]
+
+
+def test_every_key_that_holds_a_secret_is_looked_at_below() -> None:
+    assert set(SECRETS) == secret_keys(Config)
+
+
+@pytest.mark.parametrize("key", SECRETS)
+def test_a_secret_comes_from_the_environment_and_is_shown_nowhere(
+    file: Path, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    monkeypatch.setenv(f"WORKER_{key.upper().replace('.', '__')}", SECRET)
+    config = load(file, SECRETS[key])
+    part, _, name = key.partition(".")
+    assert SECRET == getattr(getattr(config, part), name).get_secret_value()
+    assert_shown_nowhere(config)
+
+
+@pytest.mark.parametrize("key", SECRETS)
+def test_a_secret_in_the_file_is_refused_with_where_it_belongs(file: Path, key: str) -> None:
+    part, _, name = key.partition(".")
+    document = {**SECRETS[key], part: {**SECRETS[key].get(part, {}), name: SECRET}}
+    message = refusal(file, document)
+    assert f"{key}: expected in the environment (WORKER_{part.upper()}__{name.upper()}) or in `{key}_file`" in message
+    assert SECRET not in message
+
+
+@pytest.mark.parametrize(
+    "name", ["ssl.key.pem", "ssl.keystore.password", "sasl.oauthbearer.assertion.private.key.passphrase"]
+)
+def test_a_secret_that_is_passed_on_to_the_client_is_shown_nowhere(
+    file: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    message = refusal(file, with_kafka(librdkafka={name: SECRET}))
+    assert f"kafka.librdkafka.{name}: expected in the environment (WORKER_KAFKA__LIBRDKAFKA, as JSON)" in message
+    assert SECRET not in message
+    monkeypatch.setenv("WORKER_KAFKA__LIBRDKAFKA", json.dumps({name: SECRET}))
+    config = load(file, MINIMAL)
+    assert SECRET == config.kafka.connection()[name]
+    assert_shown_nowhere(config)
 
 
 def test_a_password_can_stand_in_a_file_beside_the_configuration(file: Path) -> None:
