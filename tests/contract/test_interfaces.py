@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,50 @@ def test_the_avro_schema_of_the_last_release_and_this_one_read_each_other() -> N
     assert [] == avro_breaks(before, json.loads(interface_files()["messages/prediction.avsc"]))
 
 
+PROTO_FIELD = re.compile(r"((?:optional |repeated )?[\w.]+) (\w+) = (\d+);")
+
+
+def proto_fields(text: str) -> set[tuple[str, str, str, str]]:
+    """Of each field the message it is in, by its whole name, then its type, its name and its number."""
+    found: set[tuple[str, str, str, str]] = set()
+    inside: list[str] = []
+    for line in (line.strip() for line in text.splitlines()):
+        if line.startswith("message "):
+            inside.append(line.split()[1])
+        elif line == "}":
+            inside.pop()
+        elif (field := PROTO_FIELD.fullmatch(line)) is not None:
+            found.add((".".join(inside), *field.groups()))
+    return found
+
+
+def test_every_field_of_the_last_release_s_protobuf_schema_has_kept_its_type_and_number() -> None:
+    before = (RELEASED / "messages" / "prediction.proto").read_text(encoding="utf-8")
+    after = interface_files()["messages/prediction.proto"]
+    assert ("Prediction.Score", "double", "score", "2") in proto_fields(before)
+    statements = [line for line in before.splitlines() if line.endswith(";") and not line.strip().startswith("//")]
+    assert len(statements) - len(["syntax", "package"]) == len(proto_fields(before))
+    assert set() == proto_fields(before) - proto_fields(after)
+    assert before.splitlines()[:2] == after.splitlines()[:2]
+
+
+@pytest.mark.parametrize(
+    ("line", "changed_line"),
+    [
+        ("  string id = 2;", ""),
+        ("  string id = 2;", "  string name = 2;"),
+        ("  string id = 2;", "  int64 id = 2;"),
+        ("  string id = 2;", "  string id = 17;"),
+        ("  optional string label = 4;", "  string label = 4;"),
+        ("  message Score {", "  message Points {"),
+    ],
+)
+def test_a_field_of_protobuf_that_is_taken_away_or_changed_is_found(line: str, changed_line: str) -> None:
+    text = interface_files()["messages/prediction.proto"]
+    assert line in text
+    assert proto_fields(text) - proto_fields(text.replace(f"{line}\n", f"{changed_line}\n"))
+
+
 def topics(document: dict[str, Any]) -> set[tuple[str, str, str]]:
     """Address, what the worker does with it, and what is on it: once per message."""
     actions = {each["channel"]["$ref"].rsplit("/", 1)[1]: each["action"] for each in document["operations"].values()}
@@ -99,7 +144,7 @@ def test_no_topic_or_message_of_the_last_release_was_taken_back() -> None:
 
 def test_no_file_of_the_last_release_was_taken_back() -> None:
     before = {str(file.relative_to(RELEASED)) for file in RELEASED.rglob("*") if file.is_file()}
-    assert {"messages/asyncapi.yaml", "messages/prediction.avsc", "messages/prediction.json"} <= before
+    assert {f"messages/prediction.{kind}" for kind in ("avsc", "json", "proto")} | {"messages/asyncapi.yaml"} <= before
     assert before <= interface_files().keys()
 
 
