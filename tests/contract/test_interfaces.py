@@ -95,7 +95,7 @@ def proto_fields(text: str) -> set[tuple[str, str, str, str]]:
         elif line == "}":
             inside.pop()
         elif (field := PROTO_FIELD.fullmatch(line)) is not None:
-            found.add((".".join(inside), *field.groups()))
+            found.add((".".join(inside), field[1], field[2], field[3]))
     return found
 
 
