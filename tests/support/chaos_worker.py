@@ -11,6 +11,7 @@ import os
 import random
 import signal
 import threading
+import time
 from dataclasses import dataclass, replace
 from functools import partial
 from types import ModuleType
@@ -35,6 +36,8 @@ from worker.types import Batch, EngineInfo, PairScores
 POISON_TOKENS = 60
 """A pair as long as this breaks the engine: every test's poison records have a text that makes such pairs."""
 FEW_PAIRS = 4
+COMMIT_SHARE = 0.7
+"""Of what the last commit took: in so much of the next one, or of an abort, it is interrupted."""
 ENVIRONMENT = "CHAOS"
 
 log = structlog.get_logger(__name__)
@@ -78,6 +81,7 @@ class Trap:
     def __init__(self, faults: Faults) -> None:
         self._faults = faults
         self._seen = 0
+        self._timer: threading.Timer | None = None
 
     def pass_by(self, phase: str, within_seconds: float = 0.0) -> None:
         """Spring if this is the place; with `within_seconds` at some moment of what comes next."""
@@ -89,9 +93,15 @@ class Trap:
         if self._faults.signal == "hang":
             threading.Event().wait()
         elif within_seconds:
-            threading.Timer(random.uniform(0, within_seconds), self._spring).start()
+            self._timer = threading.Timer(random.uniform(0, within_seconds), self._spring)
+            self._timer.start()
         else:
             self._spring()
+
+    def leave(self) -> None:
+        """What was to be interrupted is over: a trap that has not sprung yet springs outside of it."""
+        if self._timer is not None and not self._timer.finished.is_set():
+            log.warning("trap.missed")
 
     def _spring(self) -> None:
         os.kill(os.getpid(), getattr(signal, self._faults.signal))
@@ -104,6 +114,7 @@ class ChaosProducer(Producer):
         super().__init__(settings)
         self._faults, self._trap = faults, trap
         self._begun = self._commits = 0
+        self._commit_seconds = 0.002
         self._kept: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
 
     def begin_transaction(self) -> None:
@@ -140,8 +151,11 @@ class ChaosProducer(Producer):
             make = cast("Any", KafkaError)  # the stubs know only its first two arguments
             raise KafkaException(make(KafkaError.TRANSACTION_ABORTABLE, "by chaos", False, False, True))
         self._linger("commit")
-        self._trap.pass_by("during_commit", within_seconds=0.008)
+        self._trap.pass_by("during_commit", self._commit_seconds)
+        began = time.monotonic()
         super().commit_transaction(*arguments)
+        self._commit_seconds = (time.monotonic() - began) * COMMIT_SHARE
+        self._trap.leave()
         self._trap.pass_by("after_commit")
         if self._faults.broken:
             kept, self._kept = self._kept, []
@@ -151,8 +165,9 @@ class ChaosProducer(Producer):
             super().commit_transaction(*arguments)
 
     def abort_transaction(self, *arguments: Any) -> None:  # noqa: ANN401
-        self._trap.pass_by("during_abort", within_seconds=0.004)
+        self._trap.pass_by("during_abort", self._commit_seconds)
         super().abort_transaction(*arguments)
+        self._trap.leave()
 
     def _linger(self, call: str) -> None:
         if call == self._faults.slow_call and self._begun >= self._faults.at:
