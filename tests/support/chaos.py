@@ -69,7 +69,7 @@ def promised(tally: Tally) -> Tally:
 
 
 def kind_of(number: int) -> str:
-    """`bad` cannot be decoded, `poison` breaks the engine, the rest is `good`; two partitions of four have all three."""
+    """`bad` cannot be decoded, `poison` breaks the engine, the rest is `good`; two of four partitions have all."""
     return _KINDS.get(number % 60, "good")
 
 
