@@ -52,7 +52,10 @@ class Faults:
     at: int = 3
     """The how manieth time it gets there."""
     signal: str = "SIGKILL"
-    """What it is sent there; `hang`: nothing, and the thread that got there never comes back."""
+    """What it is sent there; within a commit or an abort always SIGALRM, as sudden as SIGKILL.
+
+    `hang`: nothing, and the thread that got there never comes back.
+    """
     refuse_commits: int = 0
     """So many commits, from the `at`-th on, are refused by the client in a way that asks for an abort."""
     engine: str = "poison"
@@ -81,7 +84,6 @@ class Trap:
     def __init__(self, faults: Faults) -> None:
         self._faults = faults
         self._seen = 0
-        self._timer: threading.Timer | None = None
 
     def pass_by(self, phase: str, within_seconds: float = 0.0) -> None:
         """Spring if this is the place; with `within_seconds` at some moment of what comes next."""
@@ -93,14 +95,14 @@ class Trap:
         if self._faults.signal == "hang":
             threading.Event().wait()
         elif within_seconds:
-            self._timer = threading.Timer(random.uniform(0, within_seconds), self._spring)
-            self._timer.start()
+            # The kernel's own timer: no thread of ours has to come to its turn in these few milliseconds.
+            signal.setitimer(signal.ITIMER_REAL, max(1e-4, random.uniform(0, within_seconds)))
         else:
             self._spring()
 
     def leave(self) -> None:
         """What was to be interrupted is over: a trap that has not sprung yet springs outside of it."""
-        if self._timer is not None and not self._timer.finished.is_set():
+        if signal.getitimer(signal.ITIMER_REAL)[0] > 0:
             log.warning("trap.missed")
 
     def _spring(self) -> None:
