@@ -82,6 +82,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         return
     lines = list(_table(rows))
     terminalreporter.section("faults")
+    reports = [each for kind in terminalreporter.stats.values() for each in kind if isinstance(each, pytest.TestReport)]
+    seconds = sum(each.duration for each in reports if each.nodeid.startswith("tests/fault/"))
+    terminalreporter.write_line(f"tests/fault took {seconds / 60:.1f} minutes")
     for line in lines:
         terminalreporter.write_line(line)
     if (file := os.environ.get("FAULTS_TABLE")) is not None:

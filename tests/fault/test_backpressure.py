@@ -2,7 +2,8 @@
 
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from tests.fault.conftest import StreamFactory, Verdict
 from tests.support.broker import REQUEST_SECONDS, BrokerUnderTest
 from tests.support.chaos import PARTITIONS, SOON, Stream, event, metric
 from tests.support.chaos_worker import Faults
-from tests.support.wait import conclusive, wait_until
+from tests.support.wait import conclusive, stays, wait_until
 from tests.support.worker import get
 
 pytestmark = pytest.mark.kafka
@@ -27,6 +28,9 @@ SMALL_QUEUES: Mapping[str, Any] = {
     "limits": {"in_flight_records": 400, "in_flight_bytes": 4 * MEGABYTE},
     "kafka": {"librdkafka": {**PROMPT, "queued.max.messages.kbytes": 8192, "fetch.max.bytes": 4 * MEGABYTE}},
 }
+MINUTES = 3
+LAG_TOLD_SECONDS = 5.0
+"""Longer than it takes until a lag is told: both looks at the broker and at the partitions are made every 2 s."""
 GROWTH_MEGABYTES = 60
 """What may come on top of a worker that has read nothing: see docs/backpressure.md."""
 
@@ -105,20 +109,22 @@ def test_an_engine_slower_than_its_input_pauses_and_resumes_within_its_memory_an
 @pytest.mark.timeout(3600)
 def test_an_engine_slower_than_its_input_for_minutes(stream: StreamFactory, verdict: Verdict, note: Note) -> None:
     attacked = stream(0, SMALL_QUEUES)
-    slow_down(attacked, note, records=40_000, turns=25)
+    slow_down(attacked, note, records=40_000, turns=25, seconds=MINUTES * 60)
     assert verdict(attacked, "engine: far slower than its input, minutes", attacked.run_to_end(900)).is_perfect
 
 
-def slow_down(attacked: Stream, note: Note, *, records: int, turns: int) -> None:
-    """Feed far more than is done in the time of so many pauses."""
+def slow_down(attacked: Stream, note: Note, *, records: int, turns: int, seconds: float = 0) -> None:
+    """Feed far more than is done in the time of so many pauses, and in so many seconds."""
     with attacked.worker(Faults(engine="none", pair_seconds=0.004)) as process:
         wait_until(lambda: get(attacked.setup, "/readyz")[0] == 200, 60)
         before = resident_megabytes(process.pid)
         for topic in attacked.setup.inputs:
             attacked.kafka.produce(topic, [large(number) for number in range(records)])
         attacked.count = records
-        for _ in range(turns):
+        began, pauses = time.monotonic(), 0
+        while pauses < turns or time.monotonic() - began < seconds:
             await_pause(attacked)
+            pauses += 1
             status, told = get(attacked.setup, "/readyz")
             assert 200 == status, told
             assert 200 == get(attacked.setup, "/livez")[0]
@@ -126,24 +132,32 @@ def slow_down(attacked: Stream, note: Note, *, records: int, turns: int) -> None
         conclusive(attacked.lag() > SMALL_QUEUES["limits"]["in_flight_records"], "little was left to wait for")
         process.send_signal(signal.SIGTERM)
         assert 0 == process.wait(180)
-    note(f"slow engine: {before:.0f} MB resident before, {most:.0f} at most, {2 * records * 10 / 1024:.0f} MB fed")
+    fed = 2 * records * 10 / 1024
+    note(f"slow engine: {before:.0f} MB resident before, {most:.0f} at most, {fed:.0f} MB fed, {pauses} pauses")
     assert 1 == attacked.log().count('"partition.assigned"')
     assert most - before < GROWTH_MEGABYTES
 
 
-def transact(kafka: BrokerUnderTest, topic: str, count: int, *, is_kept: bool) -> None:
-    """Write to every partition of `topic` in a transaction that is committed, or aborted."""
+@contextmanager
+def transacting(kafka: BrokerUnderTest, topic: str, count: int) -> Iterator[Producer]:
+    """A transaction that has written to every partition of `topic`, and is open."""
     producer = Producer({"bootstrap.servers": kafka.bootstrap_servers, "transactional.id": f"writer-{topic}"})
     producer.init_transactions(REQUEST_SECONDS)
     producer.begin_transaction()
     for number in range(count):
         # No two alike: a pair that came before does not trouble the engine again.
         producer.produce(topic, f'{{"text": "text {number}"}}', partition=number % PARTITIONS)
-    if is_kept:
-        producer.commit_transaction(REQUEST_SECONDS)
-    else:
-        producer.flush(REQUEST_SECONDS)
-        producer.abort_transaction(REQUEST_SECONDS)
+    producer.flush(REQUEST_SECONDS)
+    yield producer
+
+
+def transact(kafka: BrokerUnderTest, topic: str, count: int, *, is_kept: bool) -> None:
+    """Write to every partition of `topic` in a transaction that is committed, or aborted."""
+    with transacting(kafka, topic, count) as producer:
+        if is_kept:
+            producer.commit_transaction(REQUEST_SECONDS)
+        else:
+            producer.abort_transaction(REQUEST_SECONDS)
 
 
 def lags(attacked: Stream, topic: str) -> dict[int, float]:
@@ -176,6 +190,13 @@ def test_the_lag_of_transactional_input_is_right_while_partitions_are_paused_and
         done = kafka.committed_offsets(attacked.group, topic)
         # Aborted records and the markers stand behind the last position.
         assert all(end_of(kafka, topic, n) > done[n] for n in range(PARTITIONS))
+        with transacting(kafka, topic, 400) as producer:
+            # What nobody may read yet is no lag: behind it, one record is.
+            kafka.produce(topic, [{"value": '{"text": "behind"}', "partition": 0}])
+            stays(lambda: not any(lags(attacked, topic).values()), LAG_TOLD_SECONDS)
+            producer.commit_transaction(REQUEST_SECONDS)
+        wait_until(lambda: len(kafka.read_committed(f"{topic}.predictions")) == 1601, 60)
+        wait_until(lambda: not any(lags(attacked, topic).values()), 60)
 
 
 def end_of(kafka: BrokerUnderTest, topic: str, partition: int) -> int:

@@ -27,7 +27,7 @@ def test_only_the_record_that_the_engine_cannot_score_is_a_dead_letter(
     attacked = stream(400)
     with attacked.worker(Faults(engine=fault), "--until-end") as process:
         assert 0 == process.wait(270)
-    assert verdict(attacked, f"engine: {fault} for one record in 20").is_perfect
+    assert verdict(attacked, f"engine: {fault} for one record in 15").is_perfect
 
 
 def test_an_engine_that_fails_for_everything_ends_the_worker_with_nothing_of_it_committed(

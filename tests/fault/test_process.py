@@ -1,6 +1,7 @@
 """Signals: asked to end, told to end, stopped and woken."""
 
 import signal
+import time
 from dataclasses import replace
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from tests.fault.conftest import StreamFactory, Verdict
 from tests.support.chaos import HAS_PROC, SOON, STEADY, is_stopped
 from tests.support.chaos_worker import Faults
-from tests.support.wait import stays, wait_until
+from tests.support.wait import conclusive, stays, wait_until
 
 pytestmark = pytest.mark.kafka
 
@@ -16,6 +17,8 @@ SLOW = Faults(engine_seconds=0.2)
 EXIT_INTERRUPTED = 130
 SOON_OUT = {**SOON, "max.poll.interval.ms": 2500}
 """Who does not poll is out as soon as who does not answer; the default is five minutes."""
+SLEPT_SECONDS = 4.5
+"""Longer than session (2 s), poll interval (2.5 s) and transaction (4 s)."""
 TRANSACTION_ENDED_SECONDS = 7.0
 """Its time-out (4 s), how often the broker looks (1 s), and some."""
 
@@ -26,6 +29,7 @@ def test_a_sigterm_in_the_midst_of_a_batch_drains_and_ends_in_order(stream: Stre
         attacked.await_progress(1)
         process.send_signal(signal.SIGTERM)
         assert 0 == process.wait(90)
+    conclusive(attacked.position() < attacked.total, "nothing was left: the signal met no batch")
     assert '"worker.drain_unfinished"' not in attacked.log()
     assert verdict(attacked, "SIGTERM mid-batch", attacked.run_to_end()).is_perfect
 
@@ -51,10 +55,12 @@ def test_a_worker_that_sleeps_past_its_session_and_its_transaction_wakes_up_safe
     attacked = stream(400, {"kafka": {"librdkafka": SOON_OUT}})
     with attacked.worker(Faults(phase=phase, at=4, signal="SIGSTOP")) as sleeper:
         wait_until(lambda: is_stopped(sleeper), 60)
+        stopped = time.monotonic()
         with attacked.worker(environment={"WORKER_KAFKA__INSTANCE_ID": "pod-1", "WORKER_HTTP__PORT": "0"}) as other:
             done = 2 * attacked.count
             wait_until(lambda: attacked.position() == done, 90)  # longer than session, poll interval and transaction
             attacked.feed(100)
+            conclusive(time.monotonic() - stopped > SLEPT_SECONDS, "it slept too short")
             sleeper.send_signal(signal.SIGCONT)
             seconds = attacked.await_end()
             assert sleeper.poll() is None

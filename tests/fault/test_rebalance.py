@@ -1,25 +1,27 @@
 """Partitions that move while their records are in flight."""
 
-import json
+import re
 import signal
 import subprocess
 import threading
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
-from confluent_kafka import Consumer
+from confluent_kafka import Consumer, Message
 from confluent_kafka import TopicPartition as KafkaPartition
 from confluent_kafka.admin import NewPartitions  # type: ignore[attr-defined]  # re-exported without saying so
 
 from tests.conftest import TopicsFactory
 from tests.fault.conftest import StreamFactory, Verdict
 from tests.support.broker import REQUEST_SECONDS, BrokerUnderTest
-from tests.support.chaos import HEALTHY, STEADY, Stream, under
+from tests.support.chaos import PARTITIONS, SOON, STEADY, Stream, Tally, event, kind_of, number_of, promised, under
 from tests.support.chaos_worker import Faults
 from tests.support.scripted_kafka import finished
-from tests.support.wait import wait_until
+from tests.support.wait import conclusive, wait_until
 from worker.clock import SystemClock
 from worker.kafka.group_offsets import GroupOffsets
 from worker.kafka.offsets import Assignment
@@ -92,22 +94,70 @@ def test_a_storm_of_twenty_rebalances_loses_and_doubles_nothing(
     assert verdict(attacked, name, attacked.run_to_end(600)).is_perfect
 
 
-def test_partitions_that_are_added_are_read(kafka: BrokerUnderTest, stream: StreamFactory) -> None:
-    attacked = stream(40, {"kafka": {"librdkafka": {"topic.metadata.refresh.interval.ms": 1000}}})
-    topic = attacked.setup.inputs[0]
-    with attacked.worker(HEALTHY) as process:
-        wait_until(lambda: attacked.position() == 80, 60)
+def test_partitions_that_are_added_under_load_are_read_in_order(
+    kafka: BrokerUnderTest, stream: StreamFactory, noted: Callable[[str, Tally, float | None], None]
+) -> None:
+    """Their outputs have fewer: what comes of one of them goes to one partition of those."""
+    attacked = stream(600, {"kafka": {"librdkafka": {**SOON, "topic.metadata.refresh.interval.ms": 1000}}})
+    topic, other = attacked.setup.inputs
+    with attacked.worker(STEADY) as process:
+        attacked.await_progress(100)
         admin = kafka.admin()  # alive until its futures are done
         for future in admin.create_partitions([NewPartitions(topic, 6)]).values():
             future.result(REQUEST_SECONDS)
-        more = [{"value": json.dumps({"id": f"n-{n}", "text": "more"}), "partition": 5} for n in range(40, 60)]
         wait_until(lambda: _takes(kafka, topic, 5), 30)
-        kafka.produce(topic, more)
-        wait_until(lambda: attacked.position() == 100, 60)
+        kafka.produce(topic, [{**event(n), "key": None, "partition": 4 + n % 2} for n in range(600, 720)])
+        conclusive(attacked.position() < attacked.total, "they were added when all was done")
+        wait_until(lambda: attacked.position() == attacked.total + 120, 90)
         assert process.poll() is None
     seen = kafka.read_committed(f"{topic}.predictions", f"{topic}.dlq")
-    numbers = Counter((m.value() or b"").split(b"n-")[1].split(b'"')[0] for m in seen)
-    assert {str(n).encode(): 1 for n in range(60)} == numbers
+    assert dict.fromkeys(range(720), 1) == Counter(map(number_of_added, seen))
+    lanes = defaultdict(list)
+    for message in seen:
+        number = number_of_added(message)
+        source = number % PARTITIONS if number < 600 else 4 + number % 2
+        assert source % PARTITIONS == message.partition()
+        assert ("predictions" if kind_of(number) == "good" else "dlq") == str(message.topic()).rsplit(".", 1)[1]
+        lanes[message.topic(), source].append(number)
+    assert [] == [lane for lane, numbers in lanes.items() if numbers != sorted(numbers)]
+    rest = attacked._tally_topic(other, kafka.read_committed(f"{other}.predictions", f"{other}.dlq"))
+    tally = Tally(len(seen) + rest["results"], rest["lost"], rest["doubled"], rest["reordered"], rest["misplaced"])
+    noted("partitions added under load", tally, None)
+    assert Tally(1320, lost=0, doubled=0, reordered=0, misplaced=0) == promised(tally)
+
+
+def number_of_added(message: Message) -> int:
+    """As `number_of`, where partitions have come: there the number of a record says nothing of its position."""
+    assert message.value() is not None
+    return number_of(message)
+
+
+def test_a_topic_that_comes_to_match_a_pattern_is_read_while_workers_come_and_go(
+    kafka: BrokerUnderTest, topics: TopicsFactory, tmp_path: Path, verdict: Verdict
+) -> None:
+    first = topics("family", partitions=PARTITIONS)[0]
+    later = f"{first}.later"
+    changes = {
+        "topics": [{"input": f"^{re.escape(first)}(\\.later)?$", "label_schema": "kinds"}],
+        "kafka": {"librdkafka": {**SOON, "topic.metadata.refresh.interval.ms": 1000}},
+    }
+    attacked = Stream(kafka, tmp_path, [first], changes)
+    attacked.feed(1200)
+    with (
+        attacked.worker(STEADY, environment=member(0)) as dying,
+        attacked.worker(STEADY, environment=member(1)) as other,
+    ):
+        attacked.await_progress(100)
+        attacked.setup = replace(attacked.setup, inputs=(first, later))
+        kafka.create_topics(dict.fromkeys([f"{later}.predictions", f"{later}.dlq"], PARTITIONS))
+        kafka.create_topics({later: PARTITIONS})
+        kafka.produce(later, [event(number) for number in range(attacked.count)])
+        wait_until(lambda: any(kafka.committed_offsets(attacked.group, later).values()), 60)
+        dying.kill()
+        attacked.await_progress(100, 90)
+        assert other.poll() is None
+    attacked.run_to_end()
+    assert verdict(attacked, "a topic comes to match a pattern, SIGKILL of one of two").is_perfect
 
 
 def _takes(kafka: BrokerUnderTest, topic: str, partition: int) -> bool:

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.broker import BrokerUnderTest
-from tests.support.chaos import PARTITIONS, Stream, Tally
+from tests.support.chaos import PARTITIONS, Stream, Tally, promised
 from tests.support.chaos_worker import Faults
 from tests.support.cluster import ClusterUnderTest
 from tests.support.endless import EndlessStream, Vitals
@@ -158,7 +158,7 @@ def test_half_an_hour_of_faults_loses_nothing_and_leaks_nothing(
         for number in (0, 1):
             site.workers[number].send_signal(signal.SIGTERM)
             assert 0 == site.workers[number].wait(270)
-    assert tally.is_perfect
+    assert promised(tally).is_perfect
     assert_flat(vitals)
 
 

@@ -11,6 +11,7 @@ import os
 import random
 import signal
 import threading
+import time
 from dataclasses import dataclass, replace
 from functools import partial
 from types import ModuleType
@@ -35,6 +36,8 @@ from worker.types import Batch, EngineInfo, PairScores
 POISON_TOKENS = 60
 """A pair as long as this breaks the engine: every test's poison records have a text that makes such pairs."""
 FEW_PAIRS = 4
+COMMIT_SHARE = 0.7
+"""Of what the last commit took: in so much of the next one, or of an abort, it is interrupted."""
 ENVIRONMENT = "CHAOS"
 
 log = structlog.get_logger(__name__)
@@ -49,7 +52,10 @@ class Faults:
     at: int = 3
     """The how manieth time it gets there."""
     signal: str = "SIGKILL"
-    """What it is sent there; `hang`: nothing, and the thread that got there never comes back."""
+    """What it is sent there; within a commit or an abort always SIGALRM, as sudden as SIGKILL.
+
+    `hang`: nothing, and the thread that got there never comes back.
+    """
     refuse_commits: int = 0
     """So many commits, from the `at`-th on, are refused by the client in a way that asks for an abort."""
     engine: str = "poison"
@@ -89,9 +95,15 @@ class Trap:
         if self._faults.signal == "hang":
             threading.Event().wait()
         elif within_seconds:
-            threading.Timer(random.uniform(0, within_seconds), self._spring).start()
+            # The kernel's own timer: no thread of ours has to come to its turn in these few milliseconds.
+            signal.setitimer(signal.ITIMER_REAL, max(1e-4, random.uniform(0, within_seconds)))
         else:
             self._spring()
+
+    def leave(self) -> None:
+        """What was to be interrupted is over: a trap that has not sprung yet springs outside of it."""
+        if signal.getitimer(signal.ITIMER_REAL)[0] > 0:
+            log.warning("trap.missed")
 
     def _spring(self) -> None:
         os.kill(os.getpid(), getattr(signal, self._faults.signal))
@@ -104,6 +116,7 @@ class ChaosProducer(Producer):
         super().__init__(settings)
         self._faults, self._trap = faults, trap
         self._begun = self._commits = 0
+        self._commit_seconds = 0.002
         self._kept: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
 
     def begin_transaction(self) -> None:
@@ -140,8 +153,11 @@ class ChaosProducer(Producer):
             make = cast("Any", KafkaError)  # the stubs know only its first two arguments
             raise KafkaException(make(KafkaError.TRANSACTION_ABORTABLE, "by chaos", False, False, True))
         self._linger("commit")
-        self._trap.pass_by("during_commit", within_seconds=0.008)
+        self._trap.pass_by("during_commit", self._commit_seconds)
+        began = time.monotonic()
         super().commit_transaction(*arguments)
+        self._commit_seconds = (time.monotonic() - began) * COMMIT_SHARE
+        self._trap.leave()
         self._trap.pass_by("after_commit")
         if self._faults.broken:
             kept, self._kept = self._kept, []
@@ -151,8 +167,9 @@ class ChaosProducer(Producer):
             super().commit_transaction(*arguments)
 
     def abort_transaction(self, *arguments: Any) -> None:  # noqa: ANN401
-        self._trap.pass_by("during_abort", within_seconds=0.004)
+        self._trap.pass_by("during_abort", self._commit_seconds)
         super().abort_transaction(*arguments)
+        self._trap.leave()
 
     def _linger(self, call: str) -> None:
         if call == self._faults.slow_call and self._begun >= self._faults.at:
