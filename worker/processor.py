@@ -179,7 +179,7 @@ class StreamProcessor:
         parts.metrics.records_in_flight.set(parts.in_flight.records)
         parts.metrics.queue_pairs.set(parts.pairs.pairs)
         parts.metrics.queue_tokens.set(parts.pairs.tokens)
-        unread = parts.consumer.unread(parts.ends())
+        unread = parts.consumer.lag(parts.ends())
         lags = {p: records + self._backlog.of(p) + parts.in_flight.of(p) for p, records in unread.items()}
         parts.metrics.partitions_assigned.set(len(lags))
         for partition, lag in lags.items():

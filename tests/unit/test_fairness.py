@@ -88,6 +88,8 @@ class Client:
     def unread(self, _ends: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
         return {partition: end - self.positions[partition] for partition, end in self.ends.items()}
 
+    lag = unread
+
     def awaits_schema(self, partition: TopicPartition) -> bool:
         return partition in self.without_schema
 

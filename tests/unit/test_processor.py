@@ -83,6 +83,8 @@ class ScriptedConsumer:
     def unread(self, _ends: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
         return {LANE: len(self.waiting)}
 
+    lag = unread
+
     def end_offsets(self, _topics: Iterable[str], _wait: Callable[[float], bool]) -> dict[TopicPartition, int]:
         return {LANE: len(self.waiting)}
 

@@ -144,19 +144,25 @@ class RecordConsumer:
             log.warning("consumer.commit_failed", reason=error.args[0].name())
 
     def unread(self, ends: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
-        """Offsets between our position and the last stable one, per owned partition.
+        """Offsets between our position and the end, per owned partition; what a transaction holds back counts too.
 
-        The latter as the client last heard, or as in `ends` where that is more: of a paused partition it hears nothing.
+        The end as the client heard or as in `ends`, whichever is more: of a paused partition it hears nothing.
         """
-        unread = {}
+        return self._before(lambda partition, high: max(high, ends.get(partition, 0)))
+
+    def lag(self, ends: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
+        """Offsets between our position and the last stable one, per owned partition: that of `ends`, else the end."""
+        return self._before(ends.get)
+
+    def _before(self, end_of: Callable[[TopicPartition, int], int]) -> dict[TopicPartition, int]:
+        left = {}
         for partition in self._assignment.partitions():
-            # With read_committed the cached high watermark is the last stable offset; what is not known is negative.
+            # Under read_committed too it is the high watermark; what is not known is negative.
             low, high = self._consumer.get_watermark_offsets(KafkaPartition(*partition), cached=True)
-            position = self._positions.get(partition, max(0, low))
-            unread[partition] = max(0, high - position, ends.get(partition, 0) - position)
+            left[partition] = max(0, end_of(partition, high) - self._positions.get(partition, max(0, low)))
         for partition, count in self._waiting().items():
-            unread[partition] = unread.get(partition, 0) + count
-        return unread
+            left[partition] = left.get(partition, 0) + count
+        return left
 
     def end_offsets(self, topics: Sequence[str], wait: Callable[[float], bool]) -> dict[TopicPartition, int]:
         """The end of every partition of `topics`, now. Blocks; `wait(seconds)` says whether to give up.
