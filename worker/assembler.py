@@ -66,7 +66,8 @@ class Assembler:
     def probes(self) -> Probes:
         """What the HTTP port answers from."""
         beats = self.heartbeats
-        return Probes(beats.ages, self.readiness.reasons, self.metrics.render, self._describe_labels, beats.stages)
+        told = self.readiness
+        return Probes(beats.ages, told.reasons, self.metrics.render, self._describe_labels, beats.stages, told.remarks)
 
     def tracing(self) -> Tracing:
         """Who hears of records and batches, to be closed. Raises ConfigError where its extra is missing."""

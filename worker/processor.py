@@ -43,6 +43,7 @@ JOIN_SECONDS = 15.0
 """How long a thread may take to end once it was told: longer than every single wait of its own."""
 FULL_SECONDS = 0.5
 """How long a full worker waits for room before it pauses its partitions: pausing throws away what was prefetched."""
+FULL = "paused until half of what is in flight is done: records come faster than they are scored"
 REVOKE_SECONDS = 10.0
 """The budget of a rebalance for committing what is finished; the rest is dropped and read again by the next owner."""
 ENGINE_IDLE_SECONDS = 0.5
@@ -140,10 +141,13 @@ class StreamProcessor:
         parts, backlog = self._parts, self._backlog
         parts.heartbeats.beat("poll")
         self._look()
+        was_full = self._is_full
         if self._is_full:
             self._is_full = not parts.in_flight.is_low()
         elif (backlog or parts.in_flight.room() == 0) and not backlog.favoured:
             self._is_full = not parts.in_flight.wait_for_room(FULL_SECONDS)
+        if self._is_full != was_full:
+            parts.readiness.remark("backpressure", FULL if self._is_full else None)
         parts.metrics.partitions_paused.set(parts.consumer.apply_holds())
         if self._is_full or not backlog or backlog.favoured:
             with parts.heartbeats.busy("poll"):

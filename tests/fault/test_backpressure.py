@@ -89,11 +89,13 @@ def is_full(attacked: Stream) -> bool:
     return metric(attacked, "worker_partitions_paused ") == PARTITIONS * len(attacked.setup.inputs)
 
 
-def await_pause(attacked: Stream) -> None:
-    """Until the worker takes nothing in any more, and then something again."""
+def await_pause(attacked: Stream) -> bool:
+    """Until the worker takes nothing in any more, and then something again; whether it told so meanwhile."""
     wait_until(lambda: is_full(attacked) or attacked.position() >= attacked.total, 60)
+    told = b"backpressure: paused" in get(attacked.setup, "/readyz")[1]
     wait_until(lambda: not is_full(attacked), 60)
     conclusive(attacked.position() < attacked.total, "the stream is too short for so many pauses")
+    return told
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
@@ -121,13 +123,14 @@ def slow_down(attacked: Stream, note: Note, *, records: int, turns: int, seconds
         for topic in attacked.setup.inputs:
             attacked.kafka.produce(topic, [large(number) for number in range(records)])
         attacked.count = records
-        began, pauses = time.monotonic(), 0
+        began, pauses, remarked = time.monotonic(), 0, 0
         while pauses < turns or time.monotonic() - began < seconds:
-            await_pause(attacked)
+            remarked += await_pause(attacked)
             pauses += 1
             status, told = get(attacked.setup, "/readyz")
             assert 200 == status, told
             assert 200 == get(attacked.setup, "/livez")[0]
+        assert remarked > 0, "nobody said why records wait"
         most = resident_megabytes(process.pid, "VmHWM")
         conclusive(attacked.lag() > SMALL_QUEUES["limits"]["in_flight_records"], "little was left to wait for")
         process.send_signal(signal.SIGTERM)

@@ -105,6 +105,7 @@ class Readiness:
         """Ready, until somebody blocks it."""
         self._lock = threading.Lock()
         self._reasons: dict[str, str] = {}
+        self._remarks: dict[str, str] = {}
 
     def block(self, name: str, reason: str) -> None:
         """Not ready, because of `reason`, until `name` is cleared; a later reason of `name` replaces it."""
@@ -116,10 +117,24 @@ class Readiness:
         with self._lock:
             self._reasons.pop(name, None)
 
+    def remark(self, name: str, text: str | None) -> None:
+        """What is worth knowing of a worker that is ready all the same; None takes it back."""
+        with self._lock:
+            self._remarks.pop(name, None)
+            if text is not None:
+                self._remarks[name] = text
+
     def reasons(self) -> tuple[str, ...]:
         """Every reason as `name: reason`, by name; empty means ready."""
+        return self._told(self._reasons)
+
+    def remarks(self) -> tuple[str, ...]:
+        """Every remark as `name: text`, by name."""
+        return self._told(self._remarks)
+
+    def _told(self, texts: Mapping[str, str]) -> tuple[str, ...]:
         with self._lock:
-            return tuple(f"{name}: {reason}" for name, reason in sorted(self._reasons.items()))
+            return tuple(f"{name}: {text}" for name, text in sorted(texts.items()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +146,7 @@ class Probes:
     metrics: Callable[[], bytes]
     schemas: Callable[[], JsonValue]
     stages: Callable[[], Mapping[str, StageAge]] = dict
+    remarks: Callable[[], Sequence[str]] = tuple
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +171,8 @@ def answer(path: str, probes: Probes, metrics_content_type: str) -> Answer:
         case "/readyz":
             # Whoever tells why nothing moves may be who is stuck.
             reasons = [*probes.reasons(), *_silent(probes.ages())]
-            return as_json(UNAVAILABLE if reasons else OK, {"ready": not reasons, "reasons": [*reasons]})
+            told: dict[str, JsonValue] = {"ready": not reasons, "reasons": [*reasons], "remarks": [*probes.remarks()]}
+            return as_json(UNAVAILABLE if reasons else OK, told)
         case "/metrics":
             return Answer(OK, probes.metrics(), metrics_content_type)
         case "/schemas":

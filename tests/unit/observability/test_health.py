@@ -7,9 +7,11 @@ from worker.observability.health import Heartbeats, Probes, Readiness, answer
 
 
 def _probes(heartbeats: Heartbeats | None = None, readiness: Readiness | None = None) -> Probes:
+    readiness = readiness or Readiness()
     return Probes(
         ages=(heartbeats or Heartbeats(ManualClock())).ages,
-        reasons=(readiness or Readiness()).reasons,
+        reasons=readiness.reasons,
+        remarks=readiness.remarks,
         metrics=lambda: b"worker_up 1\n",
         schemas=lambda: {"intent": 3},
         stages=(heartbeats or Heartbeats(ManualClock())).stages,
@@ -79,12 +81,28 @@ def test_livez_fails_with_the_ages_when_a_thread_is_silent() -> None:
 
 def test_readyz_says_why_not() -> None:
     readiness = Readiness()
-    assert (200, {"ready": True, "reasons": []}) == _status_and_body("/readyz", _probes(readiness=readiness))
+    assert (200, {"ready": True, "reasons": [], "remarks": []}) == _status_and_body(
+        "/readyz", _probes(readiness=readiness)
+    )
 
     readiness.block("broker", "out of reach")
 
-    expected = (503, {"ready": False, "reasons": ["broker: out of reach"]})
+    expected = (503, {"ready": False, "reasons": ["broker: out of reach"], "remarks": []})
     assert expected == _status_and_body("/readyz", _probes(readiness=readiness))
+
+
+def test_a_remark_is_told_and_makes_nobody_unready() -> None:
+    readiness = Readiness()
+    readiness.remark("backpressure", "paused")
+
+    expected = (200, {"ready": True, "reasons": [], "remarks": ["backpressure: paused"]})
+    assert expected == _status_and_body("/readyz", _probes(readiness=readiness))
+
+    readiness.remark("backpressure", None)
+
+    assert (200, {"ready": True, "reasons": [], "remarks": []}) == _status_and_body(
+        "/readyz", _probes(readiness=readiness)
+    )
 
 
 def test_readyz_names_a_thread_that_is_stuck_for_it_may_be_the_one_that_gives_the_reasons() -> None:
@@ -97,7 +115,7 @@ def test_readyz_names_a_thread_that_is_stuck_for_it_may_be_the_one_that_gives_th
     clock.advance(12.0)
 
     reasons = ["broker: out of reach", "poll: the thread has not been heard of for 12 s"]
-    expected = (503, {"ready": False, "reasons": reasons})
+    expected = (503, {"ready": False, "reasons": reasons, "remarks": []})
     assert expected == _status_and_body("/readyz", _probes(heartbeats, readiness))
 
 

@@ -62,7 +62,10 @@ def test_readiness_changes_are_seen_by_the_next_probe(server: HealthServer, read
     readiness.block("schema", "intent is missing")
 
     status, body, _ = _ask(server, "GET", "/readyz?verbose=1")
-    assert (503, {"ready": False, "reasons": ["schema: intent is missing"]}) == (status, json.loads(body))
+    assert (503, {"ready": False, "reasons": ["schema: intent is missing"], "remarks": []}) == (
+        status,
+        json.loads(body),
+    )
 
 
 def test_metrics_are_in_the_form_that_prometheus_reads(server: HealthServer) -> None:
