@@ -29,6 +29,8 @@ class TextEncoder:
     def __init__(self, tokenizer: Tokenizer) -> None:
         """`tokenizer` neither cuts nor pads."""
         self._tokenizer = tokenizer
+        self._model = tokenizer.model
+        """What is left of the tokenizer's work where a piece is one word already."""
         self._pieces: dict[str, list[int]] = {}
         self._is_lowercase = False
         self._odd: re.Pattern[str] | None = None
@@ -73,7 +75,7 @@ class TextEncoder:
         if ids is None:
             words = _WORD.findall(piece)
             if len(words) == 1:
-                ids = self._tokenizer.encode(piece, add_special_tokens=False).ids
+                ids = [token.id for token in self._model.tokenize(piece)]
             else:
                 ids = list(chain.from_iterable(map(self._of_piece, words)))
             if len(piece) <= LONGEST_KEPT and len(ids) <= MOST_IDS_KEPT:
