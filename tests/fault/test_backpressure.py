@@ -29,6 +29,7 @@ SMALL_QUEUES: Mapping[str, Any] = {
     "kafka": {"librdkafka": {**PROMPT, "queued.max.messages.kbytes": 8192, "fetch.max.bytes": 4 * MEGABYTE}},
 }
 MINUTES = 3
+"""How long the engine is too slow, at least, in the longer of the two trials."""
 LAG_TOLD_SECONDS = 5.0
 """Longer than it takes until a lag is told: both looks at the broker and at the partitions are made every 2 s."""
 GROWTH_MEGABYTES = 60
