@@ -10,6 +10,13 @@ _LOOK_SECONDS = 0.02
 _STAY_SECONDS = 0.25
 
 
+class DeadlineError(AssertionError):
+    """What was waited for did not come: a hang, or a machine that stood still.
+
+    The two look alike, so the test is run again, and a rerun is told at the end: a hang is one that comes back.
+    """
+
+
 class InconclusiveError(AssertionError):
     """What a test is about did not happen in it: it has shown nothing, and is run again (see `pyproject.toml`)."""
 
@@ -28,13 +35,13 @@ def wait_until(
 ) -> None:
     """Return once `predicate` holds, looked at every `look_seconds`.
 
-    AssertionError when it did not within `deadline_seconds`, and not within several times as many either.
+    DeadlineError when it did not within `deadline_seconds`, and not within several times as many either.
     """
     deadline = time.monotonic() + deadline_seconds * _PATIENCE
     never = threading.Event()
     while not predicate():
         if time.monotonic() > deadline:
-            raise AssertionError(f"{what} did not hold within {_PATIENCE:.0f} times {deadline_seconds} s")
+            raise DeadlineError(f"{what} did not hold within {_PATIENCE:.0f} times {deadline_seconds} s")
         never.wait(look_seconds)
 
 

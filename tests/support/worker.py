@@ -117,7 +117,7 @@ def get(setup: Setup, path: str, token: str | None = None) -> tuple[int, bytes]:
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
     request = urllib.request.Request(f"http://127.0.0.1:{setup.http_port}{path}", headers=headers)
     try:
-        with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310  our own port
+        with urllib.request.urlopen(request, timeout=40) as response:  # noqa: S310  our own port
             return response.status, response.read()
     except urllib.error.HTTPError as error:
         return error.code, error.read()
