@@ -29,6 +29,22 @@ def batch_of(each: list[list[int]], numbers: "count[int]") -> Batch:
     )
 
 
+many = st.lists(st.tuples(st.integers(0, 40).map(lambda n: n.to_bytes(16)), st.sampled_from([8, 12, 600])), max_size=12)
+
+
+@given(st.lists(many, max_size=8), st.integers(0, 30))
+def test_many_that_are_kept_together_are_kept_as_one_by_one(drawn: list[list[tuple[bytes, int]]], entries: int) -> None:
+    together, apart = ScoreCache(entries * ENTRY_BYTES), ScoreCache(entries * ENTRY_BYTES)
+    for each in drawn:
+        rows = [bytes([number]) * size for number, (_, size) in enumerate(each)]
+        together.put_all([key for key, _ in each], rows)
+        for (key, _), row in zip(each, rows, strict=True):
+            apart.put(key, row)
+        keys = [n.to_bytes(16) for n in range(41)]
+        assert (apart.held_bytes, len(apart)) == (together.held_bytes, len(together))
+        assert list(apart.look_up(keys)) == list(together.look_up(keys))
+
+
 @given(batches, st.integers(0, 30), st.integers(1, 5))
 def test_every_pair_is_answered_once_with_its_own_scores(
     drawn: list[list[list[int]]], entries: int, part_pairs: int

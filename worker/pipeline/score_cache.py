@@ -4,10 +4,12 @@ Pure, and used by one thread. Model, engine and precision are those of the proce
 cut, and their types: two texts that differ only where they are cut away share their scores.
 """
 
-from collections.abc import Sequence
-from hashlib import blake2b
+from collections.abc import Iterator, Sequence
+from itertools import repeat
+from secrets import token_bytes
 
 import numpy as np
+import numpy.typing as npt
 
 from worker.types import Batch, Float32Array, PairScores
 
@@ -17,6 +19,12 @@ ENTRY_BYTES = 240
 
 _PAIR_BYTES = 12
 """The logits of a pair in 3 classes."""
+_SUMS = KEY_BYTES // 4
+_RESERVED = 2
+"""Factors of a sum before those of its words: a number by itself, and one for the length."""
+_FIRST_FACTORS = 1024
+_TYPE_SHIFT = np.uint64(28)
+"""No vocabulary has as many tokens as fit into the bits below."""
 
 
 class ScoreCache:
@@ -56,9 +64,26 @@ class ScoreCache:
                 self.put(key, row)
         return row
 
+    def look_up(self, keys: Sequence[bytes]) -> Iterator[tuple[bytes, bytes | None]]:
+        """Each key, and what `get` has for it."""
+        if not self._young and not self._old:
+            return zip(keys, repeat(None))
+        return zip(keys, map(self.get, keys), strict=True)
+
+    def put_all(self, keys: Sequence[bytes], rows: Sequence[bytes]) -> None:
+        """Keep the logits of many pairs."""
+        are_new = self._young.keys().isdisjoint(keys) and self._old.keys().isdisjoint(keys)
+        have_room = self._young_entries + len(keys) < self._most_young and max(map(len, rows), default=0) <= _PAIR_BYTES
+        if are_new and have_room and len(set(keys)) == len(keys):  # as nearly always: the same, all at once
+            self._young.update(zip(keys, rows, strict=True))
+            self._young_entries += len(keys)
+            return
+        for key, row in zip(keys, rows, strict=True):
+            self.put(key, row)
+
     def put(self, key: bytes, row: bytes) -> None:
         """Keep the logits of a pair."""
-        entries = _entries(row)
+        entries = 1 if len(row) <= _PAIR_BYTES else _entries(row)
         if entries > self._most_young:
             return
         if (old := self._old.pop(key, None)) is not None:
@@ -88,59 +113,67 @@ class Recall:
         """Look every pair up."""
         self._cache = cache
         self._batch = batch
-        self._keys = pair_keys(batch)
         self._scored: dict[bytes, int] = {}  # row of the batch that is scored, by key
         self._waiting: dict[bytes, list[int]] = {}  # rows that wait for the one that is scored
         rows: list[int] = []
         found: list[bytes] = []
-        for row, key in enumerate(self._keys):
-            kept = cache.get(key)
+        for row, (key, kept) in enumerate(cache.look_up(pair_keys(batch))):
             if kept is not None:
                 rows.append(row)
                 found.append(kept)
-            elif key in self._scored:
+            elif self._scored.setdefault(key, row) != row:
                 self._waiting.setdefault(key, []).append(row)
-            else:
-                self._scored[key] = row
         self.known = self._answer(rows, found)
         """The pairs whose scores were kept, and these scores; None where there is none."""
-        self._keys_by_ref = {batch.refs[row]: key for key, row in self._scored.items()}
-
-    @property
-    def unknown(self) -> Batch | None:
+        self.unknown = self._part(list(self._scored.values()))
         """Each different pair that has to be scored; None where all were known."""
-        rows = list(self._scored.values())
-        if len(rows) == len(self._batch.refs):
-            return self._batch
-        return self._batch.take(rows) if rows else None
 
     def learn(self, batch: Batch, scores: PairScores) -> tuple[Batch, PairScores] | None:
         """Keep the scores of a part of `unknown`; gives the pairs that waited for them, and theirs."""
+        answers = _by_row(batch, scores)
+        keys = list(self._scored) if batch is self.unknown else self._keys_of(batch)
+        self._cache.put_all(keys, answers)
+        if not self._waiting:
+            return None
         rows: list[int] = []
         found: list[bytes] = []
-        logits = np.ascontiguousarray(scores.logits, np.float32)
-        each = logits if batch.hypotheses is None else np.split(logits, batch.answers()[:-1])
-        for ref, answer in zip(batch.refs, each, strict=True):
-            key, row = self._keys_by_ref[ref], answer.tobytes()
-            self._cache.put(key, row)
+        for key, answer in zip(keys, answers, strict=True):
             waiting = self._waiting.pop(key, ())
             rows += waiting
-            found += [row] * len(waiting)
+            found += [answer] * len(waiting)
         return self._answer(rows, found)
 
     def left(self) -> Batch | None:
         """The pairs that still wait, for one that was never scored: to be scored by themselves. None waits on."""
         rows = sorted(row for waiting in self._waiting.values() for row in waiting)
         self._waiting = {}
+        return self._part(rows)
+
+    def _keys_of(self, part: Batch) -> list[bytes]:
+        keys = {self._batch.refs[row]: key for key, row in self._scored.items()}
+        return [keys[ref] for ref in part.refs]
+
+    def _part(self, rows: Sequence[int]) -> Batch | None:
+        if len(rows) == len(self._batch.refs):
+            return self._batch
         return self._batch.take(rows) if rows else None
 
     def _answer(self, rows: Sequence[int], found: Sequence[bytes]) -> tuple[Batch, PairScores] | None:
-        if not rows:
+        batch = self._part(rows)
+        if batch is None:
             return None
-        whole = len(rows) == len(self._batch.refs)
-        batch = self._batch if whole else self._batch.take(rows)
         logits: Float32Array = np.frombuffer(b"".join(found), np.float32).reshape(batch.asked, -1)
         return batch, PairScores(logits)
+
+
+def _by_row(batch: Batch, scores: PairScores) -> list[bytes]:
+    """The logits of each row of `batch`, as float32 bytes."""
+    logits = np.ascontiguousarray(scores.logits, np.float32)
+    content, width = logits.tobytes(), logits.shape[1] * logits.itemsize
+    if batch.hypotheses is None:
+        return [content[at : at + width] for at in range(0, len(content), width)]
+    ends = (batch.answers() * width).tolist()
+    return [content[start:end] for start, end in zip([0, *ends], ends, strict=False)]
 
 
 def _entries(row: bytes) -> int:
@@ -148,12 +181,39 @@ def _entries(row: bytes) -> int:
     return 1 + max(0, len(row) - _PAIR_BYTES + ENTRY_BYTES - 1) // ENTRY_BYTES
 
 
+class _Multilinear:
+    """Hashes of strings of 32-bit words: each the upper halves of four sums of products with secret random numbers.
+
+    Strongly universal: two different strings have equal hashes with a probability of 2^-128, whoever chose them, as
+    long as the numbers stay in this process (Lemire and Kaser 2014, "Strongly universal string hashing is fast").
+    """
+
+    def __init__(self) -> None:
+        self._factors = self._drawn(_FIRST_FACTORS)
+
+    @staticmethod
+    def _drawn(count: int) -> npt.NDArray[np.uint64]:
+        return np.frombuffer(token_bytes(_SUMS * count * 8), np.uint64).reshape(_SUMS, count)
+
+    def hashes(self, words: npt.NDArray[np.uint64], lengths: npt.NDArray[np.int64]) -> bytes:
+        """`KEY_BYTES` for each of the strings that stand one after the other in `words`."""
+        missing = _RESERVED + int(lengths.max()) - self._factors.shape[1]
+        if missing > 0:  # those that are in use stay as they are
+            self._factors = np.concatenate([self._factors, self._drawn(missing)], axis=1)
+        starts = np.cumsum(lengths) - lengths
+        places = np.arange(_RESERVED, _RESERVED + len(words)) - np.repeat(starts, lengths)
+        sums = np.add.reduceat(self._factors[:, places] * words, starts, axis=1)
+        sums += self._factors[:, :1] + self._factors[:, 1:_RESERVED] * lengths.astype(np.uint64)
+        return (sums >> np.uint64(32)).astype(np.uint32).T.tobytes()
+
+
+_MULTILINEAR = _Multilinear()
+
+
 def pair_keys(batch: Batch) -> list[bytes]:
     """A 128-bit hash of each pair of `batch`: equal for equal pairs, and for no others that anyone could find."""
-    keys = []
-    end = 0
-    for length in batch.lengths.tolist():
-        start, end = end, end + length
-        pair = batch.token_ids[start:end].tobytes() + batch.type_ids[start:end].tobytes()
-        keys.append(blake2b(pair, digest_size=KEY_BYTES).digest())
-    return keys
+    if not len(batch.lengths):
+        return []
+    words = batch.token_ids.astype(np.uint64) + (batch.type_ids.astype(np.uint64) << _TYPE_SHIFT)
+    content = _MULTILINEAR.hashes(words, batch.lengths.astype(np.int64))
+    return [content[at : at + KEY_BYTES] for at in range(0, len(content), KEY_BYTES)]
