@@ -89,7 +89,8 @@ class Assembler:
         """Warm `model` up, and judge label schemas by it from now on; its tokenizer, which has their hypotheses."""
         model.engine.warm_up()
         stamp = model.engine.info.stamp
-        tokenizer = pair_tokenizer(model, self.config.batching.shortlist_audit_every)
+        batching = self.config.batching
+        tokenizer = pair_tokenizer(model, batching.shortlist_audit_every, keyed=batching.cache_bytes > 0)
         self.labels.use_model(model, tokenizer)
         self.metrics.engine_in_use(stamp)
         self.readiness.clear("engine")

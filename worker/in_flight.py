@@ -13,6 +13,8 @@ LEAST_ROOM_RECORDS = 16
 ADMISSION_SHARE = 1 / 8
 """Of the bound on tokens, what may be admitted at once where there is any room: what the bound may be exceeded by.
 It is judged by bytes, of which a token has four or so; less at a time would be read one by one."""
+WORTH_WHILE_SHARE = 3 / 4
+"""Of every bound: while more is used, more room is waited for. Many records are taken in for little more than a few."""
 UNKNOWN_COST_SHARE = 1 / LEAST_ROOM_RECORDS
 """What a record is taken to cost of the bound on tokens before the first one has been seen."""
 
@@ -51,6 +53,7 @@ class InFlight:
         self._parked_count = 0
         self._parked_bytes = 0
         self._queued_tokens = 0
+        self._is_waited_for = False
         self._tokens_per_record = bounds.queued_tokens * UNKNOWN_COST_SHARE
 
     @property
@@ -90,7 +93,7 @@ class InFlight:
             self._count -= len(records)
             self._settled += len(records)
             self._value_bytes -= value_bytes
-            self._condition.notify_all()
+            self._tell_who_waits()
 
     def note_cost(self, records: int, tokens: int) -> None:
         """Say what records that were admitted together cost: how many more there is room for is judged by the last."""
@@ -106,13 +109,13 @@ class InFlight:
         with self._condition:
             self._parked_count = len(records)
             self._parked_bytes = _value_bytes(records)
-            self._condition.notify_all()
+            self._tell_who_waits()
 
     def note_queued_tokens(self, tokens: int) -> None:
         """Say how many tokens wait for the engine."""
         with self._condition:
             self._queued_tokens = tokens
-            self._condition.notify_all()
+            self._tell_who_waits()
 
     def room(self) -> int:
         """How many records may be admitted now."""
@@ -127,15 +130,27 @@ class InFlight:
             held_bytes = self._value_bytes - self._parked_bytes
         return Allowance(tokens, bounds.value_bytes - held_bytes)
 
-    def wait_for_room(self, timeout_seconds: float) -> bool:
-        """Block until there is room, at most for the timeout; false when there is none."""
+    def is_worth_while(self) -> bool:
+        """Whether there is room for a good deal more: at most three quarters of every bound are used."""
         with self._condition:
-            return self._condition.wait_for(lambda: self._room(1.0) > 0, timeout_seconds)
+            return self._room(WORTH_WHILE_SHARE) > 0
+
+    def wait_for_room(self, timeout_seconds: float) -> bool:
+        """Block until there is a good deal of room, at most for the timeout; false when there is none at all then."""
+        with self._condition:
+            self._is_waited_for = True
+            self._condition.wait_for(lambda: self._room(WORTH_WHILE_SHARE) > 0, timeout_seconds)
+            self._is_waited_for = False
+            return self._room(1.0) > 0
 
     def is_low(self) -> bool:
         """Whether paused partitions may resume: at most half of every bound is used."""
         with self._condition:
             return self._room(0.5) > 0
+
+    def _tell_who_waits(self) -> None:
+        if self._is_waited_for and self._room(WORTH_WHILE_SHARE) > 0:
+            self._condition.notify_all()
 
     def _room(self, share: float) -> int:
         bounds, held_bytes = self._bounds, self._value_bytes - self._parked_bytes

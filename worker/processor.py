@@ -175,6 +175,8 @@ class StreamProcessor:
             self._admit_records = min(ADMIT_RECORDS, 1 + ADMIT_BYTES * len(taken) // max(1, taken_bytes))
             with parts.metrics.stage_duration_seconds.labels(stage="intake").time(), parts.heartbeats.busy("intake"):
                 self._backlog.put_back(parts.intake.admit([record for record in taken if parts.is_ours(record)]))
+            if not parts.in_flight.is_worth_while():
+                break
 
     def _observe(self) -> None:
         """Lag, fill and progress, now and then."""

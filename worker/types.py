@@ -119,6 +119,8 @@ class TokenizedPairs:
     """Which labels of the plan the pairs are of; None: all."""
     hypotheses: int = 1
     """How many hypotheses each row of tokens asks about: more than 1 where an engine reads all labels at once."""
+    keys: tuple[bytes, ...] | None = None
+    """What each pair is told from others by, see `pipeline.pair_keys`; None where nobody will ask."""
 
 
 class PairRef(NamedTuple):
@@ -144,6 +146,8 @@ class Batch:
     lengths: Int32Array
     hypotheses: Int32Array | None = None
     """int32 [rows]: how many hypotheses each row asks about; None: one each, so that every row is a pair."""
+    keys: tuple[bytes, ...] | None = None
+    """Those of the pairs, where they have any."""
 
     @property
     def asked(self) -> int:
@@ -160,6 +164,7 @@ class Batch:
             type_ids=np.concatenate([self.type_ids[span] for span in spans]),
             lengths=self.lengths[list(rows)],
             hypotheses=None if self.hypotheses is None else self.hypotheses[list(rows)],
+            keys=None if self.keys is None else tuple([self.keys[row] for row in rows]),
         )
 
     def answers(self) -> Int32Array:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Protocol, Self
 
-from pydantic import BaseModel, Field, PrivateAttr, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from worker.documents import MisfitError, Problem, first_problem, key_path
 from worker.errors import SchemaError
@@ -86,12 +86,10 @@ class LabelSchema(BaseModel):
     )
     requires_model: Digest | None = Field(default=None, description="Refuse this schema under any other model.")
 
-    _digest: str = PrivateAttr(default="")
-
-    @property
+    @cached_property
     def digest(self) -> str:
         """`sha256:…` of the document as given: as JSON, keys sorted, no white space, no defaults filled in."""
-        return self._digest or digest_of(canonical_json(self.document()))
+        return digest_of(canonical_json(self.document()))
 
     @property
     def reference(self) -> str:
@@ -117,7 +115,7 @@ class LabelSchema(BaseModel):
             pydantic.ValidationError: it describes none.
         """
         schema = cls.model_validate_json(canonical)
-        schema._digest = digest_of(canonical)  # noqa: SLF001 - of this very class
+        vars(schema)["digest"] = digest_of(canonical)
         return schema
 
     def document(self) -> dict[str, JsonValue]:

@@ -184,6 +184,7 @@ def _batch(taken: list[_Run]) -> Batch:
     refs: list[PairRef] = []
     ids, types, lengths = [], [], []
     asked: list[int] = []
+    keys: list[bytes] = []
     for message, first, count, tokenized, start, length, _ in taken:
         refs.extend(map(PairRef, repeat(message, count), range(first, first + count)))
         end = start + count * length
@@ -191,5 +192,12 @@ def _batch(taken: list[_Run]) -> Batch:
         types.append(tokenized.type_ids[start:end])
         lengths += [length] * count
         asked += [tokenized.hypotheses] * count
-    hypotheses = None if max(asked) == 1 else np.array(asked, np.int32)
-    return Batch(tuple(refs), np.concatenate(ids), np.concatenate(types), np.array(lengths, np.int32), hypotheses)
+        keys += () if tokenized.keys is None else tokenized.keys[first : first + count]
+    return Batch(
+        tuple(refs),
+        np.concatenate(ids),
+        np.concatenate(types),
+        np.array(lengths, np.int32),
+        None if max(asked) == 1 else np.array(asked, np.int32),
+        tuple(keys) if len(keys) == len(refs) else None,
+    )

@@ -11,8 +11,10 @@ Pure: seconds are handed in, there is no clock.
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
+import numpy.typing as npt
 
 from worker.pipeline.batching import BatchLimit
 
@@ -21,7 +23,8 @@ BATCH_SHARE = 0.25
 LEAST_EFFICIENCY = 0.5
 """A batch is never cut so small that the engine spends less than this share of its time on tokens: where the target
 cannot be held it is missed by a little rather than by a queue that grows for ever."""
-OBSERVED_BATCHES = 64
+OBSERVED_BATCHES = 32
+"""With 496 pairs of two: numpy keeps Python's lock for up to 500 numbers, and a fit disturbs no other thread."""
 FIT_EVERY = 8
 FEWEST_OBSERVED = 8
 LEAST_WAITS_BATCHES = 4
@@ -56,7 +59,7 @@ def fitted_cost(tokens: Sequence[int], seconds: Sequence[float]) -> EngineCost |
     if not tokens:
         return None
     x, y = np.array(tokens, np.float64), np.array(seconds, np.float64)
-    first, second = np.triu_indices(len(x), 1)
+    first, second = _pairs_of(len(x))
     apart = np.abs(x[first] - x[second]) > 0.1 * x.max()
     slope = 0.0
     if np.count_nonzero(apart) >= len(x):  # else one odd batch among equal ones would draw the line
@@ -68,6 +71,13 @@ def fitted_cost(tokens: Sequence[int], seconds: Sequence[float]) -> EngineCost |
             return EngineCost(fixed, slope)
     slope = float(np.median(y / x))
     return EngineCost(0.0, slope) if slope > 0 else None
+
+
+@lru_cache(maxsize=OBSERVED_BATCHES)
+def _pairs_of(count: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Each two of so many, the places of the first and of the second."""
+    first, second = np.triu_indices(count, 1)
+    return first, second
 
 
 class Pace:

@@ -6,25 +6,17 @@ cut, and their types: two texts that differ only where they are cut away share t
 
 from collections.abc import Iterator, Sequence
 from itertools import repeat
-from secrets import token_bytes
 
 import numpy as np
-import numpy.typing as npt
 
+from worker.pipeline.pair_keys import pair_keys
 from worker.types import Batch, Float32Array, PairScores
 
-KEY_BYTES = 16
 ENTRY_BYTES = 240
 """What one pair's scores take with their key, at most, for heads of up to 3 classes: measured by a test."""
 
 _PAIR_BYTES = 12
 """The logits of a pair in 3 classes."""
-_SUMS = KEY_BYTES // 4
-_RESERVED = 2
-"""Factors of a sum before those of its words: a number by itself, and one for the length."""
-_FIRST_FACTORS = 1024
-_TYPE_SHIFT = np.uint64(28)
-"""No vocabulary has as many tokens as fit into the bits below."""
 
 
 class ScoreCache:
@@ -117,7 +109,8 @@ class Recall:
         self._waiting: dict[bytes, list[int]] = {}  # rows that wait for the one that is scored
         rows: list[int] = []
         found: list[bytes] = []
-        for row, (key, kept) in enumerate(cache.look_up(pair_keys(batch))):
+        keys = batch.keys or pair_keys(batch.token_ids, batch.type_ids, batch.lengths)
+        for row, (key, kept) in enumerate(cache.look_up(keys)):
             if kept is not None:
                 rows.append(row)
                 found.append(kept)
@@ -179,41 +172,3 @@ def _by_row(batch: Batch, scores: PairScores) -> list[bytes]:
 def _entries(row: bytes) -> int:
     """How many times `ENTRY_BYTES` the scores take: those of a row that asks about many labels are longer."""
     return 1 + max(0, len(row) - _PAIR_BYTES + ENTRY_BYTES - 1) // ENTRY_BYTES
-
-
-class _Multilinear:
-    """Hashes of strings of 32-bit words: each the upper halves of four sums of products with secret random numbers.
-
-    Strongly universal: two different strings have equal hashes with a probability of 2^-128, whoever chose them, as
-    long as the numbers stay in this process (Lemire and Kaser 2014, "Strongly universal string hashing is fast").
-    """
-
-    def __init__(self) -> None:
-        self._factors = self._drawn(_FIRST_FACTORS)
-
-    @staticmethod
-    def _drawn(count: int) -> npt.NDArray[np.uint64]:
-        return np.frombuffer(token_bytes(_SUMS * count * 8), np.uint64).reshape(_SUMS, count)
-
-    def hashes(self, words: npt.NDArray[np.uint64], lengths: npt.NDArray[np.int64]) -> bytes:
-        """`KEY_BYTES` for each of the strings that stand one after the other in `words`."""
-        missing = _RESERVED + int(lengths.max()) - self._factors.shape[1]
-        if missing > 0:  # those that are in use stay as they are
-            self._factors = np.concatenate([self._factors, self._drawn(missing)], axis=1)
-        starts = np.cumsum(lengths) - lengths
-        places = np.arange(_RESERVED, _RESERVED + len(words)) - np.repeat(starts, lengths)
-        sums = np.add.reduceat(self._factors[:, places] * words, starts, axis=1)
-        sums += self._factors[:, :1] + self._factors[:, 1:_RESERVED] * lengths.astype(np.uint64)
-        return (sums >> np.uint64(32)).astype(np.uint32).T.tobytes()
-
-
-_MULTILINEAR = _Multilinear()
-
-
-def pair_keys(batch: Batch) -> list[bytes]:
-    """A 128-bit hash of each pair of `batch`: equal for equal pairs, and for no others that anyone could find."""
-    if not len(batch.lengths):
-        return []
-    words = batch.token_ids.astype(np.uint64) + (batch.type_ids.astype(np.uint64) << _TYPE_SHIFT)
-    content = _MULTILINEAR.hashes(words, batch.lengths.astype(np.int64))
-    return [content[at : at + KEY_BYTES] for at in range(0, len(content), KEY_BYTES)]
