@@ -35,8 +35,9 @@ INPUT, OUTPUT, COPIES = "events", "events.predictions", "events.copies"
 PARTITIONS = 4
 SAMPLED = 1000
 """Predictions of which the bare loop takes its values."""
-LOOK_SECONDS = 0.005
-"""How often it is looked whether the worker has begun and ended: the error of one measurement, twice."""
+LOOK_SECONDS = 0.02
+"""How often it is looked whether the worker has begun and ended: the error of one measurement, twice. Each look takes
+Python's lock from the worker."""
 
 Progress = Callable[[str], None]
 
