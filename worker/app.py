@@ -170,7 +170,8 @@ def _processor(
     in_flight, inbox, backlog = make.in_flight(token_budget), Inbox(), Backlog(make.clock)
     offered = OfferedPositions(make.assignment)
     target_seconds = config.batching.latency_target_ms / 1000
-    pairs = PairQueue(Batcher(token_budget), in_flight.note_queued_tokens, Pace(token_budget, target_seconds))
+    pace, hasher = Pace(token_budget, target_seconds), None if make.cache.is_off else make.cache.hasher
+    pairs = PairQueue(Batcher(token_budget), in_flight.note_queued_tokens, pace, hasher)
     group = GroupOffsets(make.client, config.kafka.group_id)
     intake = Intake(
         IntakeParts(

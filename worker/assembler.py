@@ -60,6 +60,7 @@ class Assembler:
         self.assignment = Assignment()
         self.ends = StableEnds(self.client, self.assignment)
         self.refused = RefusedTopics(clock, lambda topic, reason: self._note(f"refused:{topic}", reason))
+        self.cache = ScoreCache(config.batching.cache_bytes)
         self.labels = LabelSets(config, self.metrics, self.readiness)
         self.registry = registry_parts(config.registry, self.bindings, self.readiness, clock)
 
@@ -89,8 +90,7 @@ class Assembler:
         """Warm `model` up, and judge label schemas by it from now on; its tokenizer, which has their hypotheses."""
         model.engine.warm_up()
         stamp = model.engine.info.stamp
-        batching = self.config.batching
-        tokenizer = pair_tokenizer(model, batching.shortlist_audit_every, keyed=batching.cache_bytes > 0)
+        tokenizer = pair_tokenizer(model, self.config.batching.shortlist_audit_every)
         self.labels.use_model(model, tokenizer)
         self.metrics.engine_in_use(stamp)
         self.readiness.clear("engine")
@@ -103,7 +103,6 @@ class Assembler:
 
     def scorer(self, engine: Engine, inbox: Inbox, pairs: PairQueue) -> RetryingScorer:
         """Who has the engine score, and waits for it where it fails."""
-        cache = ScoreCache(self.config.batching.cache_bytes)
         return RetryingScorer(
             ScorerParts(
                 engine,
@@ -114,7 +113,7 @@ class Assembler:
                 self.readiness,
                 self.clock,
                 self.config.engine_retry_seconds,
-                None if cache.is_off else cache,
+                None if self.cache.is_off else self.cache,
                 pairs.note_scored,
             )
         )

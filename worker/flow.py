@@ -1,13 +1,15 @@
 """What stands between the threads: the pair queue and the inbox of delivery."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from queue import Empty, SimpleQueue
 
 from worker.pipeline.batching import Batcher
 from worker.pipeline.cutting import padded_tokens
 from worker.pipeline.pacing import Pace
+from worker.pipeline.pair_keys import PairHasher
 from worker.pipeline.planning import PairPlan
 from worker.types import Batch, PairScores, Record, Refusal, TokenizedPairs, TopicPartition
 
@@ -100,9 +102,19 @@ class Inbox:
 class PairQueue:
     """The batcher behind a lock: the poll thread adds, the engine thread pops, the delivery thread drops."""
 
-    def __init__(self, batcher: Batcher, note_tokens: Callable[[int], None], pace: Pace | None = None) -> None:
-        """`note_tokens` is told the tokens waiting after every change; `pace` says how large each batch may be."""
+    def __init__(
+        self,
+        batcher: Batcher,
+        note_tokens: Callable[[int], None],
+        pace: Pace | None = None,
+        hasher: PairHasher | None = None,
+    ) -> None:
+        """`note_tokens` is told the tokens waiting after every change; `pace` says how large each batch may be.
+
+        `hasher` gives pairs their keys: on the thread that adds them, of many messages at once.
+        """
         self._batcher = batcher
+        self._hasher = hasher
         self._pace = pace
         self._note_tokens = note_tokens
         self._condition = threading.Condition()
@@ -129,9 +141,13 @@ class PairQueue:
 
     def add_all(self, messages: Sequence[tuple[int, TokenizedPairs]]) -> None:
         """Queue every pair of many messages at once."""
+        keys: Iterable[tuple[bytes, ...]] = repeat(())
+        if self._hasher is not None:
+            keys = self._hasher.keys_of_each([pairs for _, pairs in messages])
+        keyed = list(zip(messages, keys, strict=False))
         with self._condition:
-            for message, pairs in messages:
-                self._batcher.add(message, pairs)
+            for (message, pairs), its_keys in keyed:
+                self._batcher.add(message, pairs, its_keys)
             self._note_tokens(self._batcher.tokens)
             self._condition.notify()
 

@@ -4,6 +4,7 @@ import threading
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import cast
 
 from worker.types import Record, TopicPartition
@@ -53,7 +54,7 @@ class InFlight:
         self._parked_count = 0
         self._parked_bytes = 0
         self._queued_tokens = 0
-        self._is_waited_for = False
+        self._is_waited_for = self._had_room = False
         self._tokens_per_record = bounds.queued_tokens * UNKNOWN_COST_SHARE
 
     @property
@@ -130,18 +131,16 @@ class InFlight:
             held_bytes = self._value_bytes - self._parked_bytes
         return Allowance(tokens, bounds.value_bytes - held_bytes)
 
-    def is_worth_while(self) -> bool:
-        """Whether there is room for a good deal more: at most three quarters of every bound are used."""
-        with self._condition:
-            return self._room(WORTH_WHILE_SHARE) > 0
-
     def wait_for_room(self, timeout_seconds: float) -> bool:
-        """Block until there is a good deal of room, at most for the timeout; false when there is none at all then."""
+        """Block while more than three quarters of a bound are used, at most for the timeout.
+
+        False when there was no room at all, not even for a moment.
+        """
         with self._condition:
-            self._is_waited_for = True
+            self._is_waited_for, self._had_room = True, self._room(1.0) > 0
             self._condition.wait_for(lambda: self._room(WORTH_WHILE_SHARE) > 0, timeout_seconds)
             self._is_waited_for = False
-            return self._room(1.0) > 0
+            return self._had_room or self._room(1.0) > 0
 
     def is_low(self) -> bool:
         """Whether paused partitions may resume: at most half of every bound is used."""
@@ -149,8 +148,10 @@ class InFlight:
             return self._room(0.5) > 0
 
     def _tell_who_waits(self) -> None:
-        if self._is_waited_for and self._room(WORTH_WHILE_SHARE) > 0:
-            self._condition.notify_all()
+        if self._is_waited_for:
+            self._had_room = self._had_room or self._room(1.0) > 0
+            if self._room(WORTH_WHILE_SHARE) > 0:
+                self._condition.notify_all()
 
     def _room(self, share: float) -> int:
         bounds, held_bytes = self._bounds, self._value_bytes - self._parked_bytes
@@ -159,7 +160,7 @@ class InFlight:
         held = self._count - self._parked_count
         # A guess by the last ones, to save taking what would be given back: what fits is judged by `allowance`.
         by_tokens = int((bounds.queued_tokens * share - self._queued_tokens) / self._tokens_per_record)
-        return max(0, min(max(1, int(bounds.records * share)) - held, max(LEAST_ROOM_RECORDS, by_tokens)))
+        return max(0, min(ceil(bounds.records * share) - held, max(LEAST_ROOM_RECORDS, by_tokens)))
 
 
 def _by_partition(records: Sequence[Record]) -> Counter[TopicPartition]:

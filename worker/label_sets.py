@@ -45,10 +45,8 @@ def directory_source(config: Config) -> DirectorySource | None:
     return None
 
 
-def pair_tokenizer(model: LoadedModel, audit_every: int = 0, *, keyed: bool = False) -> PairTokenizer:
+def pair_tokenizer(model: LoadedModel, audit_every: int = 0) -> PairTokenizer:
     """The tokenizer of `model`; one text in `audit_every` is scored beside its shortlist (0: none).
-
-    With `keyed` its pairs can be told apart without a look at their tokens.
 
     Raises:
         EngineError: a file of the model cannot be used.
@@ -56,7 +54,7 @@ def pair_tokenizer(model: LoadedModel, audit_every: int = 0, *, keyed: bool = Fa
     vectors = load_token_vectors(model.tokenizer_file)
     info = model.engine.info
     most, reading = info.max_pair_tokens, info.reading
-    return PairTokenizer(model.tokenizer_file, most, vectors, audit_every=audit_every, reading=reading, keyed=keyed)
+    return PairTokenizer(model.tokenizer_file, most, vectors, audit_every=audit_every, reading=reading)
 
 
 def fitting(tokenizer: PairTokenizer, max_pairs: int) -> Callable[[LabelSchema], None]:

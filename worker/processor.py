@@ -37,8 +37,8 @@ ADMIT_RECORDS = 256
 """Records taken in together, at most."""
 ADMIT_BYTES = 262_144
 """Their bytes, about: a rebalance waits until they are tokenised, a tenth of a second or so."""
-FIRST_ADMIT_RECORDS = 16
-"""Before it is known how large they are."""
+FIRST_ADMIT_RECORDS = 16  # before it is known how large they are
+FEWEST_MORE_RECORDS = 64  # right after others, where as many wait: for fewer, more room is waited for
 JOIN_SECONDS = 15.0
 """How long a thread may take to end once it was told: longer than every single wait of its own."""
 FULL_SECONDS = 0.5
@@ -168,15 +168,14 @@ class StreamProcessor:
 
     def _admit_backlog(self) -> None:
         """Take in what was polled, a little at a time: how much a record asks for is known only once it is in."""
-        parts = self._parts
-        while self._backlog and (room := min(self._admit_records, parts.in_flight.room())) > 0:
-            taken = self._backlog.take(room)
+        parts, fewest = self._parts, 1
+        while self._backlog and (room := parts.in_flight.room()) >= fewest:
+            taken = self._backlog.take(min(self._admit_records, room))
             taken_bytes = sum([len(record.value or b"") for record in taken])
             self._admit_records = min(ADMIT_RECORDS, 1 + ADMIT_BYTES * len(taken) // max(1, taken_bytes))
             with parts.metrics.stage_duration_seconds.labels(stage="intake").time(), parts.heartbeats.busy("intake"):
                 self._backlog.put_back(parts.intake.admit([record for record in taken if parts.is_ours(record)]))
-            if not parts.in_flight.is_worth_while():
-                break
+            fewest = min(FEWEST_MORE_RECORDS, len(self._backlog))
 
     def _observe(self) -> None:
         """Lag, fill and progress, now and then."""

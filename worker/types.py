@@ -119,8 +119,6 @@ class TokenizedPairs:
     """Which labels of the plan the pairs are of; None: all."""
     hypotheses: int = 1
     """How many hypotheses each row of tokens asks about: more than 1 where an engine reads all labels at once."""
-    keys: tuple[bytes, ...] | None = None
-    """What each pair is told from others by, see `pipeline.pair_keys`; None where nobody will ask."""
 
 
 class PairRef(NamedTuple):
@@ -147,7 +145,7 @@ class Batch:
     hypotheses: Int32Array | None = None
     """int32 [rows]: how many hypotheses each row asks about; None: one each, so that every row is a pair."""
     keys: tuple[bytes, ...] | None = None
-    """Those of the pairs, where they have any."""
+    """What each row is told from others by, see `pipeline.pair_keys`; None where nobody will ask."""
 
     @property
     def asked(self) -> int:

@@ -15,7 +15,7 @@ from tests.fault.conftest import StreamFactory, Verdict
 from tests.support.broker import REQUEST_SECONDS, BrokerUnderTest
 from tests.support.chaos import PARTITIONS, SOON, Stream, event, metric
 from tests.support.chaos_worker import Faults
-from tests.support.wait import conclusive, stays, wait_until
+from tests.support.wait import conclusive, found_in_time, stays, wait_until
 from tests.support.worker import get
 
 pytestmark = pytest.mark.kafka
@@ -189,7 +189,7 @@ def test_the_lag_of_transactional_input_is_right_while_partitions_are_paused_and
         assert all(300 - done.get(n, 0) <= seen[n] for n in range(PARTITIONS)), (seen, done)
         assert all(seen[n] <= end_of(kafka, topic, n) - done.get(n, 0) for n in range(PARTITIONS)), (seen, done)
     with attacked.worker(Faults(engine="none")):
-        wait_until(lambda: len(kafka.read_committed(f"{topic}.predictions")) == 1200, 60)
+        found_in_time(lambda: len(kafka.read_committed(f"{topic}.predictions")) == 1200, 60)
         wait_until(lambda: not any(lags(attacked, topic).values()) and not is_paused(attacked), 60)
         done = kafka.committed_offsets(attacked.group, topic)
         # Aborted records and the markers stand behind the last position.
@@ -199,7 +199,7 @@ def test_the_lag_of_transactional_input_is_right_while_partitions_are_paused_and
             kafka.produce(topic, [{"value": '{"text": "behind"}', "partition": 0}])
             stays(lambda: not any(lags(attacked, topic).values()), LAG_TOLD_SECONDS)
             producer.commit_transaction(REQUEST_SECONDS)
-        wait_until(lambda: len(kafka.read_committed(f"{topic}.predictions")) == 1601, 60)
+        found_in_time(lambda: len(kafka.read_committed(f"{topic}.predictions")) == 1601, 60)
         wait_until(lambda: not any(lags(attacked, topic).values()), 60)
 
 

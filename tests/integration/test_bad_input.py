@@ -11,7 +11,7 @@ from confluent_kafka import Message
 
 from tests.conftest import TopicsFactory
 from tests.support.broker import BrokerUnderTest, headers_of
-from tests.support.wait import wait_until
+from tests.support.wait import found_in_time
 from tests.support.worker import Setup, get, running, set_up
 from worker.observability.logging import configure_logging
 
@@ -98,7 +98,7 @@ def test_each_bad_record_is_a_dead_letter_with_its_code_and_bytes_and_its_neighb
     for _, value in bad:
         kafka.produce(topic, [{"value": value, "key": key, "headers": headers}, message(labels=[MARKER, "other"])])
     with running(setup):
-        wait_until(lambda: len(kafka.read_committed(*setup.outputs)) == 2 * len(bad), 90)
+        found_in_time(lambda: len(kafka.read_committed(*setup.outputs)) == 2 * len(bad), 90)
         exposed = b"".join(get(setup, path)[1] for path in ("/metrics", "/schemas", "/readyz", "/livez"))
     letters = kafka.read_committed(f"{topic}.dlq")
     assert bad == [(code_of(letter), letter.value()) for letter in letters]
@@ -121,7 +121,7 @@ def test_a_key_and_headers_of_any_bytes_are_carried_through_a_prediction(kafka: 
     headers = [("a", b"\xff\x00"), ("a", b"2"), ("null", None), ("nli-schema", b"an older one")]
     kafka.produce(setup.inputs[0], [{"value": message(), "key": b"\x80\xff", "headers": headers, "timestamp": 1234}])
     with running(setup):
-        wait_until(lambda: len(kafka.read_committed(*setup.outputs)) == 1, 60)
+        found_in_time(lambda: len(kafka.read_committed(*setup.outputs)) == 1, 60)
     (prediction,) = kafka.read_committed(f"{setup.inputs[0]}.predictions")
     assert b"\x80\xff" == prediction.key()
     assert 1234 == prediction.timestamp()[1]

@@ -8,7 +8,7 @@ import pytest
 
 from tests.conftest import TopicsFactory
 from tests.support.broker import BrokerUnderTest, headers_of
-from tests.support.wait import wait_until
+from tests.support.wait import found_in_time
 from tests.support.worker import get, running, set_up
 
 pytestmark = pytest.mark.kafka
@@ -31,7 +31,7 @@ def test_late_records_are_predicted_marked_or_refused_as_the_binding_says(
             value = json.dumps({"id": identity, "text": "a text"})
             kafka.produce(name, [{"value": value, "timestamp": now_ms - 1000 * age_seconds}])
     with running(setup):
-        wait_until(lambda: len(kafka.read_committed(*setup.outputs)) == 2 * len(names))
+        found_in_time(lambda: len(kafka.read_committed(*setup.outputs)) == 2 * len(names))
         told = get(setup, "/metrics")[1].decode()
     for name in names.values():
         assert f'worker_records_late_total{{topic="{name}"}} 1.0' in told

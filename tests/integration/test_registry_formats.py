@@ -17,7 +17,7 @@ from tests.support.broker import BrokerUnderTest, headers_of
 from tests.support.java_serializer import JavaSerializer
 from tests.support.schema_registry import RegistryUnderTest
 from tests.support.serialized import Serializers, context, prediction_class, ticket
-from tests.support.wait import wait_until
+from tests.support.wait import found_in_time, wait_until
 from tests.support.worker import Setup, get, run_to_end, running, set_up, wait_ready
 from worker.assembler import Assembler
 from worker.checks import findings
@@ -179,10 +179,10 @@ def test_while_the_registry_is_out_of_reach_its_partitions_wait_others_go_on_and
                 kafka.produce(topic, records)
             wait_until(lambda: b"the schema registry does not answer" in get(setup, "/readyz")[1], 60)
             kafka.produce(plain, [b'{"text": "t"}'] * 8)
-            wait_until(lambda: len(kafka.read_committed(f"{plain}.predictions")) == 8, 60)
+            found_in_time(lambda: len(kafka.read_committed(f"{plain}.predictions")) == 8, 60)
             assert [] == kafka.read_committed(*written, *[f"{topic}.dlq" for topic in waiting])
             registry.resume()
-            wait_until(lambda: len(kafka.read_committed(*written)) == 60, 60)
+            found_in_time(lambda: len(kafka.read_committed(*written)) == 60, 60)
             wait_until(lambda: get(setup, "/readyz")[0] == 200, 60)
     finally:
         registry.resume()
@@ -246,7 +246,7 @@ def test_a_schema_of_ours_follows_an_older_one_and_is_not_forced_on_a_subject_th
     for topic in (older, foreign):
         kafka.produce(topic, [b'{"id": "a", "text": "t"}'])
     with running(setup):
-        wait_until(lambda: len(kafka.read_committed(f"{older}.predictions")) == 1, 60)
+        found_in_time(lambda: len(kafka.read_committed(f"{older}.predictions")) == 1, 60)
         told = get(setup, "/readyz")[1].decode()
     assert f"subject {foreign}.predictions-value: the registry refuses the schema" in told
     assert [] == kafka.read_committed(f"{foreign}.predictions", f"{foreign}.dlq")

@@ -10,7 +10,7 @@ from confluent_kafka import Message
 
 from tests.conftest import TopicsFactory
 from tests.support.broker import BrokerUnderTest
-from tests.support.wait import conclusive, wait_until
+from tests.support.wait import conclusive, found_in_time, wait_until
 from tests.support.worker import NOTHING, Changes, Setup, get, run_to_end, running, set_up, wait_ready, worker_process
 
 pytestmark = pytest.mark.kafka
@@ -152,13 +152,13 @@ def test_an_input_waits_while_its_outputs_are_missing_and_goes_on_when_they_are_
     for topic in inputs:
         kafka.produce(topic, events(topic, 40))
     with running(setup):
-        wait_until(lambda: len(kafka.read_committed(f"{inputs[1]}.predictions", f"{inputs[1]}.dlq")) == 40, 60)
+        found_in_time(lambda: len(kafka.read_committed(f"{inputs[1]}.predictions", f"{inputs[1]}.dlq")) == 40, 60)
         status, body = get(setup, "/readyz")
         assert 503 == status
         assert f"waiting for {inputs[0]}.dlq" in body.decode()
         assert [] == kafka.read_committed(f"{inputs[0]}.predictions")
         kafka.create_topics({f"{inputs[0]}.dlq": 4})
-        wait_until(lambda: len(kafka.read_committed(f"{inputs[0]}.predictions", f"{inputs[0]}.dlq")) == 40, 60)
+        found_in_time(lambda: len(kafka.read_committed(f"{inputs[0]}.predictions", f"{inputs[0]}.dlq")) == 40, 60)
         wait_ready(setup)
     assert_each_once_and_in_order(kafka, setup, 40)
 
@@ -182,7 +182,7 @@ def test_a_label_schema_that_changes_while_it_runs_is_stamped_into_what_follows(
     topic = setup.inputs[0]
     with running(setup) as worker:
         kafka.produce(topic, [b'{"text": "before"}'])
-        wait_until(lambda: len(kafka.read_committed(f"{topic}.predictions")) == 1, 60)
+        found_in_time(lambda: len(kafka.read_committed(f"{topic}.predictions")) == 1, 60)
         newer = (tmp_path / "schemas" / "kinds.yaml").read_text().replace(
             "version: 1", "version: 2"
         ) + "  - name: new\n"
@@ -190,7 +190,7 @@ def test_a_label_schema_that_changes_while_it_runs_is_stamped_into_what_follows(
         (tmp_path / "kinds.tmp").rename(tmp_path / "schemas" / "kinds.yaml")
         wait_until(lambda: (found := worker.labels.current("kinds")) is not None and found.version == 2, 60)
         kafka.produce(topic, [b'{"text": "after"}'])
-        wait_until(lambda: len(kafka.read_committed(f"{topic}.predictions")) == 2, 60)
+        found_in_time(lambda: len(kafka.read_committed(f"{topic}.predictions")) == 2, 60)
     values = [json.loads(message.value() or b"") for message in kafka.read_committed(f"{topic}.predictions")]
     by_version = {value["schema"]["version"]: {score["label"] for score in value["scores"]} for value in values}
     assert {1: {"billing", "bug"}, 2: {"billing", "bug", "new"}} == by_version

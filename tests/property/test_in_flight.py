@@ -64,11 +64,6 @@ class InFlightMachine(RuleBasedStateMachine):
         assert self.in_flight.room() > 0 or not self.in_flight.is_low()
 
     @invariant()
-    def more_is_worth_while_before_it_is_low_and_only_where_there_is_room(self) -> None:
-        assert self.in_flight.is_worth_while() or not self.in_flight.is_low()
-        assert self.in_flight.room() > 0 or not self.in_flight.is_worth_while()
-
-    @invariant()
     def who_does_not_wait_is_told_of_any_room(self) -> None:
         assert self.in_flight.wait_for_room(0) == (self.in_flight.room() > 0)
 

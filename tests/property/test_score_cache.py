@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from worker.engines.fake import FakeEngine
 from worker.errors import ErrorCode, Stage
 from worker.flow import BatchFailed, BatchScored
-from worker.pipeline.pair_keys import pair_keys
 from worker.pipeline.score_cache import ENTRY_BYTES, Recall, ScoreCache
 from worker.types import Batch, PairRef, PairScores, Refusal
 
@@ -83,7 +82,7 @@ def test_a_pair_that_comes_again_is_not_scored_again(drawn: list[list[list[int]]
     for each in drawn:
         recall = Recall(cache, batch_of(each, numbers))
         if recall.unknown is not None:
-            scored.update(pair_keys(recall.unknown.token_ids, recall.unknown.type_ids, recall.unknown.lengths))
+            scored.update(cache.hasher.keys(recall.unknown.token_ids, recall.unknown.type_ids, recall.unknown.lengths))
             recall.learn(recall.unknown, engine.score(recall.unknown))
     different = {tuple(pair) for each in drawn for pair in each}
     assert dict.fromkeys(scored, 1) == scored

@@ -35,14 +35,28 @@ def wait_until(
 ) -> None:
     """Return once `predicate` holds, looked at every `look_seconds`.
 
-    DeadlineError when it did not within `deadline_seconds`, and not within several times as many either.
+    DeadlineError when it did not within `deadline_seconds`, and not within several times as many either. For what has
+    to be there before a test can say anything; for what it is about there is `found_in_time`.
     """
+    if not _came(predicate, deadline_seconds, look_seconds):
+        raise DeadlineError(f"{what} did not hold within {_PATIENCE:.0f} times {deadline_seconds} s")
+
+
+def found_in_time(results: Callable[[], bool], deadline_seconds: float = 30.0) -> None:
+    """Return once `results` are there. Where they are not in time, something may be lost: that is not tried again."""
+    assert _came(results, deadline_seconds, _LOOK_SECONDS), (
+        f"not there within {_PATIENCE:.0f} times {deadline_seconds} s"
+    )
+
+
+def _came(predicate: Callable[[], bool], deadline_seconds: float, look_seconds: float) -> bool:
     deadline = time.monotonic() + deadline_seconds * _PATIENCE
     never = threading.Event()
     while not predicate():
         if time.monotonic() > deadline:
-            raise DeadlineError(f"{what} did not hold within {_PATIENCE:.0f} times {deadline_seconds} s")
+            return False
         never.wait(look_seconds)
+    return True
 
 
 def stays(predicate: Callable[[], bool], seconds: float, what: str = "the condition") -> None:

@@ -10,7 +10,7 @@ import pytest
 from tests.support.strategies import record
 from worker.backlog import Backlog
 from worker.clock import ManualClock
-from worker.in_flight import Bounds, InFlight
+from worker.in_flight import WORTH_WHILE_SHARE, Bounds, InFlight
 from worker.kafka.offsets import Assignment, OfferedPositions
 from worker.lifecycle import Lifecycle
 from worker.observability.health import Heartbeats, Readiness
@@ -37,7 +37,7 @@ class SlowEngine(InFlight):
         self.line.extend(records)
 
     def wait_for_room(self, timeout_seconds: float) -> bool:
-        while self.room() == 0 and timeout_seconds > 0:
+        while self._room(WORTH_WHILE_SHARE) == 0 and timeout_seconds > 0:
             self.work(0.05)
             timeout_seconds -= 0.05
         return self.room() > 0

@@ -64,7 +64,7 @@ class FakeEngine:
 def _checksums(batch: Batch) -> Iterator[int]:
     """One for each pair, of its tokens and their types, whatever stands beside it.
 
-    Not by array: each pass over a long one gives up Python's lock, and a worker's threads would stand in line for it.
+    By row: that costs less than the passes over arrays, of which each gives up Python's lock.
     """
     ids, types = memoryview(batch.token_ids.tobytes()), memoryview(batch.type_ids.tobytes())
     end = 0

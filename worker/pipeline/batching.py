@@ -41,6 +41,7 @@ class _Run(NamedTuple):
     start: int  # of the first one's tokens
     length: int  # of each
     arrived_after: int  # batches cut before it came
+    keys: tuple[bytes, ...]  # of all pairs of the message, or none
 
 
 class Batcher:
@@ -68,11 +69,11 @@ class Batcher:
         """Pairs waiting."""
         return self._pairs
 
-    def add(self, message: int, pairs: TokenizedPairs) -> None:
-        """Queue every pair of `message`."""
+    def add(self, message: int, pairs: TokenizedPairs, keys: tuple[bytes, ...] = ()) -> None:
+        """Queue every pair of `message`; `keys` are those of its rows, where anyone will ask for them."""
         start = 0
         for first, count, length in _equally_long(pairs.lengths.tolist()):
-            self._put(_Run(message, first, count, pairs, start, length, self._batches))
+            self._put(_Run(message, first, count, pairs, start, length, self._batches, keys))
             start += count * length
         self._tokens += start
         self._pairs += len(pairs.lengths)
@@ -185,14 +186,14 @@ def _batch(taken: list[_Run]) -> Batch:
     ids, types, lengths = [], [], []
     asked: list[int] = []
     keys: list[bytes] = []
-    for message, first, count, tokenized, start, length, _ in taken:
+    for message, first, count, tokenized, start, length, _, its_keys in taken:
         refs.extend(map(PairRef, repeat(message, count), range(first, first + count)))
         end = start + count * length
         ids.append(tokenized.token_ids[start:end])
         types.append(tokenized.type_ids[start:end])
         lengths += [length] * count
         asked += [tokenized.hypotheses] * count
-        keys += () if tokenized.keys is None else tokenized.keys[first : first + count]
+        keys += its_keys[first : first + count]
     return Batch(
         tuple(refs),
         np.concatenate(ids),

@@ -9,7 +9,7 @@ from itertools import repeat
 
 import numpy as np
 
-from worker.pipeline.pair_keys import pair_keys
+from worker.pipeline.pair_keys import PairHasher
 from worker.types import Batch, Float32Array, PairScores
 
 ENTRY_BYTES = 240
@@ -28,6 +28,8 @@ class ScoreCache:
 
     def __init__(self, most_bytes: int) -> None:
         """Hold at most `most_bytes`; with less than two entries' worth it stays empty."""
+        self.hasher = PairHasher()
+        """Whose hashes are the keys."""
         self._most_young = most_bytes // (2 * ENTRY_BYTES)
         self._young: dict[bytes, bytes] = {}
         self._old: dict[bytes, bytes] = {}
@@ -109,7 +111,7 @@ class Recall:
         self._waiting: dict[bytes, list[int]] = {}  # rows that wait for the one that is scored
         rows: list[int] = []
         found: list[bytes] = []
-        keys = batch.keys or pair_keys(batch.token_ids, batch.type_ids, batch.lengths)
+        keys = batch.keys or cache.hasher.keys(batch.token_ids, batch.type_ids, batch.lengths)
         for row, (key, kept) in enumerate(cache.look_up(keys)):
             if kept is not None:
                 rows.append(row)

@@ -12,7 +12,6 @@ from worker.labels.schema import LabelSchema
 from worker.pipeline.allowing import most_tokens
 from worker.pipeline.joining import JoinedPairs, PairTemplate, Premises, join
 from worker.pipeline.label_rows import NOTHING, LabelRows
-from worker.pipeline.pair_keys import pair_keys
 from worker.pipeline.planning import PairPlan, check_cost, shortlisted
 from worker.pipeline.prompts import DEFAULT_QUESTION, ONE_LABEL, SEVERAL_LABELS, after_text, prompting
 from worker.pipeline.shortlist import NO_VECTORS, Shortlister
@@ -36,7 +35,7 @@ class PairTokenizer:
     hypothesis never is.
     """
 
-    def __init__(  # noqa: PLR0913  three of them are for single kinds of model or use
+    def __init__(
         self,
         tokenizer_file: Path,
         max_pair_tokens: int,
@@ -44,12 +43,11 @@ class PairTokenizer:
         *,
         audit_every: int = 0,
         reading: Reading = "pairs",
-        keyed: bool = False,
     ) -> None:
         """Load `tokenizer.json`; pairs are cut to `max_pair_tokens`, special tokens included.
 
         With `vectors` schemas may ask for a shortlist; one text in `audit_every` is scored beside it (0: none).
-        `reading` says how the model wants texts and hypotheses laid out; with `keyed` pairs get their keys.
+        `reading` says how the model wants texts and hypotheses laid out.
 
         Raises:
             EngineError: the file is missing, or the tokenizer is not one for such a layout.
@@ -66,7 +64,6 @@ class PairTokenizer:
         self._rows = LabelRows.learn(self._tokenizer, reading) if isinstance(reading, LabelRow) else None
         self._template = PairTemplate.learn(self._tokenizer) if self._rows is None else self._rows.blank
         self._reading = reading
-        self._keyed = keyed
         self._prompts = lru_cache(maxsize=PROMPTS_KEPT)(self._encode_prompt)
         # What raises is not kept: a hypothesis that never fits takes no memory.
         self._hypothesis = lru_cache(maxsize=HYPOTHESES_KEPT)(self._encode_hypothesis)
@@ -154,7 +151,6 @@ class PairTokenizer:
         tokens, seen = premises.lengths.tolist(), joined.kept.min(axis=1).tolist()
         ends = np.cumsum(joined.lengths.sum(axis=1)).tolist()
         texts = premises.split() if schema.tree.is_staged else [None] * len(plans)
-        keys, rows = self._keys(joined), joined.lengths.shape[1]
         pairs: list[TokenizedPairs | MessageError] = []
         start = 0
         for row, (plan, end) in enumerate(zip(plans, ends, strict=True)):
@@ -166,7 +162,6 @@ class PairTokenizer:
                     TokenSpan(seen[row], tokens[row] - seen[row]),
                     None if (text := texts[row]) is None else self._kept(plan, Premise(text, tokens[row])),
                     hypotheses=1 if self._rows is None else len(plan.hypotheses),
-                    keys=None if keys is None else keys[row * rows : (row + 1) * rows],
                 )
             )
             start = end
@@ -197,13 +192,7 @@ class PairTokenizer:
             self._kept(plan, premise),
             shortlist,
             1 if self._rows is None else len(plan.hypotheses),
-            self._keys(joined),
         )
-
-    def _keys(self, joined: JoinedPairs) -> tuple[bytes, ...] | None:
-        if not self._keyed:
-            return None
-        return pair_keys(joined.token_ids, joined.type_ids, joined.lengths.reshape(-1))
 
     def _shortlist(self, plan: PairPlan, windows: list[Int32Array]) -> Shortlist | None:
         if plan.schema.shortlist is None:

@@ -6,7 +6,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from worker.pipeline.pair_keys import pair_keys
+from worker.pipeline.pair_keys import PairHasher
 from worker.pipeline.score_cache import ENTRY_BYTES, ScoreCache
 from worker.types import Batch, PairRef
 
@@ -66,6 +66,6 @@ def test_a_pair_is_told_from_one_with_the_same_tokens_in_other_parts() -> None:
         np.array(types, np.int32).ravel(),
         np.full(3, 4, np.int32),
     )
-    first, second, third = pair_keys(batch.token_ids, batch.type_ids, batch.lengths)
+    first, second, third = PairHasher().keys(batch.token_ids, batch.type_ids, batch.lengths)
     assert first == third
     assert first != second
