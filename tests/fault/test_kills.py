@@ -20,7 +20,7 @@ PHASES = {
     "while scoring": Faults(phase="while_scoring", at=30),
     "after produce": Faults(phase="after_produce"),
     "after send_offsets": Faults(phase="after_send_offsets"),
-    "during commit": Faults(phase="during_commit"),
+    "during commit": Faults(phase="during_commit", at=6),  # by then it is known how long one takes
     "after commit": Faults(phase="after_commit"),
     "during abort": Faults(phase="during_abort", at=1, refuse_commits=1),
 }
