@@ -15,6 +15,9 @@ from worker.types import JsonValue, Record
 
 DOCUMENT = {"name": "kinds", "version": 1, "labels": [{"name": "billing"}, {"name": "bug"}]}
 
+FOREIGN = "sha256:" + "0" * 64
+"""No model of ours."""
+
 KAFKA: dict[str, JsonValue] = {"bootstrap_servers": "localhost:1", "group_id": "g"}
 
 
@@ -109,11 +112,23 @@ def test_dry_run_tells_what_would_flip_and_shows_texts_only_when_asked(config: P
     assert "secret 0" in run("dry-run", file, "-c", config, "--file", sample, "--show-text").output
 
 
+def test_dry_run_compares_with_the_version_that_this_model_uses(config: Path) -> None:
+    """The folder holds a higher one, made for another model: no worker with this one uses it."""
+    foreign = {**DOCUMENT, "version": 2, "labels": [{"name": "x"}], "requires_model": FOREIGN}
+    (config.parent / "schemas" / "foreign.json").write_text(json.dumps(foreign))
+    sample = config.parent / "sample.jsonl"
+    sample.write_text(json.dumps({"text": "a"}) + "\n" + json.dumps({"text": "a", "label_schema": "kinds@1"}) + "\n")
+    file = proposed(config, version=3, labels=[{"name": "praise"}, {"name": "blame"}])
+    result = run("dry-run", file, "-c", config, "--file", sample, "--json")
+    assert 0 == result.exit_code, result.exception
+    found = json.loads(result.output)
+    assert ("kinds@1", "kinds@3", 1) == (found["before"]["reference"], found["after"]["reference"], found["flips"])
+    assert {} == found["before"]["refused"] == found["after"]["refused"]
+
+
 def test_lint_gives_advice_and_refuses_what_cannot_be_used(config: Path) -> None:
     result = run("lint", proposed(config), "-c", config, "--json")
     assert 0 == result.exit_code, result.exception
     assert isinstance(json.loads(result.output)["advice"], list)
-    unusable = proposed(config, requires_model="sha256:" + "0" * 64)
-    sample = config.parent / "sample.jsonl"
-    sample.write_text(json.dumps({"text": "a"}) + "\n")
-    assert isinstance(run("lint", unusable, "-c", config, "--file", sample).exception, SchemaError)
+    unusable = proposed(config, requires_model=FOREIGN)
+    assert isinstance(run("lint", unusable, "-c", config).exception, SchemaError)
