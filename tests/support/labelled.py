@@ -59,10 +59,14 @@ class Fleet:
 
     def write(self, version: int, **more: JsonValue) -> None:
         """Past every check of the tool."""
+        self.write_bytes(version, canonical_json(document(version, **more)))
+
+    def write_bytes(self, version: int, value: bytes) -> None:
+        """Past every check of the tool, whatever `value` is."""
         self.kafka.produce(
             self.label_topic,
             [
-                {"key": f"kinds@{version}", "value": canonical_json(document(version, **more))},
+                {"key": f"kinds@{version}", "value": value},
                 {"key": "kinds", "value": json.dumps({"version": version})},
             ],
         )
