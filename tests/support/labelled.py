@@ -44,11 +44,11 @@ class Fleet:
         path.write_text(json.dumps(document(version, **more)))
         return path
 
-    def schemas(self, *arguments: object) -> Result:
+    def schemas(self, *arguments: object, answer: str | None = None) -> Result:
         command = ["schemas", str(arguments[0]), "-c", str(self.setup.path), *map(str, arguments[1:])]
         before = structlog.get_config()
         try:
-            return CliRunner().invoke(build_app(), command)
+            return CliRunner().invoke(build_app(), command, input=answer)
         finally:
             structlog.configure(**before)  # the command's log goes to a stream that ends with it
 
