@@ -49,7 +49,7 @@ def validate(
             sink.line(f"refused  {file}: {outcome}")
             sink.item("files", {"file": str(file), "valid": False, "reason": outcome})
         else:
-            sink.line(f"ok       {file}: {outcome.reference}, {len(outcome.labels)} labels")
+            sink.line(f"ok       {file}: {outcome.reference}, {len(outcome.label_names)} labels")
             schema = {"name": outcome.name, "version": outcome.version, "digest": outcome.digest}
             sink.item("files", {"file": str(file), "valid": True, **schema})
     sink.end()

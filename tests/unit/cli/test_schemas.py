@@ -64,6 +64,11 @@ def test_validate_needs_no_configuration_and_exits_1_where_a_document_is_refused
     assert "labels: expected at least 1, not 0" == files[1]["reason"]
 
 
+def test_validate_counts_the_labels_of_the_whole_tree(config: Path) -> None:
+    file = proposed(config, labels=[{"name": "a", "children": [{"name": "b"}, {"name": "c"}]}, {"name": "d"}])
+    assert f"ok       {file}: kinds@2, 4 labels\n" == run("validate", file).output
+
+
 def test_a_sample_does_without_the_topics_that_are_not_there_and_says_so(
     config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
