@@ -33,7 +33,7 @@ def bad_documents(version: int) -> list[bytes]:
     good = document(version)
     return [
         canonical_json(good)[:-1],  # no JSON
-        canonical_json({**good, "lables": []}),
+        canonical_json({**good, "label": []}),
         canonical_json({**good, "labels": twice}),
         canonical_json({**good, "hypothesis_templates": ["It is so."]}),
         canonical_json(document(1)),  # a version that does not rise

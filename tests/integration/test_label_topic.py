@@ -111,7 +111,7 @@ def test_a_worker_starts_beside_a_file_that_it_refuses_and_tells_of_it(
     setup = set_up(tmp_path, kafka, inputs, {"schemas": sources})
     kafka.create_topics(dict.fromkeys(setup.outputs, 4))
     file = tmp_path / "schemas" / ("kinds.yaml" if has_topic else "newer.yaml")  # the only one, or a second one
-    file.write_text("name: kinds\nversion: 2\nlables: [{name: a}]\n")
+    file.write_text("name: kinds\nversion: 2\nlabel: [{name: a}]\n")
     kafka.produce(inputs[0], [b'{"text": "hello"}'])
     fleet = Fleet(kafka, tmp_path, setup, label_topic)
     if has_topic:
@@ -119,7 +119,7 @@ def test_a_worker_starts_beside_a_file_that_it_refuses_and_tells_of_it(
     with running(setup):
         wait_until(lambda: len(fleet.predictions()) == 1, 60)
         refusals = json.loads(get(setup, "/schemas")[1])["refusals"]
-    reason = "lables: expected no such key; did you mean `labels`?"
+    reason = "label: expected no such key; did you mean `labels`?"
     assert [{"name": "kinds", "origin": str(file), "reason": reason}] == refusals
     assert [{"origin": str(file), "reason": reason}] == _rejected(log_events)
     assert [7 if has_topic else 1] == [each.version for each in fleet.predictions()]

@@ -14,7 +14,7 @@ from worker.observability.health import Readiness
 from worker.observability.metrics import Metrics
 from worker.types import JsonValue
 
-TYPO = "name: kinds\nversion: 2\nlables: [{name: a}]\n"
+TYPO = "name: kinds\nversion: 2\nlabel: [{name: a}]\n"
 
 
 def good(folder: Path, version: int, name: str = "kinds") -> None:
@@ -54,7 +54,7 @@ def test_a_typo_in_the_only_file_of_a_binding_is_told_at_once(tmp_path: Path) ->
     (tmp_path / "bad.yaml").write_text(TYPO, encoding="utf-8")
     with pytest.raises(SchemaError) as caught, open_worker(config(tmp_path)):
         pass
-    assert str(caught.value).startswith(f"{tmp_path / 'bad.yaml'}: lables: ")
+    assert str(caught.value).startswith(f"{tmp_path / 'bad.yaml'}: label: ")
 
 
 def test_a_file_that_is_refused_is_not_blamed_for_another_label_schema_that_is_missing(tmp_path: Path) -> None:
