@@ -109,7 +109,7 @@ def open_worker(config: Config, clock: Clock | None = None, lifecycle: Lifecycle
             tokenizer = make.use_model(model)
             labels = make.labels.registry
             if source is not None:
-                source.load_or_raise(labels)
+                make.labels.load_files(source)
             watch = make.watch()
             make.heartbeats.register("topics", TOPICS_LIVENESS_SECONDS)
             make.lifecycle.thread(lambda: watch.run(make.lifecycle.wait_for_stop), "topics").start()

@@ -14,7 +14,7 @@ from worker.kafka.label_topic import LabelTopicFollower, LabelTopicParts, LabelT
 from worker.kafka.offsets import Assignment
 from worker.kafka.topics import TopicDirectory
 from worker.labels.notices import Notice, route_notices, schema_notices
-from worker.labels.registry import LabelRegistry, RegistryChange
+from worker.labels.registry import LabelRegistry, RegistryChange, SchemaRefusal
 from worker.labels.schema import LabelSchema
 from worker.labels.sources import DirectorySource
 from worker.observability.health import Heartbeats, Readiness
@@ -90,6 +90,21 @@ class LabelSets:
         self.registry = LabelRegistry(limits, digest, fitting(tokenizer, limits.pairs))
         self.registry.subscribe(self._note)
 
+    def load_files(self, source: DirectorySource) -> None:
+        """Load the folder, once, at start; what it refuses is told as it is later, and ends nothing. Blocks.
+
+        Raises:
+            SchemaError: the folder cannot be read, or the refusal leaves a binding without its label schema
+                and no label topic could bring it.
+        """
+        source.load(self.registry)
+        if self._config.schemas.topic is not None:
+            return
+        for binding in self._config.topics:
+            if binding.label_schema is not None and self.registry.find(binding.label_schema) is None:
+                for refusal in _behind(binding.label_schema, self.registry):
+                    raise SchemaError(str(refusal))
+
     def has_own(self, topic: str, name: str | None) -> bool:
         """Whether the label schema that the binding of `topic` names is there; readiness says where it is not."""
         if name is None or self.registry.find(name) is not None:
@@ -120,6 +135,13 @@ class LabelSets:
         for name in change.gone:
             self._metrics.label_schema_in_force(name, None)
             log.warning("label_schema.unbound", name=name)
+
+
+def _behind(reference: str, labels: LabelRegistry) -> list[SchemaRefusal]:
+    """The refusals that may be why there is no such label schema: of its name, then of files that say no name."""
+    name = reference.partition("@")[0]
+    found = [refusal for refusal in labels.refusals() if refusal.name in {None, name}]
+    return sorted(found, key=lambda refusal: refusal.name is None)
 
 
 def topic_follower(

@@ -5,11 +5,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from statistics import mean
+from typing import TypeVar
 
 from worker.classifier import Answer
 from worker.labels.schema import Label, LabelSchema, fill_template, parse_schema
 from worker.trials import Decode, Try
 from worker.types import JsonValue, Prediction, Record, Request
+
+T = TypeVar("T")
 
 ENTAILS = 0.9
 """From this probability on one hypothesis is taken to follow from another."""
@@ -22,6 +25,10 @@ FEWEST_TEXTS = 20
 """With a smaller sample nothing is said of labels that no text gets."""
 MOST_HYPOTHESES = 64
 """More are not compared pair by pair: that takes the square of their number."""
+FLAT_TEXTS = 20
+"""So many texts tell whether a template makes a difference."""
+FLAT_LABELS = 100
+"""With so many labels a template is tried: 2,000 pairs, where 1,000 labels on the words of each would be a million."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +36,7 @@ class Advice:
     """One thing that a person may want to change."""
 
     code: str
-    """`same`, `near`, `entails`, `unused`, `flat` or `too_many`."""
+    """`same`, `near`, `entails`, `unused`, `small`, `flat`, `partial` or `too_many`."""
     labels: tuple[str, ...]
     message: str
     suggestion: str
@@ -48,12 +55,14 @@ def lint(attempt: Try, schema: LabelSchema, sample: Sequence[Record], decode: De
         request = decode(record)
         return Request(request.id, request.text)  # not what a message sets for itself
 
+    # The model judges the document itself before it is asked about hypotheses: those stand in probes of our own.
+    attempt(schema, [], _plain)
     yield from _entailments(attempt, schema)
     if sample:
         yield from _unused(schema, attempt(schema, sample, text_of))
         yield from _flat_templates(attempt, schema, sample, text_of)
     else:
-        words = _texts([_words(label) for label in _flat(schema.labels)])
+        words = _texts([_words(label) for label in _spread_over(_flat(schema.labels), FLAT_TEXTS)])
         yield from _flat_templates(attempt, schema, words, _plain)
 
 
@@ -93,6 +102,8 @@ def _entailments(attempt: Try, schema: LabelSchema) -> Iterator[Advice]:
 def _unused(schema: LabelSchema, answers: Sequence[Answer]) -> Iterator[Advice]:
     predictions = [answer.outcome for answer in answers if isinstance(answer.outcome, Prediction)]
     if len(predictions) < FEWEST_TEXTS:
+        message = f"{len(predictions)} scored texts: too few to tell which labels no text gets"
+        yield Advice("small", (), message, f"give a sample of at least {FEWEST_TEXTS} texts")
         return
     scores = [score for prediction in predictions for score in prediction.scores if score.label in prediction.selected]
     selected = {label for score in scores for label in (score.label, *(score.path or ()))}
@@ -104,14 +115,19 @@ def _unused(schema: LabelSchema, answers: Sequence[Answer]) -> Iterator[Advice]:
 
 def _flat_templates(attempt: Try, schema: LabelSchema, texts: Sequence[Record], decode: Decode) -> Iterator[Advice]:
     """Each template by itself: does it make a difference which label fills it?"""
-    words = [{"name": label.name, "description": _words(label)} for label in _flat(schema.labels)]
-    if len(words) == 1:
+    labels = _flat(schema.labels)
+    if len(labels) == 1:
         return
+    words = [{"name": label.name, "description": _words(label)} for label in _spread_over(labels, FLAT_LABELS)]
+    tried = _spread_over(texts, FLAT_TEXTS)
+    if len(words) < len(labels):
+        message = f"{len(labels)} labels: templates are tried with {len(words)} of them, on {len(tried)} texts"
+        yield Advice("partial", (), message, "lint groups of labels by themselves")
     for number, template in enumerate(schema.hypothesis_templates, start=1):
-        probe = _schema(list(words), hypothesis_templates=[template])
-        spreads = [_spread(scores) for answer in attempt(probe, texts, decode) if (scores := _scores(answer))]
+        probe = _schema(words, hypothesis_templates=[template])
+        spreads = [_spread(scores) for answer in attempt(probe, tried, decode) if (scores := _scores(answer))]
         if spreads and mean(spreads) < ALIKE:
-            message = f"under template {number} every label scores alike"
+            message = f"under template {number} every label scores alike, on {len(spreads)} texts"
             suggestion = "say in it what the text is, as in `This customer message is about {}.`"
             yield Advice("flat", (), message, suggestion, mean(spreads))
 
@@ -132,6 +148,13 @@ def _flat(labels: Sequence[Label]) -> list[Label]:
     for label in labels:
         flat += [label, *_flat(getattr(label, "children", None) or ())]
     return flat
+
+
+def _spread_over(things: Sequence[T], most: int) -> list[T]:
+    """All of `things`, or `most` of them from first to last at even distances."""
+    if len(things) <= most:
+        return list(things)
+    return [things[number * len(things) // most] for number in range(most)]
 
 
 def _words(label: Label) -> str:

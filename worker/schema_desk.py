@@ -88,7 +88,15 @@ class SchemaDesk:
             RetryableError: the label topic cannot be read.
             SchemaError: the folder cannot be read.
         """
-        labels = LabelRegistry(self.config.limits)
+        return self.fill(LabelRegistry(self.config.limits))
+
+    def fill(self, labels: LabelRegistry) -> LabelRegistry:
+        """`labels` with what the sources hold, judged as it judges.
+
+        Raises:
+            RetryableError: the label topic cannot be read.
+            SchemaError: the folder cannot be read.
+        """
         if self.config.schemas.directory is not None:
             reading = DirectorySource(self.config.schemas.directory).read()
             labels.load(reading.documents, reading.unreadable)

@@ -6,7 +6,8 @@
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 from worker.classifier import Answer, Classifier, ClassifierParts
 from worker.clock import SystemClock
@@ -21,7 +22,7 @@ from worker.label_sets import fitting, pair_tokenizer
 from worker.labels.registry import LabelRegistry
 from worker.labels.schema import LabelSchema
 from worker.messages.codec import ReadValue, decode
-from worker.messages.reference import parse_reference
+from worker.messages.reference import SchemaReference, parse_reference
 from worker.observability.health import Readiness
 from worker.settings import Limits
 from worker.types import Prediction, Record, Refusal, Request
@@ -70,18 +71,32 @@ class Comparison:
         return tuple((before, after, times) for (before, after), times in counted.most_common())
 
 
+@dataclass(frozen=True, slots=True)
+class Trials:
+    """A model under which label schemas can be tried; trying one that it cannot use raises SchemaError."""
+
+    attempt: Try
+    known: LabelRegistry
+    """What holds already, as a worker with this model judges it: for records that name a label schema themselves."""
+
+
 @contextmanager
-def open_trials(choice: EngineChoice, limits: Limits) -> Iterator[Try]:
-    """A model loaded and warm, under which any schema can be tried. Trying one that it cannot use raises SchemaError.
+def open_trials(
+    choice: EngineChoice, limits: Limits, fill: Callable[[LabelRegistry], object] | None = None
+) -> Iterator[Trials]:
+    """A model loaded and warm; `fill` puts the label schemas that there are into a registry.
 
     Raises:
-        WorkerError: the model cannot be used; the message says why.
+        WorkerError: the model cannot be used, or `fill` fails; the message says why.
     """
     model = load_engine(choice)
     try:
         model.engine.warm_up()
         tokenizer = pair_tokenizer(model)
         digest = model.engine.info.stamp.digest
+        known = LabelRegistry(limits, digest, fitting(tokenizer, limits.pairs))
+        if fill is not None:
+            fill(known)
 
         def attempt(schema: LabelSchema, records: Sequence[Record], decode: Decode) -> list[Answer]:
             labels = LabelRegistry(limits, digest, fitting(tokenizer, limits.pairs))
@@ -89,16 +104,28 @@ def open_trials(choice: EngineChoice, limits: Limits) -> Iterator[Try]:
                 raise SchemaError(str(refusal))
             parts = ClassifierParts(
                 decode=decode,
-                resolve=lambda request: labels.resolve(request, schema.reference, limits),
+                resolve=partial(_resolve, (labels, known), schema, limits),
                 tokenizer=tokenizer,
                 engine=model.engine,
                 max_pairs=limits.pairs,
             )
             return list(Classifier(parts).answers(records))
 
-        yield attempt
+        yield Trials(attempt, known)
     finally:
         model.engine.close()
+
+
+def _resolve(
+    registries: tuple[LabelRegistry, LabelRegistry], schema: LabelSchema, limits: Limits, request: Request
+) -> LabelSchema:
+    """The labels of `request` if `schema` held: what it names itself is its own, or one that is known."""
+    tried, known = registries
+    if request.label_schema is None:
+        return tried.resolve(request, schema.reference, limits)
+    if parse_reference(request.label_schema) in {SchemaReference(schema.name, v) for v in (None, schema.version)}:
+        return tried.resolve(replace(request, label_schema=None), schema.reference, limits)
+    return known.resolve(request, schema.reference, limits)
 
 
 def compare(

@@ -10,7 +10,7 @@ import pytest
 from confluent_kafka import Consumer
 from typer.testing import CliRunner
 
-from tests.conftest import TopicsFactory
+from tests.conftest import LogEvents, TopicsFactory
 from tests.support.broker import BrokerUnderTest
 from tests.support.labelled import Fleet, assert_whole_and_never_back, document, load
 from tests.support.wait import wait_until
@@ -69,7 +69,9 @@ def test_versions_applied_under_load_never_go_back_in_a_partition_and_are_never_
     assert {1, 8} <= {each.version for each in found} <= set(range(1, 10)) - {6}
 
 
-def test_a_bad_version_never_takes_hold_and_a_worker_started_later_decides_alike(fleet: Fleet) -> None:
+def test_a_bad_version_never_takes_hold_and_a_worker_started_later_decides_alike(
+    fleet: Fleet, log_events: LogEvents
+) -> None:
     fleet.apply(1)
     with running(fleet.setup) as early:
         fleet.apply(3)
@@ -78,6 +80,14 @@ def test_a_bad_version_never_takes_hold_and_a_worker_started_later_decides_alike
         assert 3 == fleet.in_force(early)
         with urllib.request.urlopen(f"http://127.0.0.1:{early.http.port}/metrics") as answer:
             assert 'worker_label_schema_refusals_total{name="kinds"} 1.0' in answer.read().decode()
+        with urllib.request.urlopen(f"http://127.0.0.1:{early.http.port}/schemas") as answer:
+            told = json.loads(answer.read())
+        refusal = {"origin": "topic: kinds@5", "reason": "labels: expected at least 1, not 0"}
+        assert ([3], [{"name": "kinds", **refusal}]) == (
+            [each["version"] for each in told["schemas"]],
+            told["refusals"],
+        )
+        wait_until(lambda: [refusal] == _rejected(log_events), what="a line of the log")
         with running(fleet.setup) as late:
             assert late.follower is not None
             assert late.follower.wait_until_read(lambda: late.lifecycle.is_stopping)
@@ -89,6 +99,56 @@ def test_a_bad_version_never_takes_hold_and_a_worker_started_later_decides_alike
         assert (3, 5, "topic") == (schema["version"], schema["pointer"], schema["source"])
         assert [("refused", 5, 3)] * 2 == [(w["state"], w["version"], w["in_force"]) for w in schema["workers"]]
         assert ["labels: expected at least 1, not 0"] == [refusal["reason"] for refusal in listed["refusals"]]
+
+
+@pytest.mark.parametrize("has_topic", [False, True])
+def test_a_worker_starts_beside_a_file_that_it_refuses_and_tells_of_it(
+    kafka: BrokerUnderTest, topics: TopicsFactory, tmp_path: Path, log_events: LogEvents, has_topic: bool
+) -> None:
+    inputs = topics("beside")
+    label_topic = f"labels-{inputs[0]}"
+    sources = {"directory": "schemas", **({"topic": label_topic, "create": True} if has_topic else {})}
+    setup = set_up(tmp_path, kafka, inputs, {"schemas": sources})
+    kafka.create_topics(dict.fromkeys(setup.outputs, 4))
+    file = tmp_path / "schemas" / ("kinds.yaml" if has_topic else "newer.yaml")  # the only one, or a second one
+    file.write_text("name: kinds\nversion: 2\nlabel: [{name: a}]\n")
+    kafka.produce(inputs[0], [b'{"text": "hello"}'])
+    fleet = Fleet(kafka, tmp_path, setup, label_topic)
+    if has_topic:
+        fleet.apply(7)
+    with running(setup):
+        wait_until(lambda: len(fleet.predictions()) == 1, 60)
+        refusals = json.loads(get(setup, "/schemas")[1])["refusals"]
+    reason = "label: expected no such key; did you mean `labels`?"
+    assert [{"name": "kinds", "origin": str(file), "reason": reason}] == refusals
+    assert [{"origin": str(file), "reason": reason}] == _rejected(log_events)
+    assert [7 if has_topic else 1] == [each.version for each in fleet.predictions()]
+
+
+def test_list_shows_which_source_holds(kafka: BrokerUnderTest, topics: TopicsFactory, tmp_path: Path) -> None:
+    inputs = topics("both")
+    label_topic = f"labels-{inputs[0]}"
+    setup = set_up(tmp_path, kafka, inputs, {"schemas": {"directory": "schemas", "topic": label_topic, "create": True}})
+    (tmp_path / "schemas" / "other.json").write_text(json.dumps({**document(9), "name": "other"}))
+    fleet = Fleet(kafka, tmp_path, setup, label_topic)
+    assert "kinds  version 1  directory\nother  version 9  directory\n" == fleet.schemas("list").output
+    fleet.apply(5, "--no-wait")
+    assert "kinds  version 5  topic\nother  version 9  directory\n" == fleet.schemas("list").output
+    listed = json.loads(fleet.schemas("list", "--json").output)["schemas"]
+    assert [("kinds", "topic", 5, [1, 5]), ("other", "directory", 9, [9])] == [
+        (each["name"], each["source"], each["version"], each["versions"]) for each in listed
+    ]
+
+
+def test_a_change_that_is_not_wanted_is_not_written(fleet: Fleet) -> None:
+    fleet.apply(1)
+    with LabelDesk(*_parts(fleet), SystemClock()) as desk:
+        before = desk.read().entries
+        said_no = fleet.schemas("apply", fleet.file(2), answer="n\n")
+        assert (1, True) == (said_no.exit_code, "+ label v2" in said_no.output)
+        assert before == desk.read().entries
+        assert "Write this? [y/N]" in fleet.schemas("apply", fleet.file(2), answer="y\n").output
+        assert {1, 2} == set(desk.read().of("kinds").documents)
 
 
 def test_a_former_version_comes_back_as_a_new_one(fleet: Fleet) -> None:
@@ -257,6 +317,11 @@ def test_check_reports_what_stands_in_the_label_topic(fleet: Fleet) -> None:
     assert f"ok      {fleet.label_topic}: label schemas: kinds\n" in result.output
     assert "ok      label schema kinds@1: 2 labels, 2 pairs per message\n" in result.output
     assert "warning label topic: topic: kinds@2: labels: expected at least 1, not 0; what held before" in result.output
+
+
+def _rejected(log_events: LogEvents) -> list[dict[str, Any]]:
+    found = [event for event in log_events if event["event"] == "label_schema.rejected"]
+    return [{key: event[key] for key in ("origin", "reason")} for event in found]
 
 
 def _parts(fleet: Fleet) -> tuple[Any, Any]:

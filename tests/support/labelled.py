@@ -44,11 +44,11 @@ class Fleet:
         path.write_text(json.dumps(document(version, **more)))
         return path
 
-    def schemas(self, *arguments: object) -> Result:
+    def schemas(self, *arguments: object, answer: str | None = None) -> Result:
         command = ["schemas", str(arguments[0]), "-c", str(self.setup.path), *map(str, arguments[1:])]
         before = structlog.get_config()
         try:
-            return CliRunner().invoke(build_app(), command)
+            return CliRunner().invoke(build_app(), command, input=answer)
         finally:
             structlog.configure(**before)  # the command's log goes to a stream that ends with it
 
@@ -59,10 +59,14 @@ class Fleet:
 
     def write(self, version: int, **more: JsonValue) -> None:
         """Past every check of the tool."""
+        self.write_bytes(version, canonical_json(document(version, **more)))
+
+    def write_bytes(self, version: int, value: bytes) -> None:
+        """Past every check of the tool, whatever `value` is."""
         self.kafka.produce(
             self.label_topic,
             [
-                {"key": f"kinds@{version}", "value": canonical_json(document(version, **more))},
+                {"key": f"kinds@{version}", "value": value},
                 {"key": "kinds", "value": json.dumps({"version": version})},
             ],
         )

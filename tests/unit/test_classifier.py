@@ -1,5 +1,6 @@
 """The path of a record without Kafka: one answer per record, in order, and one bad record hurts only itself."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,13 @@ from worker.classifier import CHUNK_RECORDS, Classifier, ClassifierParts
 from worker.engines.base import Engine
 from worker.engines.fake import FakeEngine
 from worker.errors import EngineError, ErrorCode
+from worker.labels.registry import LabelRegistry
 from worker.labels.schema import parse_schema
 from worker.messages.codec import decode
 from worker.messages.inbound import InputFields
 from worker.pipeline.tokenization import PairTokenizer
 from worker.settings import Limits
-from worker.types import Batch, EngineInfo, PairScores, Prediction, Record, Refusal
+from worker.types import Batch, EngineInfo, JsonValue, PairScores, Prediction, Record, Refusal
 
 SCHEMA = parse_schema({"name": "a", "version": 1, "labels": [{"name": "bill"}, {"name": "app"}]}, "test")
 LONG_PAIR_TOKENS = 40
@@ -71,8 +73,54 @@ def records(*values: bytes | None) -> list[Record]:
     ]
 
 
+class CountsRows:
+    """The fake engine, and how many pairs each batch had."""
+
+    def __init__(self) -> None:
+        self._fake = FakeEngine(token_budget=4096)
+        self.rows: list[int] = []
+
+    @property
+    def info(self) -> EngineInfo:
+        """As the fake engine's."""
+        return self._fake.info
+
+    def warm_up(self) -> None:
+        """Nothing to warm."""
+
+    def score(self, batch: Batch) -> PairScores:
+        """The fake engine's scores."""
+        self.rows.append(len(batch.lengths))
+        return self._fake.score(batch)
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+
 def codes(outcomes: list[Prediction | Refusal]) -> list[ErrorCode | None]:
     return [outcome.code if isinstance(outcome, Refusal) else None for outcome in outcomes]
+
+
+def test_label_sets_that_messages_carry_share_one_batch_with_each_other_and_with_the_topic_s(
+    tokenizer: PairTokenizer,
+) -> None:
+    engine, labels, limits = CountsRows(), LabelRegistry(), Limits()
+    labels.offer(SCHEMA)
+    sets: list[JsonValue] = [["the"], ["bill", "app"], [{"name": "own", "description": "the"}, "bill", "app"]]
+    values = [json.dumps({"text": "the app", **({"labels": each} if each else {})}).encode() for each in (*sets, None)]
+    parts = ClassifierParts(
+        decode=lambda record: decode(record, InputFields(), limits),
+        resolve=lambda request: labels.resolve(request, "a", limits),
+        tokenizer=tokenizer,
+        engine=engine,
+        max_pairs=100,
+    )
+    answers = list(Classifier(parts).answers(records(*values)))
+    assert [1 + 2 + 3 + 2] == engine.rows
+    found = [answer.outcome for answer in answers]
+    assert [{"the"}, {"bill", "app"}, {"own", "bill", "app"}, {"bill", "app"}] == [
+        {score.label for score in each.scores} for each in found if isinstance(each, Prediction)
+    ]
 
 
 def test_every_record_is_answered_once_and_in_order_also_beyond_one_chunk(tokenizer: PairTokenizer) -> None:

@@ -3,11 +3,14 @@
 import json
 from collections.abc import Callable, Sequence
 
+import pytest
+
 from worker.classifier import Answer
 from worker.engines.load import EngineChoice
-from worker.errors import ErrorCode, Stage
+from worker.errors import ErrorCode, SchemaError, Stage
+from worker.labels.registry import LabelRegistry
 from worker.labels.schema import LabelSchema, parse_schema
-from worker.lint import FEWEST_TEXTS, lint
+from worker.lint import FEWEST_TEXTS, FLAT_LABELS, FLAT_TEXTS, lint
 from worker.settings import Limits
 from worker.trials import Decode, Try, compare, decision_of, open_trials
 from worker.types import JsonValue, LabelScore, PairCounts, Prediction, Record, Refusal, Request, TokenSpan
@@ -115,20 +118,69 @@ def test_in_a_hierarchy_only_siblings_compete() -> None:
 def test_a_label_that_no_text_of_a_large_sample_gets_is_told() -> None:
     labels = schema("a", "b")
     assert [("unused", ("b",))] == advice(equal, labels, *["a"] * FEWEST_TEXTS)
-    assert [] == advice(equal, labels, *["a"] * (FEWEST_TEXTS - 1))
 
 
 def test_a_template_under_which_all_labels_score_alike_is_told() -> None:
     assert ["flat"] == [code for code, _ in advice(lambda _, __: 0.5, schema("a", "b"))]
 
 
-def test_of_a_very_large_set_only_that_is_told() -> None:
-    assert "too_many" == advice(equal, schema(*(str(n) for n in range(65))))[0][0]
+def test_of_a_sample_that_is_too_small_to_miss_labels_in_that_is_told() -> None:
+    assert [("small", ())] == advice(equal, schema("a", "b"), *["a"] * (FEWEST_TEXTS - 1))
+
+
+@pytest.mark.parametrize("texts", [0, 200])
+def test_a_very_large_set_costs_a_bounded_number_of_pairs_and_what_was_left_out_is_told(texts: int) -> None:
+    pairs: list[int] = []
+    scripted = attempt_with(equal)
+
+    def attempt(schema: LabelSchema, sample: Sequence[Record], decode: Decode) -> list[Answer]:
+        pairs.append(len(schema.labels) * len(schema.hypothesis_templates) * len(sample))
+        return scripted(schema, sample, decode)
+
+    labels = schema(*(str(n) for n in range(1000)), hypothesis_templates=["a {}", "b {}"])
+    found = list(lint(attempt, labels, records(*["0"] * texts), decode))
+    assert sum(pairs) <= 2 * FLAT_TEXTS * FLAT_LABELS + 2 * 1000 * texts, "the sample itself is scored once"
+    assert {"too_many", "partial"} <= {each.code for each in found}
+    [partial] = [each for each in found if each.code == "partial"]
+    assert "1000 labels: templates are tried with 100 of them, on 20 texts" == partial.message
+
+
+def test_what_the_model_refuses_gets_no_advice() -> None:
+    unusable = schema("a", "b", requires_model="sha256:" + "0" * 64)
+    with (
+        open_trials(EngineChoice("bundled", "fake", "auto"), Limits()) as trials,
+        pytest.raises(SchemaError, match="requires_model"),
+    ):
+        list(lint(trials.attempt, unusable, [], decode))
+
+
+def test_what_records_name_themselves_is_resolved_as_a_worker_would() -> None:
+    """Pinned elsewhere they do not flip; only what names the tried schema, or its version, is of the change."""
+    present, proposed = schema("a", version=1), schema("b", version=2)
+    other = parse_schema({"name": "other", "version": 4, "labels": [{"name": "o"}]}, "f")
+    named = (None, "kinds", "kinds@1", "kinds@2", "other", "other@4", "other@5", "?")
+
+    def fill(labels: LabelRegistry) -> None:
+        for each in (present, other):
+            labels.offer(each)
+
+    def naming(record: Record) -> Request:
+        return Request(str(named[record.offset]), "text", label_schema=named[record.offset], multi_label=True)
+
+    with open_trials(EngineChoice("bundled", "fake", "auto"), Limits(), fill) as trials:
+        outcomes = [
+            [answer.schema.reference if answer.schema is not None else decision_of(answer.outcome) for answer in found]
+            for found in (trials.attempt(each, records(*[""] * len(named)), naming) for each in (present, proposed))
+        ]
+    before, after = outcomes
+    unknown = ["refused (schema_version_unknown)", "refused (schema_unknown)"]
+    assert ["kinds@1"] * 3 + [unknown[0], "other@4", "other@4", *unknown] == before
+    assert ["kinds@2"] * 2 + ["kinds@1", "kinds@2", "other@4", "other@4", *unknown] == after
 
 
 def test_trials_run_on_an_engine_under_any_schema() -> None:
-    with open_trials(EngineChoice("bundled", "fake", "auto"), Limits()) as attempt:
-        found = compare(attempt, (schema("a", "b"), schema("c", version=2)), records("one", "two"), decode)
+    with open_trials(EngineChoice("bundled", "fake", "auto"), Limits()) as trials:
+        found = compare(trials.attempt, (schema("a", "b"), schema("c", version=2)), records("one", "two"), decode)
     assert (2, 2) == (found.after.predicted, found.messages)
     assert 1.0 == found.after.pairs_per_message
     assert all("c" not in flip.before for flip in found.flips)

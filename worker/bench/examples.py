@@ -76,12 +76,12 @@ def measure(files: Sequence[Path], model: str = "bundled") -> dict[str, Quality]
     def read(record: Record) -> Request:
         return decode(record, InputFields(), limits)
 
-    with open_trials(EngineChoice(model, "auto", "auto"), limits) as attempt:
+    with open_trials(EngineChoice(model, "auto", "auto"), limits) as trials:
         for file in files:
             example = read_example(file)
             values = (json.dumps({"text": text}).encode() for text in example.texts)
             records = [Record("sample", 0, place, 1, None, value) for place, value in enumerate(values)]
-            outcomes = [answer.outcome for answer in attempt(example.schema, records, read)]
+            outcomes = [answer.outcome for answer in trials.attempt(example.schema, records, read)]
             found = [frozenset(each.selected) if isinstance(each, Prediction) else frozenset() for each in outcomes]
             pairs = sum(each.pairs.scored for each in outcomes if isinstance(each, Prediction))
             measured[example.schema.name] = quality(example.truth, found, pairs)

@@ -49,7 +49,7 @@ def validate(
             sink.line(f"refused  {file}: {outcome}")
             sink.item("files", {"file": str(file), "valid": False, "reason": outcome})
         else:
-            sink.line(f"ok       {file}: {outcome.reference}, {len(outcome.labels)} labels")
+            sink.line(f"ok       {file}: {outcome.reference}, {len(outcome.label_names)} labels")
             schema = {"name": outcome.name, "version": outcome.version, "digest": outcome.digest}
             sink.item("files", {"file": str(file), "valid": True, **schema})
     sink.end()
@@ -80,8 +80,8 @@ def lint(
         trial = trial_of(desk, file, sample, last)
         sink = Sink(as_json)
         print_missing(trial, sink)
-        with open_trials(desk.engine_choice(), desk.config.limits) as attempt:
-            print_advice(advise(attempt, trial.schema, trial.records, trial.decode), sink)
+        with open_trials(desk.engine_choice(), desk.config.limits) as trials:
+            print_advice(advise(trials.attempt, trial.schema, trial.records, trial.decode), sink)
 
 
 def dry_run(
@@ -103,9 +103,9 @@ def dry_run(
         trial = trial_of(desk, file, sample, last)
         sink = Sink(as_json)
         print_missing(trial, sink)
-        present = desk.registry().current(trial.schema.name)
-        with open_trials(desk.engine_choice(), desk.config.limits) as attempt:
-            found = compare(attempt, (present, trial.schema), trial.records, trial.decode)
+        with open_trials(desk.engine_choice(), desk.config.limits, desk.fill) as trials:
+            present = trials.known.current(trial.schema.name)
+            found = compare(trials.attempt, (present, trial.schema), trial.records, trial.decode)
     print_comparison(found, sink, examples, show_text=show_text)
 
 

@@ -69,13 +69,19 @@ class Snapshot:
 
     def get(self, reference: SchemaReference) -> LabelSchema | None:
         """The label schema that `reference` stands for."""
-        verdict, versions = self.topic.get(reference.name), self.files.get(reference.name, {})
-        if reference.version is not None:
-            found = None if verdict is None else verdict.valid.get(reference.version)
-            return found or versions.get(reference.version)
-        if verdict is not None and verdict.in_force is not None:
-            return verdict.in_force
-        return versions[max(versions)] if versions else None
+        name, version = reference
+        verdict, files = self.topic.get(name), self.files.get(name, {})
+        if version is None:
+            if verdict is not None and verdict.in_force is not None:
+                return verdict.in_force
+            usable = files.keys() if verdict is None else files.keys() & self.versions(name)
+            if not usable:
+                return None
+            version = max(usable)
+        # One version is one document: of what the topic has, a file of the same version is no other.
+        if verdict is not None and version in verdict.judged:
+            return verdict.valid.get(version)
+        return files.get(version)
 
     def source(self, name: str) -> str:
         """`topic` or `directory`: where the version of `name` that holds came from."""
@@ -88,8 +94,8 @@ class Snapshot:
 
     def versions(self, name: str) -> set[int]:
         """Every version of `name` that can be pinned."""
-        verdict = self.topic.get(name)
-        return {*self.files.get(name, ()), *(verdict.valid if verdict is not None else ())}
+        verdict = self.topic.get(name, Verdict())
+        return {*(self.files.get(name, {}).keys() - verdict.judged.keys()), *verdict.valid}
 
     def refusals(self) -> tuple[SchemaRefusal, ...]:
         """Of both sources."""

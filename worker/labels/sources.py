@@ -22,11 +22,11 @@ _DEBOUNCE_MILLISECONDS = 100
 class Source(Protocol):
     """Hands documents to a registry, and goes on doing so as they change."""
 
-    def load_or_raise(self, registry: LabelRegistry) -> None:
-        """Load everything once, at start.
+    def load(self, registry: LabelRegistry) -> None:
+        """Load everything once, at start; a document that is refused is for the registry to tell.
 
         Raises:
-            SchemaError: a document is refused.
+            SchemaError: the source itself cannot be read.
         """
         ...
 
@@ -71,15 +71,23 @@ class DirectorySource:
                 unreadable[str(path)] = str(error)
         return Reading(documents, unreadable)
 
-    def load_or_raise(self, registry: LabelRegistry) -> None:
+    def load(self, registry: LabelRegistry) -> None:
         """Load the folder once, at start. Blocks.
 
         Raises:
-            SchemaError: the folder cannot be read, or the first of its documents that is refused.
+            SchemaError: the folder cannot be read.
         """
         self._fingerprint = self._current_fingerprint()
         reading = self.read()
         registry.load(reading.documents, reading.unreadable)
+
+    def load_or_raise(self, registry: LabelRegistry) -> None:
+        """Load the folder where every document is to be good. Blocks.
+
+        Raises:
+            SchemaError: the folder cannot be read, or the first of its documents that is refused.
+        """
+        self.load(registry)
         for refusal in registry.refusals():
             raise SchemaError(str(refusal))
 

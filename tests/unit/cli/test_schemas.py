@@ -15,6 +15,9 @@ from worker.types import JsonValue, Record
 
 DOCUMENT = {"name": "kinds", "version": 1, "labels": [{"name": "billing"}, {"name": "bug"}]}
 
+FOREIGN = "sha256:" + "0" * 64
+"""No model of ours."""
+
 KAFKA: dict[str, JsonValue] = {"bootstrap_servers": "localhost:1", "group_id": "g"}
 
 
@@ -59,6 +62,11 @@ def test_validate_needs_no_configuration_and_exits_1_where_a_document_is_refused
     files = json.loads(result.output)["files"]
     assert [True, False, False] == [each["valid"] for each in files]
     assert "labels: expected at least 1, not 0" == files[1]["reason"]
+
+
+def test_validate_counts_the_labels_of_the_whole_tree(config: Path) -> None:
+    file = proposed(config, labels=[{"name": "a", "children": [{"name": "b"}, {"name": "c"}]}, {"name": "d"}])
+    assert f"ok       {file}: kinds@2, 4 labels\n" == run("validate", file).output
 
 
 def test_a_sample_does_without_the_topics_that_are_not_there_and_says_so(
@@ -109,11 +117,23 @@ def test_dry_run_tells_what_would_flip_and_shows_texts_only_when_asked(config: P
     assert "secret 0" in run("dry-run", file, "-c", config, "--file", sample, "--show-text").output
 
 
+def test_dry_run_compares_with_the_version_that_this_model_uses(config: Path) -> None:
+    """The folder holds a higher one, made for another model: no worker with this one uses it."""
+    foreign = {**DOCUMENT, "version": 2, "labels": [{"name": "x"}], "requires_model": FOREIGN}
+    (config.parent / "schemas" / "foreign.json").write_text(json.dumps(foreign))
+    sample = config.parent / "sample.jsonl"
+    sample.write_text(json.dumps({"text": "a"}) + "\n" + json.dumps({"text": "a", "label_schema": "kinds@1"}) + "\n")
+    file = proposed(config, version=3, labels=[{"name": "praise"}, {"name": "blame"}])
+    result = run("dry-run", file, "-c", config, "--file", sample, "--json")
+    assert 0 == result.exit_code, result.exception
+    found = json.loads(result.output)
+    assert ("kinds@1", "kinds@3", 1) == (found["before"]["reference"], found["after"]["reference"], found["flips"])
+    assert {} == found["before"]["refused"] == found["after"]["refused"]
+
+
 def test_lint_gives_advice_and_refuses_what_cannot_be_used(config: Path) -> None:
     result = run("lint", proposed(config), "-c", config, "--json")
     assert 0 == result.exit_code, result.exception
     assert isinstance(json.loads(result.output)["advice"], list)
-    unusable = proposed(config, requires_model="sha256:" + "0" * 64)
-    sample = config.parent / "sample.jsonl"
-    sample.write_text(json.dumps({"text": "a"}) + "\n")
-    assert isinstance(run("lint", unusable, "-c", config, "--file", sample).exception, SchemaError)
+    unusable = proposed(config, requires_model=FOREIGN)
+    assert isinstance(run("lint", unusable, "-c", config).exception, SchemaError)

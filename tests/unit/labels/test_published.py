@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worker.errors import RetryableError, SchemaError
+from worker.errors import ErrorCode, MessageError, RetryableError, SchemaError
 from worker.labels.published import Pointer, PublishedSchemas, pointer_bytes, read_pointer
 from worker.labels.registry import LabelRegistry, RegistryChange
 from worker.labels.schema import DefaultLimits, LabelSchema, canonical_json, digest_of, parse_schema
@@ -141,6 +141,30 @@ def test_the_topic_wins_for_a_name_and_files_hold_where_it_binds_none() -> None:
     state.note(*written(1))
     labels.publish({"kinds": state.of("kinds")})
     assert (9, "directory") == (version_in_force(labels), labels.source("kinds"))
+
+
+@pytest.mark.parametrize("is_file_first", [True, False])
+def test_what_the_topic_refuses_is_not_served_from_a_file_of_the_same_version(is_file_first: bool) -> None:
+    labels, files = LabelRegistry(), {"a.json": document(4), "b.json": document(5)}
+    for step in (True, False):
+        if step is is_file_first:
+            labels.load(files)
+        else:
+            registry_after(written(5, labels=[]), registry=labels)
+    assert labels.find("kinds@5") is None
+    assert (4,) == labels.versions("kinds")
+    assert 4 == version_in_force(labels)
+    with pytest.raises(MessageError) as caught:
+        labels.resolve(Request("i", "t", label_schema="kinds@5"), "kinds", LIMITS)
+    assert ErrorCode.SCHEMA_VERSION_UNKNOWN == caught.value.code
+
+
+def test_a_version_that_both_sources_have_is_the_topic_s_also_where_the_topic_does_not_bind_its_name() -> None:
+    labels = LabelRegistry()
+    labels.load({"a.json": document(5, description="of a file")})
+    registry_after(written(5, description="of the topic"), registry=labels)
+    found = [labels.find(reference) for reference in ("kinds", "kinds@5")]
+    assert ["of the topic"] * 2 == [schema.description for schema in found if schema is not None]
 
 
 def test_a_first_version_in_the_topic_that_is_refused_leaves_the_file_in_force() -> None:

@@ -1,6 +1,7 @@
 """Which version holds, and what a message may change for itself."""
 
 import contextlib
+import threading
 from typing import Any
 
 import pytest
@@ -9,11 +10,13 @@ from hypothesis import strategies as st
 
 from worker.errors import ErrorCode, MessageError, RetryableError, Stage
 from worker.labels.inline import RecentSets, inline_schema
+from worker.labels.published import Publication
 from worker.labels.registry import LabelRegistry, RegistryChange, SchemaRefusal
 from worker.labels.schema import DefaultLimits, LabelSchema, canonical_json, digest_of, parse_schema
 from worker.types import JsonValue, Request
 
 MARKER = "zq-marker-7f3"
+DEADLINE_SECONDS = 30.0
 LIMITS = DefaultLimits()
 MODEL = "sha256:" + "0" * 64
 
@@ -103,6 +106,42 @@ def test_listeners_hear_of_what_holds_now_and_of_new_refusals_only() -> None:
         [(schema.name, schema.version) for schema in change.now_in_force] for change in changes
     ]
     assert [["c"]] == [[refused.origin for refused in change.refused] for change in changes]
+
+
+@pytest.mark.parametrize("source", ["folder", "topic"])
+def test_nothing_waits_for_a_version_that_is_being_prepared(source: str) -> None:
+    """And nothing is scored under it before it is ready."""
+    entered, go = threading.Event(), threading.Event()
+
+    def prepare(schema: LabelSchema) -> None:
+        if schema.version == 2:
+            entered.set()
+            assert go.wait(DEADLINE_SECONDS)
+
+    def change() -> None:
+        if source == "folder":
+            labels.load({"b.yaml": document(version=2)})
+        else:
+            published = {2: canonical_json(document(version=2))}
+            labels.publish({"support": Publication(published, b'{"version": 2}')})
+
+    def versions() -> tuple[int, int, tuple[int, ...]]:
+        inline = Request("i", "t", labels=["own"])
+        own = labels.resolve(Request("i", "t"), "support", LIMITS).version
+        return own, labels.resolve(inline, "support", LIMITS).version, labels.versions("support")
+
+    labels = LabelRegistry(prepare=prepare)
+    labels.load({"a.yaml": document(version=1)})
+    writer = threading.Thread(target=change)
+    writer.start()
+    try:
+        assert entered.wait(DEADLINE_SECONDS)
+        assert (1, 0, (1,)) == versions()
+        assert writer.is_alive(), "it is still being prepared"
+    finally:
+        go.set()
+        writer.join(DEADLINE_SECONDS)
+    assert (2, 0, (1, 2)) == versions()
 
 
 def test_a_schema_can_be_offered_by_itself() -> None:

@@ -83,9 +83,7 @@ def test_every_document_of_the_folder_is_loaded_and_nothing_else(tmp_path: Path)
         ("\udcff", "expected UTF-8; byte 0 is not"),
     ],
 )
-def test_a_broken_file_at_start_is_named_with_key_and_what_was_expected(
-    tmp_path: Path, text: str, expected: str
-) -> None:
+def test_a_broken_file_is_named_with_key_and_what_was_expected(tmp_path: Path, text: str, expected: str) -> None:
     file = tmp_path / "x.yaml"
     file.write_bytes(text.encode("utf-8", "surrogateescape"))
     with pytest.raises(SchemaError) as caught:
@@ -93,9 +91,24 @@ def test_a_broken_file_at_start_is_named_with_key_and_what_was_expected(
     assert str(caught.value).startswith(f"{file}: {expected}")
 
 
+def test_a_registry_that_saw_every_change_and_one_that_starts_on_the_folder_agree(tmp_path: Path) -> None:
+    write(tmp_path / "a.json", 1)
+    old, young = LabelRegistry(model_digest="sha256:ours"), LabelRegistry(model_digest="sha256:ours")
+    source = DirectorySource(tmp_path)
+    source.load(old)
+    foreign = {"name": "support", "version": 2, "labels": [{"name": "a"}], "requires_model": "sha256:" + "0" * 64}
+    (tmp_path / "b.json").write_text(json.dumps(foreign), encoding="utf-8")
+    (tmp_path / "c.yaml").write_text("name: [", encoding="utf-8")
+    source.refresh(old)
+    DirectorySource(tmp_path).load(young)
+    assert [str(tmp_path / name) for name in ("c.yaml", "b.json")] == [each.origin for each in young.refusals()]
+    assert (old.refusals(), old.versions("support")) == (young.refusals(), young.versions("support"))
+    assert old.current("support") == young.current("support") is not None
+
+
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(SchemaError, match="none: expected a folder that can be read"):
-        DirectorySource(tmp_path / "none").load_or_raise(LabelRegistry())
+        DirectorySource(tmp_path / "none").load(LabelRegistry())
 
 
 def test_a_change_in_the_folder_is_followed(tmp_path: Path) -> None:
