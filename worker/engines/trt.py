@@ -38,7 +38,7 @@ class TensorRtEngine:
         """Load a plan and give it its memory; takes seconds.
 
         Raises:
-            EngineError: the library refuses the plan.
+            EngineError: the library refuses the plan, or it is no longer the one that was found.
             EngineOutOfMemoryError: there is not enough memory.
         """
         self._device = device
@@ -51,7 +51,7 @@ class TensorRtEngine:
         self._logger = make_logger(api)
         with device.use():
             self._runtime: Any = api.Runtime(self._logger)
-            engine = self._runtime.deserialize_cuda_engine(stored.plan_file.read_bytes())
+            engine = self._runtime.deserialize_cuda_engine(stored.read())
             self._engine: Any = checked(engine, f"the plan in {stored.folder}")
         names = _checked_tensors(api, self._engine, len(self.profiles))
         plan = LanePlan(

@@ -1,0 +1,175 @@
+"""A TensorRT engine is opened by its plan, and used on what was measured of that very plan."""
+
+import dataclasses
+import functools
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.support import fake_cuda, fake_tensorrt
+from tests.support.plans import bert_source, compile_tiny, open_tiny
+from worker.engines import cuda, load, plan_workshop, trt_builder
+from worker.engines.artifact import ModelFolder, open_folder
+from worker.engines.golden import GOLDEN_FILE, Golden, golden_texts, score_alone, write_golden
+from worker.engines.load import EngineChoice, load_engine
+from worker.engines.plan_gate import verify_plan
+from worker.engines.plan_workshop import Wish, build_checked
+from worker.engines.plans import PLAN_FILE, StoredPlan
+from worker.engines.trt_builder import ignore_progress
+from worker.engines.trt_order import BuildOrder
+from worker.errors import EngineError
+
+LAYOUT, PRECISION, BUDGET, BUCKETS = "lengths", "float16", 256, (16, 32)
+CHILD = f"""
+import json, pathlib, shutil, sys
+order = json.load(sys.stdin)
+shutil.copyfile(sys.argv[1], pathlib.Path(order["scratch"], {PLAN_FILE!r}))
+pathlib.Path(order["scratch"], "timings").write_bytes(b"")
+print(json.dumps({{"result": {{"fused_attention": 2}}}}))
+"""
+
+
+@pytest.fixture(autouse=True)
+def _fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    fake_tensorrt.state.reset()
+    monkeypatch.setitem(sys.modules, "tensorrt", fake_tensorrt)
+    monkeypatch.setattr(cuda, "open_device", fake_cuda.HostDevice)
+    tiny = functools.partial(BuildOrder, layout=LAYOUT, token_budget=BUDGET, buckets=BUCKETS)
+    monkeypatch.setattr(load, "BuildOrder", tiny)
+    yield
+    fake_tensorrt.state.reset()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> ModelFolder:
+    """A model whose golden logits are those of the right plan."""
+    engine = open_tiny(tmp_path, LAYOUT)
+    folder = open_folder(tmp_path / "model")
+    golden = Golden(golden_texts(), score_alone(engine, folder, golden_texts()))
+    engine.close()
+    write_golden(folder.path / GOLDEN_FILE, golden)
+    return folder
+
+
+def _plan(*, off_by: float = 0.0) -> bytes:
+    """A plan whose every logit is wrong by so much."""
+    source = bert_source(PRECISION)
+    bias = source.weights["head.out.bias"] + np.float32(off_by)
+    return compile_tiny(LAYOUT, dataclasses.replace(source, weights={**source.weights, "head.out.bias": bias})).plan
+
+
+def _keep(folder: ModelFolder, cache_dir: Path, plan: bytes) -> StoredPlan:
+    """Put a plan where the worker will look for its own."""
+    order = BuildOrder(PRECISION, LAYOUT, BUDGET, BUCKETS)
+    facts = order.facts(folder, fake_tensorrt.__version__, fake_cuda.FACTS)
+    return trt_builder.plan_store(cache_dir).put(facts, plan, {"fused_attention": 2})
+
+
+def _choice(folder: ModelFolder, cache_dir: Path) -> EngineChoice:
+    return EngineChoice(str(folder.path), "tensorrt", PRECISION, cache_dir=cache_dir)
+
+
+def _load(folder: ModelFolder, cache_dir: Path) -> str:
+    loaded = load_engine(_choice(folder, cache_dir))
+    loaded.engine.close()
+    return loaded.why
+
+
+def _build_with(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, plan: bytes) -> None:
+    """Whoever builds from now on gets this plan."""
+    made = tmp_path / "made.plan"
+    made.write_bytes(plan)
+    monkeypatch.setattr(trt_builder, "_CHILD", (sys.executable, "-c", CHILD, str(made)))
+
+
+def test_a_plan_that_passed_is_not_measured_again(
+    folder: ModelFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _keep(folder, tmp_path, _plan())
+    first = _load(folder, tmp_path)
+    monkeypatch.setattr(load, "verify_plan", lambda *_: pytest.fail("measured again"))
+    assert _load(folder, tmp_path) == first
+
+
+def test_another_plan_of_the_same_facts_is_not_used_on_the_verdict_of_the_first(
+    folder: ModelFolder, tmp_path: Path
+) -> None:
+    first = _keep(folder, tmp_path, _plan())
+    _load(folder, tmp_path)
+    second = _keep(folder, tmp_path, _plan(off_by=0.1))
+    assert (second.folder, second.facts) == (first.folder, first.facts)
+    with pytest.raises(EngineError, match=r"does not agree with the float32 model: .*logits differ from float32"):
+        _load(folder, tmp_path)
+
+
+def test_a_damaged_plan_that_is_built_anew_goes_through_the_gate(
+    folder: ModelFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = _keep(folder, tmp_path, _plan())
+    _load(folder, tmp_path)
+    kept.plan_file.write_bytes(b"damaged")
+    _build_with(monkeypatch, tmp_path, _plan(off_by=0.1))
+    with pytest.raises(EngineError, match="does not agree"):
+        _load(folder, tmp_path)
+
+
+def test_a_plan_that_failed_the_gate_when_it_was_built_again_is_refused_by_workers(
+    folder: ModelFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _keep(folder, tmp_path, _plan())
+    _load(folder, tmp_path)
+    _build_with(monkeypatch, tmp_path, _plan(off_by=0.1))
+    wish = Wish(str(folder.path), PRECISION, LAYOUT, BUDGET, BUCKETS, 3, 60.0, True, tmp_path)
+    assert not build_checked(wish, ignore_progress).report.passed
+    with pytest.raises(EngineError, match="does not agree"):
+        _load(folder, tmp_path)
+
+
+def test_a_plan_that_no_longer_passes_is_measured_whatever_it_did_before(
+    folder: ModelFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same bytes, another outcome: the later one counts, however it was measured."""
+    _keep(folder, tmp_path, _plan())
+    _load(folder, tmp_path)
+
+    def failing(*about: object) -> object:
+        return dataclasses.replace(verify_plan(*about), passed=False, reason="for the test")  # type: ignore[arg-type]  # passed on
+
+    monkeypatch.setattr(plan_workshop, "verify_plan", failing)
+    monkeypatch.setattr(load, "verify_plan", failing)
+    wish = Wish(str(folder.path), PRECISION, LAYOUT, BUDGET, BUCKETS, 3, 60.0, False, tmp_path)
+    assert not build_checked(wish, ignore_progress).report.passed
+    with pytest.raises(EngineError, match="for the test"):
+        _load(folder, tmp_path)
+    monkeypatch.setattr(load, "verify_plan", verify_plan)
+    assert _load(folder, tmp_path).startswith("tensorrt, float16")
+
+
+def test_a_fresh_look_that_fails_is_not_forgotten_for_an_older_pass(
+    folder: ModelFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = _keep(folder, tmp_path, _plan())
+    _load(folder, tmp_path)
+    monkeypatch.setattr(
+        load,
+        "verify_plan",
+        lambda *about: dataclasses.replace(verify_plan(*about), passed=False, reason="for the test"),
+    )
+    with pytest.raises(EngineError, match="for the test"):
+        load_engine(_choice(folder, tmp_path), is_fresh=True)
+    trt_builder.plan_store(tmp_path).amend(kept, {"gate": None})
+    with pytest.raises(EngineError, match="for the test"):
+        _load(folder, tmp_path)
+
+
+def test_a_plan_that_is_replaced_while_it_is_loaded_is_not_used(folder: ModelFolder, tmp_path: Path) -> None:
+    kept = _keep(folder, tmp_path, _plan())
+    kept.plan_file.write_bytes(_plan(off_by=0.1))
+    with pytest.raises(EngineError, match="changed or replaced while it was loaded; start again"):
+        kept.read()
+    kept.plan_file.unlink()
+    with pytest.raises(EngineError, match=r"cannot be read .*; start again"):
+        kept.read()
