@@ -19,6 +19,8 @@ from worker.types import JsonValue
 
 PLAN_FILE: Final = "model.plan"
 MANIFEST_FILE: Final = "manifest.json"
+LAYERS_FILE: Final = "layers.json"
+"""What the library says of the plan's layers: for people, and read by nothing."""
 _FORMAT: Final = 1
 _ID_DIGITS: Final = 16
 _KEPT_FOR_OWNER: Final = 0o600
@@ -81,8 +83,8 @@ class PlanStore:
             return None
         return stored
 
-    def put(self, facts: Facts, plan: bytes, notes: Facts) -> StoredPlan:
-        """Keep a plan; it appears whole or not at all, in place of what was there.
+    def put(self, facts: Facts, plan: bytes, notes: Facts, layers: bytes = b"") -> StoredPlan:
+        """Keep a plan, and what is said of its layers; it appears whole or not at all, in place of what was there.
 
         Raises:
             EngineError: it cannot be written.
@@ -95,6 +97,8 @@ class PlanStore:
                 made = Path(scratch) / "plan"
                 made.mkdir(mode=0o700)
                 _write(made / PLAN_FILE, plan)
+                if layers:
+                    _write(made / LAYERS_FILE, layers)
                 _write_manifest(made, facts, notes, digest)
                 if folder.exists():
                     # Names in use cannot be replaced; whoever still reads the old one keeps it open.

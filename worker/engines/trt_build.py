@@ -1,7 +1,5 @@
 """A model as a TensorRT plan: from a graph or from its weights, in a strongly typed network, with its profiles."""
 
-import json
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,12 +7,11 @@ from typing import Any, Final
 
 from worker.engines.profiles import Profile
 from worker.engines.trt_api import Api, checked, make_logger
+from worker.engines.trt_layers import count_fused
 from worker.engines.trt_network import BertSource, BertWriter
 from worker.errors import EngineError
 
 _GIB: Final = 1 << 30
-_FUSED: Final = re.compile(r"mha|attention|fmha|flash|_gemm_softmax_gemm|myelin.*softmax.*matmul", re.IGNORECASE)
-"""What names of layers in which attention is one kernel have in them."""
 
 Progress = Callable[[str, float], None]
 """Told which phase the build is in, and which part of its steps are done."""
@@ -167,20 +164,3 @@ def _inspect(api: Api, logger: Any, plan: bytes) -> str:  # noqa: ANN401  # as a
     engine = checked(runtime.deserialize_cuda_engine(plan), "the plan it has just built")
     inspector = checked(engine.create_engine_inspector(), "an inspector")
     return str(inspector.get_engine_information(api.LayerInformationFormat.JSON))
-
-
-def count_fused(layers: str) -> int | None:
-    """In how many layers of a plan attention is one kernel, read from what the inspector says.
-
-    Of several profiles, the first: the inspector lists every layer once for each.
-    """
-    try:
-        listed = json.loads(layers)["Layers"]
-    except (ValueError, KeyError, TypeError):
-        return None
-    names = {
-        re.sub(r"\[profile \d+\]", "", json.dumps(layer) if isinstance(layer, dict) else str(layer))
-        for layer in listed
-        if "[profile " not in json.dumps(layer) or "[profile 1]" in json.dumps(layer)
-    }
-    return sum(1 for name in names if _FUSED.search(name))

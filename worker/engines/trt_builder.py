@@ -16,7 +16,7 @@ import structlog
 from worker.clock import Clock, SystemClock
 from worker.engines.artifact import ModelFolder
 from worker.engines.cuda import DeviceFacts
-from worker.engines.plans import PLAN_FILE, PlanStore, StoredPlan
+from worker.engines.plans import LAYERS_FILE, PLAN_FILE, PlanStore, StoredPlan
 from worker.engines.trt_child import FAILURE, RESULT, TIMINGS_FILE, order_as_json
 from worker.engines.trt_order import BUILD_SECONDS, BuildOrder, check_order, timings_key
 from worker.errors import EngineError
@@ -92,10 +92,11 @@ class Builder:
             try:
                 plan = (scratch / PLAN_FILE).read_bytes()
                 timings = (scratch / TIMINGS_FILE).read_bytes()
+                layers = (scratch / LAYERS_FILE).read_bytes()
             except OSError as error:
                 raise EngineError("the process that builds the plan left none behind; the log says why") from error
             self.store.keep_timings(key, timings)
-            return self.store.put(facts, plan, notes)
+            return self.store.put(facts, plan, notes, layers)
 
     def _run_child(self, order: str) -> dict[str, JsonValue]:
         """What the process notes of its plan.

@@ -22,7 +22,7 @@ from worker.engines.encoders.bert import BertShape
 from worker.engines.encoders.families import Encoder, read_encoder
 from worker.engines.encoders.feeding import padded
 from worker.engines.golden import encode_pairs, golden_texts
-from worker.engines.plans import PLAN_FILE
+from worker.engines.plans import LAYERS_FILE, PLAN_FILE
 from worker.engines.profiles import Profile, choose_profiles
 from worker.engines.pytorch import PyTorchEngine, PyTorchOptions
 from worker.engines.trt_build import BuildOptions, Built, Recipe, build_plan
@@ -31,7 +31,6 @@ from worker.engines.trt_order import BuildOrder
 from worker.errors import EngineError, WorkerError
 
 TIMINGS_FILE: Final = "timings"
-LAYERS_FILE: Final = "layers.json"
 RESULT: Final = "result"
 """The key of the last line, with what is to be noted of the plan."""
 FAILURE: Final = "failure"

@@ -52,9 +52,9 @@ def open_tensorrt(folder: ModelFolder, order: BuildOrder, cache_dir: Path) -> tu
 
 
 def warn_of_unfused(folder: ModelFolder, stored: StoredPlan) -> None:
-    """Say so in the log where attention is not one kernel in every layer: it works, but slower."""
+    """Say so in the log where attention is not one kernel in every layer, or nobody knows: it works, but slower."""
     fused, layers = stored.notes.get("fused_attention"), attention_layers(folder)
-    if isinstance(fused, int) and layers is not None and fused < layers:
+    if layers is not None and fused != layers:
         _log.warning("engine.attention_not_fused", model=folder.name, fused=fused, layers=layers)
 
 

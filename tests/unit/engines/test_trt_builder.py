@@ -9,7 +9,7 @@ from tests.support.fake_cuda import FACTS
 from tests.support.plans import write_folder
 from worker.engines import trt_builder
 from worker.engines.artifact import ModelFolder
-from worker.engines.plans import PLAN_FILE, PlanStore
+from worker.engines.plans import LAYERS_FILE, PLAN_FILE, PlanStore
 from worker.engines.trt_builder import Builder
 from worker.engines.trt_order import BuildOrder, check_order, precision_ladder
 from worker.errors import ConfigError, EngineError
@@ -23,6 +23,7 @@ print("noise of a library")
 print(json.dumps({{"phase": "tactics", "done": 0.5}}), flush=True)
 known = scratch / "timings"
 (scratch / {PLAN_FILE!r}).write_bytes(b"plan")
+(scratch / {LAYERS_FILE!r}).write_bytes(b"layers")
 known.write_bytes((known.read_bytes() if known.exists() else b"") + b"more;")
 print(json.dumps({{"result": {{"fused_attention": 2}}}}))
 """
@@ -45,6 +46,7 @@ def test_what_the_process_leaves_is_kept_with_its_notes(
     assert builder.find(folder, ORDER) is None
     built = builder.build(folder, ORDER)
     assert built.plan_file.read_bytes() == b"plan"
+    assert (built.folder / LAYERS_FILE).read_bytes() == b"layers"
     assert built.notes["fused_attention"] == 2
     assert isinstance(built.notes["build_seconds"], float)
     monkeypatch.setattr(trt_builder, "_CHILD", ("false",))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from structlog.testing import capture_logs
 
 from tests.support import fake_cuda, fake_tensorrt
 from tests.support.plans import bert_source, compile_tiny, open_tiny
@@ -17,8 +18,9 @@ from worker.engines.golden import GOLDEN_FILE, Golden, golden_texts, score_alone
 from worker.engines.load import EngineChoice, load_engine
 from worker.engines.plan_gate import verify_plan
 from worker.engines.plan_workshop import Wish, build_checked
-from worker.engines.plans import PLAN_FILE, StoredPlan
+from worker.engines.plans import LAYERS_FILE, PLAN_FILE, StoredPlan
 from worker.engines.trt_builder import ignore_progress
+from worker.engines.trt_open import warn_of_unfused
 from worker.engines.trt_order import BuildOrder
 from worker.errors import EngineError
 
@@ -27,7 +29,8 @@ CHILD = f"""
 import json, pathlib, shutil, sys
 order = json.load(sys.stdin)
 shutil.copyfile(sys.argv[1], pathlib.Path(order["scratch"], {PLAN_FILE!r}))
-pathlib.Path(order["scratch"], "timings").write_bytes(b"")
+for name in ("timings", {LAYERS_FILE!r}):
+    pathlib.Path(order["scratch"], name).write_bytes(b"")
 print(json.dumps({{"result": {{"fused_attention": 2}}}}))
 """
 
@@ -173,3 +176,15 @@ def test_a_plan_that_is_replaced_while_it_is_loaded_is_not_used(folder: ModelFol
     kept.plan_file.unlink()
     with pytest.raises(EngineError, match=r"cannot be read .*; start again"):
         kept.read()
+
+
+@pytest.mark.parametrize(("fused", "is_warned_of"), [(2, False), (1, True), (0, True), (6, True), (None, True)])
+def test_attention_that_is_not_one_kernel_in_every_layer_is_warned_of(
+    folder: ModelFolder, tmp_path: Path, fused: int | None, *, is_warned_of: bool
+) -> None:
+    kept = _keep(folder, tmp_path, b"plan")
+    noted = dataclasses.replace(kept, notes={} if fused is None else {"fused_attention": fused})
+    with capture_logs() as logs:
+        warn_of_unfused(folder, noted)
+    said = {"event": "engine.attention_not_fused", "model": "model", "fused": fused, "layers": 2}
+    assert logs == ([{**said, "log_level": "warning"}] if is_warned_of else [])
