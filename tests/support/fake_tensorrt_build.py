@@ -17,6 +17,7 @@ class IOptimizationProfile:
 
     def set_shape(self, name: str, least: tuple[int, ...], best: tuple[int, ...], most: tuple[int, ...]) -> None:
         assert all(a <= b <= c for a, b, c in zip(least, best, most, strict=True))
+        state.told("set_shape", name)
         self.shapes[name] = (tuple(least), tuple(best), tuple(most))
 
 

@@ -29,6 +29,7 @@ class Runtime:
 
     def __init__(self, logger: ILogger) -> None:
         assert logger.is_initialised
+        state.told("Runtime")
 
     def deserialize_cuda_engine(self, plan: bytes) -> "ICudaEngine | None":
         if state.told("deserialize_cuda_engine") is False:

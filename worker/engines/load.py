@@ -239,8 +239,14 @@ def _gate(opened: _Opened, golden: Golden, cache_dir: Path, *, is_fresh: bool) -
     kept = None if is_fresh or _is_doubted(opened.plan) else recall_verdict(cache_dir, key)
     if kept is not None:
         return kept
+    try:
+        report = _measured(opened, golden)
+    except (RuntimeError, ValueError) as error:
+        raise EngineError(
+            f"{stamp.name}: the {stamp.engine} engine in {stamp.precision} cannot score the golden pairs "
+            f"({str(error)[:200]}); use precision: float32, or another engine"
+        ) from error
     # Whatever was remembered, from now on this measurement counts: one that did not pass is not recalled.
-    report = _measured(opened, golden)
     keep_verdict(cache_dir, key, report)
     return _checked(opened.engine, report)
 

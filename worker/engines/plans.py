@@ -141,7 +141,10 @@ class PlanStore:
         except OSError as error:
             raise EngineError(f"{self.root}: cannot be written ({error.strerror}); set cache_dir") from error
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            except OSError as error:
+                raise EngineError(f"{self.root}: cannot be locked ({error.strerror}); set another cache_dir") from error
             yield
         finally:
             os.close(handle)

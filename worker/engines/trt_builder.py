@@ -1,5 +1,6 @@
 """A plan for a model: the one that is kept, or a new one, built in a process of its own while nobody else builds."""
 
+import contextlib
 import json
 import signal
 import subprocess
@@ -82,11 +83,8 @@ class Builder:
     def _build(self, folder: ModelFolder, order: BuildOrder, facts: dict[str, JsonValue]) -> StoredPlan:
         began = self.clock.monotonic()
         key = timings_key(facts)
-        with tempfile.TemporaryDirectory(dir=self.store.root, prefix=".build.") as name:
+        with self._scratch(self.store.recall_timings(key)) as name:
             scratch = Path(name)
-            known = self.store.recall_timings(key)
-            if known:
-                (scratch / TIMINGS_FILE).write_bytes(known)
             notes = self._run_child(order_as_json(folder, order, scratch))
             notes["build_seconds"] = round(self.clock.monotonic() - began, 1)
             try:
@@ -97,6 +95,25 @@ class Builder:
                 raise EngineError("the process that builds the plan left none behind; the log says why") from error
             self.store.keep_timings(key, timings)
             return self.store.put(facts, plan, notes, layers)
+
+    def _scratch(self, known: bytes) -> "tempfile.TemporaryDirectory[str]":
+        """A folder for one build, with what is known of kernels in it.
+
+        Raises:
+            EngineError: it cannot be written.
+        """
+        with contextlib.ExitStack() as made:
+            try:
+                scratch = tempfile.TemporaryDirectory(dir=self.store.root, prefix=".build.", ignore_cleanup_errors=True)
+                made.callback(scratch.cleanup)
+                if known:
+                    Path(scratch.name, TIMINGS_FILE).write_bytes(known)
+            except OSError as error:
+                raise EngineError(
+                    f"{self.store.root}: nothing can be built there ({error.strerror}); free space, or set cache_dir"
+                ) from error
+            made.pop_all()
+            return scratch
 
     def _run_child(self, order: str) -> dict[str, JsonValue]:
         """What the process notes of its plan.

@@ -131,6 +131,13 @@ def main() -> int:
         except OSError as error:
             say({FAILURE: f"the plan cannot be written ({error.strerror}); free space, or set cache_dir"})
             return 1
+        except MemoryError:
+            say({FAILURE: "there is not enough memory to build the plan; fewer or smaller profiles need less"})
+            return 1
+        except Exception as error:
+            said = f"{type(error).__name__}: {error}"[:400]
+            say({FAILURE: f"the plan cannot be built ({said}); standard error says where, another engine may do"})
+            raise
     return 0
 
 

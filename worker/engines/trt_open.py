@@ -32,7 +32,9 @@ def open_plan(folder: ModelFolder, stored: StoredPlan, options: TensorRtOptions 
         EngineError: the library or the GPU is not there, or the library refuses the plan.
         EngineOutOfMemoryError: the GPU has not enough memory.
     """
-    return TensorRtEngine(trt_api.load_api(), cuda.open_device(), folder, stored, options or TensorRtOptions())
+    api, device = trt_api.load_api(), cuda.open_device()
+    with trt_api.translated(f"the plan in {stored.folder}"):
+        return TensorRtEngine(api, device, folder, stored, options or TensorRtOptions())
 
 
 def open_tensorrt(folder: ModelFolder, order: BuildOrder, cache_dir: Path) -> tuple[TensorRtEngine, StoredPlan]:

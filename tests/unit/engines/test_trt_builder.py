@@ -27,6 +27,13 @@ known = scratch / "timings"
 known.write_bytes((known.read_bytes() if known.exists() else b"") + b"more;")
 print(json.dumps({{"result": {{"fused_attention": 2}}}}))
 """
+_CHILD_THAT = """
+from worker.engines import trt_child
+def build_in(order, say):
+    {}
+trt_child.build_in = build_in
+raise SystemExit(trt_child.main())
+"""
 
 
 @pytest.fixture
@@ -88,6 +95,15 @@ def test_a_process_that_hangs_is_ended_at_the_limit(
         ("raise SystemExit(3)", r"died \(exit code 3\)"),
         (f"import os; os.kill(os.getpid(), {int(signal.SIGKILL)})", "SIGKILL, perhaps for lack of memory"),
         ("pass", "left none behind"),
+        (
+            _CHILD_THAT.format("raise TypeError('factory function returned nullptr')"),
+            r"cannot be built \(TypeError: factory function returned nullptr\); standard error says where",
+        ),
+        (_CHILD_THAT.format("raise MemoryError"), "not enough memory to build the plan; fewer or smaller profiles"),
+        (
+            _CHILD_THAT.format("raise OSError(28, 'No space left')"),
+            "cannot be written .*; free space, or set cache_dir",
+        ),
     ],
 )
 def test_a_process_that_fails_or_dies_leaves_no_plan_and_says_how(
@@ -97,6 +113,37 @@ def test_a_process_that_fails_or_dies_leaves_no_plan_and_says_how(
     with pytest.raises(EngineError, match=error):
         builder.build(folder, ORDER)
     assert [path.name for path in builder.store.root.iterdir()] == [".building"]
+
+
+@pytest.mark.parametrize("call", ["tempfile.mkdtemp", "pathlib.Path.write_bytes"])
+def test_a_disk_that_is_full_before_the_build_is_an_error_that_names_the_fix(
+    folder: ModelFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    builder = _builder(tmp_path, monkeypatch, PLAN)
+    builder.build(folder, ORDER)
+    before = sorted(path.name for path in builder.store.root.iterdir())
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(call, full)
+        with pytest.raises(
+            EngineError, match=r"nothing can be built there \(No space left .*; free space, or set cache"
+        ):
+            builder.build(folder, ORDER, again=True)
+    assert sorted(path.name for path in builder.store.root.iterdir()) == before
+
+
+def test_a_folder_that_cannot_be_locked_is_an_error_that_names_the_fix(
+    folder: ModelFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with pytest.raises(EngineError, match=r"cannot be locked \(No locks available\); set another cache_dir"):
+        _builder(tmp_path, monkeypatch, PLAN).build(folder, ORDER)
 
 
 def test_the_real_process_says_what_it_lacks(

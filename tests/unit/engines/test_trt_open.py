@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from tests.support import fake_cuda, fake_tensorrt
 from tests.support.plans import bert_source, compile_tiny, open_tiny
 from worker.engines import cuda, load, plan_workshop, trt_builder
 from worker.engines.artifact import ModelFolder, open_folder
+from worker.engines.choice import Attempt
 from worker.engines.golden import GOLDEN_FILE, Golden, golden_texts, score_alone, write_golden
 from worker.engines.load import EngineChoice, load_engine
 from worker.engines.plan_gate import verify_plan
@@ -176,6 +178,40 @@ def test_a_plan_that_is_replaced_while_it_is_loaded_is_not_used(folder: ModelFol
     kept.plan_file.unlink()
     with pytest.raises(EngineError, match=r"cannot be read .*; start again"):
         kept.read()
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        ("Runtime", TypeError("factory function returned nullptr"), "cannot use this machine's GPU"),
+        ("deserialize_cuda_engine", RuntimeError("serialization"), r"refused: the plan in .* \(RuntimeError: serial"),
+        ("create_execution_context", False, "refused: an execution context"),
+        ("set_device_memory", RuntimeError("too small"), r"refused: the plan in .* \(RuntimeError: too small\)"),
+        ("execute_async_v3", False, "did not run this batch"),
+    ],
+)
+def test_where_tensorrt_cannot_be_used_the_next_engine_is_and_the_log_says_why(
+    folder: ModelFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: tuple[str, object, str]
+) -> None:
+    call, answer, error = case
+    next_one = load._Opened(open_tiny(tmp_path, LAYOUT), folder, (), has_8bit_weights=False)
+
+    def open_next(*_: object) -> load._Opened:
+        fake_tensorrt.state.answers.clear()
+        return next_one
+
+    ways = [Attempt("tensorrt", PRECISION, "for the test"), Attempt("next", PRECISION, "for the test")]
+    monkeypatch.setattr(load, "attempts", lambda *_: ways)
+    monkeypatch.setattr(load, "_exported", lambda *_: folder)
+    monkeypatch.setattr(load, "_open_openvino", open_next)
+    _keep(folder, tmp_path, _plan())
+    fake_tensorrt.state.answers[call] = answer
+    with capture_logs() as logs:
+        loaded = load_engine(EngineChoice(str(folder.path), cache_dir=tmp_path))
+    assert loaded.engine is next_one.engine
+    loaded.engine.close()
+    (refused,) = [entry for entry in logs if entry["event"] == "engine.refused"]
+    assert re.search(error, refused["reason"])
 
 
 @pytest.mark.parametrize(("fused", "is_warned_of"), [(2, False), (1, True), (0, True), (6, True), (None, True)])
