@@ -76,6 +76,7 @@ class Builder:
         state.told("Builder")
 
     def create_network(self, flags: int) -> INetworkDefinition:
+        state.told("create_network", flags)
         assert flags == 0, "strongly typed of its own accord"
         return INetworkDefinition()
 

@@ -19,7 +19,7 @@ from worker.engines.artifact import ModelFolder
 from worker.engines.cuda import DeviceFacts
 from worker.engines.plans import LAYERS_FILE, PLAN_FILE, PlanStore, StoredPlan
 from worker.engines.trt_child import FAILURE, RESULT, TIMINGS_FILE, order_as_json
-from worker.engines.trt_order import BUILD_SECONDS, BuildOrder, check_order, timings_key
+from worker.engines.trt_order import BUILD_SECONDS, BuildOrder, check_order, check_version, timings_key
 from worker.errors import EngineError
 from worker.types import JsonValue
 
@@ -58,27 +58,32 @@ class Builder:
         """The kept plan for `order`, or None.
 
         Raises:
+            ConfigError: an order that makes no sense, or that this version of the library cannot build.
             EngineError: files are there that another user may have written.
         """
-        check_order(order, folder)
-        return self.store.find(order.facts(folder, self.tensorrt, self.device))
+        return self.store.find(self._facts(folder, order))
 
     def build(self, folder: ModelFolder, order: BuildOrder, *, again: bool = False) -> StoredPlan:
         """The plan for `order`: the kept one, else (or `again`) a new one. Blocks, for minutes where it builds.
 
         Raises:
-            ConfigError: an order that makes no sense.
+            ConfigError: an order that makes no sense, or that this version of the library cannot build.
             EngineError: it cannot be built or kept, or took too long.
         """
         kept = None if again else self.find(folder, order)
         if kept is not None:
             return kept
-        check_order(order, folder)
-        facts = order.facts(folder, self.tensorrt, self.device)
+        facts = self._facts(folder, order)
         with self.store.building():
             # Whoever held the lock may have built just this.
             kept = None if again else self.store.find(facts)
             return kept or self._build(folder, order, facts)
+
+    def _facts(self, folder: ModelFolder, order: BuildOrder) -> dict[str, JsonValue]:
+        """Under which facts the plan of an order that can be built here is kept."""
+        check_order(order, folder)
+        check_version(order, self.tensorrt)
+        return order.facts(folder, self.tensorrt, self.device)
 
     def _build(self, folder: ModelFolder, order: BuildOrder, facts: dict[str, JsonValue]) -> StoredPlan:
         began = self.clock.monotonic()

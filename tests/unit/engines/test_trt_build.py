@@ -2,13 +2,18 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
+import numpy as np
+import openvino
 import pytest
+from openvino import opset15 as opset
 
-from tests.support import fake_tensorrt
+from tests.support import fake_tensorrt, fake_tensorrt_10
 from tests.support.fake_tensorrt import state
 from tests.support.plans import LAYERS, bert_source, compile_tiny, plain_recipe
 from worker.engines.profiles import choose_profiles
+from worker.engines.trt_api import make_logger
 from worker.engines.trt_build import Built, build_plan
 from worker.errors import EngineError
 
@@ -97,3 +102,34 @@ def test_what_the_inspector_says_comes_with_the_plan_and_is_counted() -> None:
     assert (built.fused_attention, "_gemm_mha_v2" in built.layers) == (LAYERS, True)
     state.answers["get_engine_information"] = '{"Layers": ["layers.0.attention", "layers.1.attention"]}'
     assert compile_tiny("packed", bert_source()).fused_attention == 0
+
+
+def _write_graph(file: Path) -> None:
+    """A graph that the fake can read: `logits` are the numbers of the tokens."""
+    ids = opset.parameter([-1, -1], np.int32, name="input_ids")
+    ids.output(0).get_tensor().set_names({"input_ids"})
+    logits = opset.convert(ids, "f32")
+    logits.output(0).get_tensor().set_names({"logits"})
+    openvino.save_model(openvino.Model([logits], [ids], "tiny"), file, compress_to_fp16=False)
+
+
+@pytest.mark.parametrize(("api", "flags"), [(fake_tensorrt, 0), (fake_tensorrt_10.tensorrt, 2)])
+def test_a_graph_is_built_strongly_typed_by_the_same_code_in_both_versions(
+    tmp_path: Path, api: ModuleType, flags: int
+) -> None:
+    graph = tmp_path / "model.xml"
+    _write_graph(graph)
+    profiles = choose_profiles("padded", 64, 256, (16, 32))
+    built = build_plan(api, graph, "padded", profiles, plain_recipe())
+    assert state.named("create_network") == [("create_network", flags)]
+    assert len(state.named("add_optimization_profile")) == len(profiles)
+    assert (built.fused_attention, built.timings) == (0, b"measured;")
+    assert api.Runtime(make_logger(api)).deserialize_cuda_engine(built.plan).num_optimization_profiles == len(profiles)
+
+
+@pytest.mark.parametrize("layout", ["lengths", "packed"])
+def test_a_network_that_the_library_is_too_old_for_is_an_error_and_no_traceback(layout: str) -> None:
+    """Orders for one are refused long before; whoever calls the build itself is told as well."""
+    profiles = choose_profiles(layout, 64, 256, (16, 32))
+    with pytest.raises(EngineError, match="refused: the network \\(AttributeError: "):
+        build_plan(fake_tensorrt_10.tensorrt, bert_source(), layout, profiles, plain_recipe())

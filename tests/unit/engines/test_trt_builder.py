@@ -172,6 +172,23 @@ def test_an_order_that_makes_no_sense_is_refused_before_anything_starts(
         check_order(order, folder)
 
 
+@pytest.mark.parametrize("version", ["10.15.1.29", "10.16.1.11"])
+@pytest.mark.parametrize("layout", ["lengths", "packed"])
+@pytest.mark.parametrize("precision", ["float16", "float8"])
+def test_a_layout_that_the_library_is_too_old_for_is_refused_before_anything_starts(
+    folder: ModelFolder, tmp_path: Path, version: str, layout: str, precision: str
+) -> None:
+    builder = Builder(PlanStore(tmp_path / "plans"), version, FACTS)
+    error = rf"layout: {layout} needs TensorRT 11 or later, and this is {version}: use layout padded, or a newer one"
+    for call in (builder.find, builder.build):
+        with pytest.raises(ConfigError, match=error):
+            call(folder, BuildOrder(precision, layout))
+    assert builder.find(folder, BuildOrder("float16", "padded")) is None
+    assert (
+        Builder(PlanStore(tmp_path / "plans"), "11.0.0.114", FACTS).find(folder, BuildOrder(precision, layout)) is None
+    )
+
+
 def test_a_family_that_is_only_built_from_graphs_says_so(folder: ModelFolder) -> None:
     config = folder.path / "config.json"
     config.write_text(config.read_text().replace('"bert"', '"deberta-v2"'))
