@@ -30,11 +30,12 @@ class Runtime:
     def __init__(self, logger: ILogger) -> None:
         assert logger.is_initialised
         state.told("Runtime")
+        self.logger = logger
 
     def deserialize_cuda_engine(self, plan: bytes) -> "ICudaEngine | None":
         if state.told("deserialize_cuda_engine") is False:
             return None
-        return ICudaEngine(pickle.loads(plan))  # noqa: S301  # what the fake itself wrote
+        return ICudaEngine(pickle.loads(plan), self.logger)  # noqa: S301  # what the fake itself wrote
 
 
 class EngineInspector:
@@ -61,8 +62,8 @@ class EngineInspector:
 class ICudaEngine:
     """A plan, loaded."""
 
-    def __init__(self, plan: dict[str, Any]) -> None:
-        self._plan = plan
+    def __init__(self, plan: dict[str, Any], logger: ILogger) -> None:
+        self._plan, self._logger = plan, logger
         self._tensors = {name: (kind, "INPUT") for name, kind, _ in plan["inputs"]}
         self._tensors |= {name: (kind, "OUTPUT") for name, kind, _ in plan["outputs"]}
         self._runner = _graph_runner(plan) if plan["graph"] is not None else _layer_runner(plan)
@@ -94,14 +95,14 @@ class ICudaEngine:
         assert strategy is ExecutionContextAllocationStrategy.USER_MANAGED
         if state.told("create_execution_context") is False:
             return None
-        return IExecutionContext(self._plan, self._runner)
+        return IExecutionContext(self._plan, self._runner, self._logger)
 
 
 class IExecutionContext:
     """Runs a plan; used by one thread, and left alone once a launch was recorded from it."""
 
-    def __init__(self, plan: dict[str, Any], runner: Callable[[dict[str, Any]], Any]) -> None:
-        self._plan, self._runner = plan, runner
+    def __init__(self, plan: dict[str, Any], runner: Callable[[dict[str, Any]], Any], logger: Any) -> None:
+        self._plan, self._runner, self._logger = plan, runner, logger
         self._profile: int | None = None
         self._memory = 0
         self._shapes: dict[str, tuple[int, ...]] = {}
@@ -142,6 +143,8 @@ class IExecutionContext:
         self._check(stream, is_run=True)
         assert self._memory >= _SCRATCH_BYTES * ((self._profile or 0) + 1)
         if state.told("execute_async_v3", dict(self._shapes)) is False:
+            if state.complaint:
+                self._logger.log(ILogger.ERROR, state.complaint)
             return False
         shapes, addresses = dict(self._shapes), dict(self._addresses)
         if state.recording is None:

@@ -57,6 +57,7 @@ class TensorRtEngine:
         plan = LanePlan(
             api=api,
             engine=self._engine,
+            logger=self._logger,
             layout=self.layout,
             profiles=self.profiles,
             input_names=names,

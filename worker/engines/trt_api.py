@@ -52,8 +52,9 @@ def load_api() -> Api:
 
 
 def make_logger(api: Api) -> Any:  # noqa: ANN401  # the library is not typed for us
-    """A logger for the library: its warnings and errors go into our log."""
+    """A logger for the library: what it warns of goes into our log; `complaint()` is the last error in a thread."""
     lock = threading.Lock()
+    of_thread = threading.local()
 
     class Logger(api.ILogger):  # type: ignore[misc]  # the library is not typed for us
         """Called from any thread of the library, and never to raise."""
@@ -61,8 +62,16 @@ def make_logger(api: Api) -> Any:  # noqa: ANN401  # the library is not typed fo
         def __init__(self) -> None:
             api.ILogger.__init__(self)
 
+        def complaint(self) -> str:
+            """The last error the library had in this thread since this was last asked; `""` for none."""
+            said: str = getattr(of_thread, "said", "")
+            of_thread.said = ""
+            return said
+
         def log(self, severity: Any, msg: str) -> None:  # noqa: ANN401  # as above
             """Take one line."""
+            if severity in {api.ILogger.INTERNAL_ERROR, api.ILogger.ERROR}:
+                of_thread.said = str(msg)[:400]
             if severity in {api.ILogger.INTERNAL_ERROR, api.ILogger.ERROR, api.ILogger.WARNING}:
                 with lock:
                     _log.warning("tensorrt.reported", severity=str(severity), message=str(msg)[:400])
