@@ -17,6 +17,7 @@ class IOptimizationProfile:
 
     def set_shape(self, name: str, least: tuple[int, ...], best: tuple[int, ...], most: tuple[int, ...]) -> None:
         assert all(a <= b <= c for a, b, c in zip(least, best, most, strict=True))
+        state.told("set_shape", name)
         self.shapes[name] = (tuple(least), tuple(best), tuple(most))
 
 
@@ -75,6 +76,7 @@ class Builder:
         state.told("Builder")
 
     def create_network(self, flags: int) -> INetworkDefinition:
+        state.told("create_network", flags)
         assert flags == 0, "strongly typed of its own accord"
         return INetworkDefinition()
 

@@ -175,6 +175,8 @@ class OnnxParser:
     """Takes a graph whole; OpenVINO reads and runs it."""
 
     def __init__(self, network: INetworkDefinition, logger: ILogger) -> None:
+        assert logger.is_initialised
+        state.told("OnnxParser")
         self.network = network
 
     num_errors = 1

@@ -3,6 +3,7 @@
 
 import ctypes
 import io
+import json
 import pickle
 import threading
 from collections.abc import Callable
@@ -28,30 +29,41 @@ class Runtime:
 
     def __init__(self, logger: ILogger) -> None:
         assert logger.is_initialised
+        state.told("Runtime")
+        self.logger = logger
 
     def deserialize_cuda_engine(self, plan: bytes) -> "ICudaEngine | None":
         if state.told("deserialize_cuda_engine") is False:
             return None
-        return ICudaEngine(pickle.loads(plan))  # noqa: S301  # what the fake itself wrote
+        return ICudaEngine(pickle.loads(plan), self.logger)  # noqa: S301  # what the fake itself wrote
 
 
 class EngineInspector:
-    """Says that every attention is fused."""
+    """Says that every attention is fused, in two profiles, of which the first has no name."""
 
-    def __init__(self, layers: int) -> None:
-        self.layers = layers
+    def __init__(self, attentions: list[str]) -> None:
+        self.attentions = attentions
 
     def get_engine_information(self, form: Any) -> str:
         assert form is LayerInformationFormat.JSON
-        names = [f'"mha_{index} [profile {profile}]"' for profile in range(2) for index in range(self.layers)]
-        return '{"Layers": [' + ", ".join(names) + "]}"
+        answer = state.told("get_engine_information")
+        return answer if answer is not None else json.dumps({"Layers": self._layers("") + self._layers(" [profile 1]")})
+
+    def _layers(self, profile: str) -> list[dict[str, str]]:
+        kernels = [
+            (f"_gemm_mha_v2_myl{len(profile)}_{index}", "kgen", "_gemm_mha_v2_0x957a2fe2", f"[{name}]")
+            for index, name in enumerate(self.attentions)
+        ]
+        kernels.append(("layers.0.mixed", "gemm", "sm90_xmma_gemm_f16f16_f16f16_f16", "[layers.0.attention]"))
+        keys = ("Name", "LayerType", "TacticName", "Metadata")
+        return [dict(zip(keys, (kernel[0] + profile, *kernel[1:]), strict=True)) for kernel in kernels]
 
 
 class ICudaEngine:
     """A plan, loaded."""
 
-    def __init__(self, plan: dict[str, Any]) -> None:
-        self._plan = plan
+    def __init__(self, plan: dict[str, Any], logger: ILogger) -> None:
+        self._plan, self._logger = plan, logger
         self._tensors = {name: (kind, "INPUT") for name, kind, _ in plan["inputs"]}
         self._tensors |= {name: (kind, "OUTPUT") for name, kind, _ in plan["outputs"]}
         self._runner = _graph_runner(plan) if plan["graph"] is not None else _layer_runner(plan)
@@ -77,20 +89,20 @@ class ICudaEngine:
         return _SCRATCH_BYTES * (index + 1)
 
     def create_engine_inspector(self) -> EngineInspector:
-        return EngineInspector(sum(step[0] == "attention" for step in self._plan["steps"]))
+        return EngineInspector([options["name"] for kind, options, *_ in self._plan["steps"] if kind == "attention"])
 
     def create_execution_context(self, strategy: Any) -> "IExecutionContext | None":
         assert strategy is ExecutionContextAllocationStrategy.USER_MANAGED
         if state.told("create_execution_context") is False:
             return None
-        return IExecutionContext(self._plan, self._runner)
+        return IExecutionContext(self._plan, self._runner, self._logger)
 
 
 class IExecutionContext:
     """Runs a plan; used by one thread, and left alone once a launch was recorded from it."""
 
-    def __init__(self, plan: dict[str, Any], runner: Callable[[dict[str, Any]], Any]) -> None:
-        self._plan, self._runner = plan, runner
+    def __init__(self, plan: dict[str, Any], runner: Callable[[dict[str, Any]], Any], logger: Any) -> None:
+        self._plan, self._runner, self._logger = plan, runner, logger
         self._profile: int | None = None
         self._memory = 0
         self._shapes: dict[str, tuple[int, ...]] = {}
@@ -131,6 +143,8 @@ class IExecutionContext:
         self._check(stream, is_run=True)
         assert self._memory >= _SCRATCH_BYTES * ((self._profile or 0) + 1)
         if state.told("execute_async_v3", dict(self._shapes)) is False:
+            if state.complaint:
+                self._logger.log(ILogger.ERROR, state.complaint)
             return False
         shapes, addresses = dict(self._shapes), dict(self._addresses)
         if state.recording is None:

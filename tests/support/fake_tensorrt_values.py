@@ -21,6 +21,8 @@ class State:
     calls: list[tuple[Any, ...]] = field(default_factory=list)
     answers: dict[str, Any] = field(default_factory=dict)
     """By the name of a call: what it returns instead, or an exception it raises."""
+    complaint: str = ""
+    """What the library logs when it does not run."""
     recording: list[Callable[[], None]] | None = None
     """What is being recorded rather than run."""
 

@@ -14,7 +14,7 @@ from worker.engines.plans import PlanStore, StoredPlan
 from worker.engines.profiles import choose_profiles
 from worker.engines.source import BUNDLED_FOLDER
 from worker.engines.trt import TensorRtEngine, TensorRtOptions
-from worker.engines.trt_build import BuildOptions, Recipe, build_plan
+from worker.engines.trt_build import BuildOptions, Built, Recipe, build_plan
 from worker.engines.trt_network import BertSource
 from worker.types import Float32Array
 
@@ -75,12 +75,21 @@ def tiny_facts(layout: str, precision: str = "float16", token_budget: int = 256)
     }
 
 
+def plain_recipe(timings: bytes = b"") -> Recipe:
+    """How a tiny plan is built."""
+    return Recipe(BuildOptions(), timings, lambda _phase, _done: None)
+
+
+def compile_tiny(layout: str, source: BertSource) -> Built:
+    """A tiny plan, kept nowhere."""
+    profiles = choose_profiles(layout, LONGEST, 256, (16, 32))
+    return build_plan(fake_tensorrt, source, layout, profiles, plain_recipe())
+
+
 def build_tiny(root: Path, layout: str, precision: str = "float16", **source: bool) -> StoredPlan:
     """A tiny plan in a store at `root`."""
     facts = tiny_facts(layout, precision)
-    profiles = choose_profiles(layout, LONGEST, 256, (16, 32))
-    recipe = Recipe(BuildOptions(), b"", lambda _phase, _done: None)
-    built = build_plan(fake_tensorrt, bert_source(precision, **source), layout, profiles, recipe)
+    built = compile_tiny(layout, bert_source(precision, **source))
     return PlanStore(root).put(facts, built.plan, {"fused_attention": built.fused_attention})  # type: ignore[arg-type]  # JSON values
 
 

@@ -17,7 +17,7 @@ LOGIT_BOUNDS: Final = {"float32": 1e-3, "float16": 2e-2, "bfloat16": 5e-2}
 BATCH_BOUNDS: Final = {"float32": 1e-4, "float16": 2e-2, "bfloat16": 5e-2, "float8": 5e-2}
 """Largest difference of a logit between a pair alone and the same pair in any batch."""
 SURE_MARGIN: Final = 0.02
-"""Float32 probability margin above which 8-bit weights must not change the label."""
+"""Float32 probability margin above which no engine may change the label, in whatever precision."""
 _ALONE: Final = 16
 """How many golden pairs are also scored alone; all are scored in batches."""
 _MIXED: Final = 6
@@ -42,7 +42,8 @@ class GateReport:
 def verify(engine: Engine, folder: ModelFolder, golden: Golden, *, has_8bit_weights: bool = False) -> GateReport:
     """How `engine` compares with `golden`, and with itself in other batches.
 
-    With 8-bit weights the labels have to be the same, else the logits, each within the bound of its precision.
+    Labels have to be the same wherever float32 is sure of its own; but with 8-bit weights, logits too have to be within
+    the bound of the precision.
     """
     return verify_singles(engine, encode_pairs(folder, golden.pairs), golden.logits, has_8bit_weights=has_8bit_weights)
 
@@ -59,8 +60,8 @@ def verify_singles(
     reasons = (
         [] if has_8bit_weights else _over("logits differ from float32", float(errors.max()), LOGIT_BOUNDS[precision])
     )
-    if has_8bit_weights and flips:
-        reasons.append(f"{flips} of {len(singles)} labels differ from float32")
+    if flips:
+        reasons.append(f"{flips} of {len(logits)} labels differ from float32")
     reasons += _over("logits differ between batches", dependence, BATCH_BOUNDS[precision])
     return GateReport(
         pairs=len(singles),

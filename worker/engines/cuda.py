@@ -121,12 +121,16 @@ def open_device() -> Device:
     """The current CUDA device.
 
     Raises:
-        EngineError: there is none.
+        EngineError: there is none, or it cannot be used.
     """
     reason = cuda_absence()
     if reason is not None:
         raise EngineError(f"engine: no GPU: {reason}")
-    return TorchDevice()
+    try:
+        return TorchDevice()
+    except RuntimeError as error:
+        said = str(error).partition("\n")[0][:200]
+        raise EngineError(f"engine: the GPU cannot be used ({said}); nvidia-smi shows its state") from error
 
 
 class TorchDevice:

@@ -165,8 +165,8 @@ def _try_engine(folder: ModelFolder, attempt: Attempt, choice: EngineChoice, *, 
 
 def _open_tensorrt(folder: ModelFolder, attempt: Attempt, cache_dir: Path) -> _Opened:
     engine, plan = trt_open.open_tensorrt(folder, BuildOrder(attempt.precision), cache_dir)
-    # The plan's name stands for everything that changes it: library, driver, GPU.
-    return _Opened(engine, folder, (plan.folder.name,), attempt.precision == "float8", plan)
+    # The plan's name stands for library, driver, GPU; its digest for its kernels, which are others in every build.
+    return _Opened(engine, folder, (plan.folder.name, plan.digest), attempt.precision == "float8", plan)
 
 
 def _open_openvino(folder: ModelFolder, attempt: Attempt, choice: EngineChoice) -> _Opened:
@@ -236,13 +236,25 @@ def _gate(opened: _Opened, golden: Golden, cache_dir: Path, *, is_fresh: bool) -
     key = verdict_key(
         {"stamp": astuple(stamp), "environment": opened.environment, "golden": golden_digest(golden)},
     )
-    kept = None if is_fresh else recall_verdict(cache_dir, key)
+    kept = None if is_fresh or _is_doubted(opened.plan) else recall_verdict(cache_dir, key)
     if kept is not None:
         return kept
-    report = _measured(opened, golden)
-    _checked(opened.engine, report)
+    try:
+        report = _measured(opened, golden)
+    except (RuntimeError, ValueError) as error:
+        raise EngineError(
+            f"{stamp.name}: the {stamp.engine} engine in {stamp.precision} cannot score the golden pairs "
+            f"({str(error)[:200]}); use precision: float32, or another engine"
+        ) from error
+    # Whatever was remembered, from now on this measurement counts: one that did not pass is not recalled.
     keep_verdict(cache_dir, key, report)
-    return report
+    return _checked(opened.engine, report)
+
+
+def _is_doubted(plan: StoredPlan | None) -> bool:
+    """Whether the plan did not pass when it was last measured."""
+    gate = None if plan is None else plan.notes.get("gate")
+    return isinstance(gate, dict) and gate.get("passed") is not True
 
 
 def _checked(engine: Engine, report: GateReport) -> GateReport:

@@ -11,6 +11,7 @@ _MARKS: Final = (
     "bad_alloc",
     "out of memory",
     "out_of_memory",
+    "outofmemory",  # TensorRT's
     "failed to allocate",
     "can't allocate memory",
     "cannot allocate memory",

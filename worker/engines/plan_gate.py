@@ -47,7 +47,10 @@ def verify_plan(engine: TensorRtEngine, folder: ModelFolder, golden: Golden) -> 
     reports = [_verify_profile(InProfile(engine, index), folder, golden) for index in range(len(engine.profiles))]
     # Twice, so that what profiles leave behind for each other shows.
     reports += [_verify_profile(InProfile(engine, index), folder, golden) for index in range(len(engine.profiles))]
-    whole = verify(engine, folder, golden, has_8bit_weights=_is_8bit(engine))
+    try:
+        whole = verify(engine, folder, golden, has_8bit_weights=_is_8bit(engine))
+    except (ValueError, RuntimeError) as error:
+        whole = _unmeasured(len(golden.pairs), str(error))
     return worst_of([*reports, whole])
 
 
@@ -81,8 +84,8 @@ def _verify_profile(engine: InProfile, folder: ModelFolder, golden: Golden) -> G
     try:
         report = verify(engine, folder, part, has_8bit_weights=_is_8bit(engine.engine))
         moved = _order_dependence(engine, [singles[index] for index in fitting])
-    except ValueError as error:
-        return GateReport(len(fitting), np.inf, np.inf, 0, np.inf, passed=False, reason=f"{name}: {error}")
+    except (ValueError, RuntimeError) as error:
+        return _unmeasured(len(fitting), f"{name}: {error}")
     reasons = [report.reason] if report.reason else []
     # Not `moved > bound`: a NaN must fail.
     if not moved <= BATCH_BOUNDS[engine.info.stamp.precision]:
@@ -93,6 +96,11 @@ def _verify_profile(engine: InProfile, folder: ModelFolder, golden: Golden) -> G
         passed=not reasons,
         reason=f"{name}: {'; '.join(reasons)}" if reasons else "",
     )
+
+
+def _unmeasured(pairs: int, reason: str) -> GateReport:
+    """Of logits that are no numbers, or that there are none of."""
+    return GateReport(pairs, np.inf, np.inf, 0, np.inf, passed=False, reason=reason)
 
 
 def _order_dependence(engine: Engine, singles: list[Batch]) -> float:

@@ -14,7 +14,7 @@ from worker.engines.source import fetch_model
 from worker.engines.trt_build import BuildOptions
 from worker.engines.trt_builder import Progress
 from worker.engines.trt_open import open_builder, open_plan, warn_of_unfused
-from worker.engines.trt_order import BuildOrder, check_order, precision_ladder
+from worker.engines.trt_order import BuildOrder, check_order, check_version, precision_ladder
 from worker.engines.verdicts import default_cache_dir
 from worker.types import JsonValue
 
@@ -50,7 +50,7 @@ def build_checked(wish: Wish, progress: Progress) -> CheckedPlan:
     """The first plan of the ladder that passes the gate, or the last that did not. Blocks for minutes.
 
     Raises:
-        ConfigError: a wish that makes no sense.
+        ConfigError: a wish that makes no sense, or that this version of the library cannot fulfil.
         EngineError: nothing can be built here.
     """
     folder = fetch_model(wish.model)
@@ -63,6 +63,7 @@ def build_checked(wish: Wish, progress: Progress) -> CheckedPlan:
     ]
     check_order(orders[0], folder)
     builder = open_builder(wish.cache_dir or default_cache_dir(), progress, wish.seconds)
+    check_version(orders[0], builder.tensorrt)
     golden = float32_golden(folder)
     checked: CheckedPlan | None = None
     for order in orders:

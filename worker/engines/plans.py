@@ -19,6 +19,8 @@ from worker.types import JsonValue
 
 PLAN_FILE: Final = "model.plan"
 MANIFEST_FILE: Final = "manifest.json"
+LAYERS_FILE: Final = "layers.json"
+"""What the library says of the plan's layers: for people, and read by nothing."""
 _FORMAT: Final = 1
 _ID_DIGITS: Final = 16
 _KEPT_FOR_OWNER: Final = 0o600
@@ -36,11 +38,27 @@ class StoredPlan:
     """Everything that changes the result: model, export, precision, shapes, options, library, GPU, driver."""
     notes: dict[str, JsonValue]
     """What was found out about it: seconds to build, what the gate measured, layers that are fused."""
+    digest: str
+    """The sha256 of the plan, in hex: built again from the same facts it is another plan."""
 
     @property
     def plan_file(self) -> Path:
         """The plan."""
         return self.folder / PLAN_FILE
+
+    def read(self) -> bytes:
+        """The plan's bytes, which are those of `digest`.
+
+        Raises:
+            EngineError: they cannot be read, or are others by now.
+        """
+        try:
+            plan = self.plan_file.read_bytes()
+        except OSError as error:
+            raise EngineError(f"{self.folder}: the plan cannot be read ({error.strerror}); start again") from error
+        if hashlib.sha256(plan).hexdigest() != self.digest:
+            raise EngineError(f"{self.folder}: the plan was changed or replaced while it was loaded; start again")
+        return plan
 
 
 class PlanStore:
@@ -65,20 +83,23 @@ class PlanStore:
             return None
         return stored
 
-    def put(self, facts: Facts, plan: bytes, notes: Facts) -> StoredPlan:
-        """Keep a plan; it appears whole or not at all, in place of what was there.
+    def put(self, facts: Facts, plan: bytes, notes: Facts, layers: bytes = b"") -> StoredPlan:
+        """Keep a plan, and what is said of its layers; it appears whole or not at all, in place of what was there.
 
         Raises:
             EngineError: it cannot be written.
         """
         folder = self._folder(facts)
+        digest = hashlib.sha256(plan).hexdigest()
         try:
             self._make_root()
             with tempfile.TemporaryDirectory(dir=self.root, prefix=".new.") as scratch:
                 made = Path(scratch) / "plan"
                 made.mkdir(mode=0o700)
                 _write(made / PLAN_FILE, plan)
-                _write_manifest(made, facts, notes, hashlib.sha256(plan).hexdigest())
+                if layers:
+                    _write(made / LAYERS_FILE, layers)
+                _write_manifest(made, facts, notes, digest)
                 if folder.exists():
                     # Names in use cannot be replaced; whoever still reads the old one keeps it open.
                     folder.rename(Path(scratch) / "old")
@@ -87,20 +108,22 @@ class PlanStore:
             raise EngineError(
                 f"{self.root}: the engine cannot be kept ({error.strerror}); free space there, or set cache_dir"
             ) from error
-        return StoredPlan(folder, _plain(facts), _plain(notes))
+        return StoredPlan(folder, _plain(facts), _plain(notes), digest)
 
     def amend(self, stored: StoredPlan, notes: Facts) -> StoredPlan:
-        """The plan with `notes` beside what was known of it.
+        """The plan with `notes` beside what was known of it; one that was replaced meanwhile keeps its own.
 
         Raises:
             EngineError: they cannot be written.
         """
         merged = stored.notes | _plain(notes)
         try:
-            _write_manifest(stored.folder, stored.facts, merged, file_sha256(stored.plan_file))
+            # What was measured of one plan must never vouch for another in its place.
+            if file_sha256(stored.plan_file) == stored.digest:
+                _write_manifest(stored.folder, stored.facts, merged, stored.digest)
         except OSError as error:
             raise EngineError(f"{stored.folder}: the manifest cannot be written ({error.strerror})") from error
-        return StoredPlan(stored.folder, stored.facts, merged)
+        return StoredPlan(stored.folder, stored.facts, merged, stored.digest)
 
     def plans(self) -> list[StoredPlan]:
         """Every plan that is whole, by folder."""
@@ -118,7 +141,10 @@ class PlanStore:
         except OSError as error:
             raise EngineError(f"{self.root}: cannot be written ({error.strerror}); set cache_dir") from error
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            except OSError as error:
+                raise EngineError(f"{self.root}: cannot be locked ({error.strerror}); set another cache_dir") from error
             yield
         finally:
             os.close(handle)
@@ -171,7 +197,7 @@ def read_plan(folder: Path) -> StoredPlan | None:
         is_whole = file_sha256(folder / PLAN_FILE) == digest and isinstance(facts, dict) and isinstance(notes, dict)
     except (OSError, ValueError, TypeError, KeyError):
         return None
-    return StoredPlan(folder, facts, notes) if is_whole else None
+    return StoredPlan(folder, facts, notes, digest) if is_whole else None
 
 
 def _readable(folder: Path) -> StoredPlan | None:

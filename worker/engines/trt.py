@@ -11,7 +11,7 @@ from worker.engines.cuda import Device
 from worker.engines.layout import checked_logits, filler_batch
 from worker.engines.plans import StoredPlan
 from worker.engines.profiles import Profile, cut
-from worker.engines.trt_api import Api, checked, make_logger
+from worker.engines.trt_api import Api, checked, made_on_gpu, make_logger
 from worker.engines.trt_lane import Lane, LanePlan
 from worker.errors import EngineError
 from worker.types import Batch, EngineInfo, Float32Array, ModelStamp, PairScores
@@ -38,7 +38,7 @@ class TensorRtEngine:
         """Load a plan and give it its memory; takes seconds.
 
         Raises:
-            EngineError: the library refuses the plan.
+            EngineError: the library refuses the plan, or it is no longer the one that was found.
             EngineOutOfMemoryError: there is not enough memory.
         """
         self._device = device
@@ -50,13 +50,14 @@ class TensorRtEngine:
         # What the library makes points to it: it has to outlive all of it.
         self._logger = make_logger(api)
         with device.use():
-            self._runtime: Any = api.Runtime(self._logger)
-            engine = self._runtime.deserialize_cuda_engine(stored.plan_file.read_bytes())
+            self._runtime: Any = made_on_gpu(api, "Runtime", self._logger)
+            engine = self._runtime.deserialize_cuda_engine(stored.read())
             self._engine: Any = checked(engine, f"the plan in {stored.folder}")
         names = _checked_tensors(api, self._engine, len(self.profiles))
         plan = LanePlan(
             api=api,
             engine=self._engine,
+            logger=self._logger,
             layout=self.layout,
             profiles=self.profiles,
             input_names=names,

@@ -1,20 +1,17 @@
 """A model as a TensorRT plan: from a graph or from its weights, in a strongly typed network, with its profiles."""
 
-import json
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from worker.engines.profiles import Profile
-from worker.engines.trt_api import Api, checked, make_logger
+from worker.engines.trt_api import Api, checked, made_on_gpu, make_logger, translated
+from worker.engines.trt_layers import count_fused
 from worker.engines.trt_network import BertSource, BertWriter
 from worker.errors import EngineError
 
 _GIB: Final = 1 << 30
-_FUSED: Final = re.compile(r"mha|attention|fmha|flash|_gemm_softmax_gemm|myelin.*softmax.*matmul", re.IGNORECASE)
-"""What names of layers in which attention is one kernel have in them."""
 
 Progress = Callable[[str, float], None]
 """Told which phase the build is in, and which part of its steps are done."""
@@ -52,25 +49,28 @@ def build_plan(
         EngineError: the library refuses the network, or builds nothing.
     """
     logger = make_logger(api)
-    builder = api.Builder(logger)
+    builder = made_on_gpu(api, "Builder", logger)
     network = checked(builder.create_network(_creation_flags(api)), "a network")
     config = checked(builder.create_builder_config(), "a configuration")
     # Holds the weights, to which the network only points until it is built.
     writer: object
-    if isinstance(source, Path):
-        writer = _parse(api, network, source, logger)
-    else:
-        writer = BertWriter(api, network, source, layout)
-        writer.write()
+    with translated("the network"):
+        if isinstance(source, Path):
+            writer = _parse(api, network, source, logger)
+        else:
+            writer = BertWriter(api, network, source, layout)
+            writer.write()
     for profile in profiles:
-        _add_profile(builder, network, config, profile, layout)
+        with translated(f"the profile of {profile.pairs} pairs and {profile.tokens} tokens"):
+            _add_profile(builder, network, config, profile, layout)
     _configure(api, config, recipe)
     timings = config.create_timing_cache(recipe.timings)
     if timings is None or not config.set_timing_cache(timings, ignore_mismatch=False):
         # Measured on another GPU or by another version: measured anew.
         timings = checked(config.create_timing_cache(b""), "a timing cache")
         checked(config.set_timing_cache(timings, ignore_mismatch=False), "an empty timing cache")
-    plan = builder.build_serialized_network(network, config)
+    with translated("the build"):
+        plan = builder.build_serialized_network(network, config)
     del writer
     if plan is None:
         raise EngineError("tensorrt built nothing; the log says why. Fewer or smaller profiles need less memory")
@@ -163,24 +163,7 @@ def _make_monitor(api: Api, progress: Progress) -> Any:  # noqa: ANN401  # as ab
 
 
 def _inspect(api: Api, logger: Any, plan: bytes) -> str:  # noqa: ANN401  # as above
-    runtime = api.Runtime(logger)
+    runtime = made_on_gpu(api, "Runtime", logger)
     engine = checked(runtime.deserialize_cuda_engine(plan), "the plan it has just built")
     inspector = checked(engine.create_engine_inspector(), "an inspector")
     return str(inspector.get_engine_information(api.LayerInformationFormat.JSON))
-
-
-def count_fused(layers: str) -> int | None:
-    """In how many layers of a plan attention is one kernel, read from what the inspector says.
-
-    Of several profiles, the first: the inspector lists every layer once for each.
-    """
-    try:
-        listed = json.loads(layers)["Layers"]
-    except (ValueError, KeyError, TypeError):
-        return None
-    names = {
-        re.sub(r"\[profile \d+\]", "", json.dumps(layer) if isinstance(layer, dict) else str(layer))
-        for layer in listed
-        if "[profile " not in json.dumps(layer) or "[profile 1]" in json.dumps(layer)
-    }
-    return sum(1 for name in names if _FUSED.search(name))

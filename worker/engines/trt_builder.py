@@ -1,5 +1,6 @@
 """A plan for a model: the one that is kept, or a new one, built in a process of its own while nobody else builds."""
 
+import contextlib
 import json
 import signal
 import subprocess
@@ -16,9 +17,9 @@ import structlog
 from worker.clock import Clock, SystemClock
 from worker.engines.artifact import ModelFolder
 from worker.engines.cuda import DeviceFacts
-from worker.engines.plans import PLAN_FILE, PlanStore, StoredPlan
+from worker.engines.plans import LAYERS_FILE, PLAN_FILE, PlanStore, StoredPlan
 from worker.engines.trt_child import FAILURE, RESULT, TIMINGS_FILE, order_as_json
-from worker.engines.trt_order import BUILD_SECONDS, BuildOrder, check_order, timings_key
+from worker.engines.trt_order import BUILD_SECONDS, BuildOrder, check_order, check_version, timings_key
 from worker.errors import EngineError
 from worker.types import JsonValue
 
@@ -57,45 +58,67 @@ class Builder:
         """The kept plan for `order`, or None.
 
         Raises:
+            ConfigError: an order that makes no sense, or that this version of the library cannot build.
             EngineError: files are there that another user may have written.
         """
-        check_order(order, folder)
-        return self.store.find(order.facts(folder, self.tensorrt, self.device))
+        return self.store.find(self._facts(folder, order))
 
     def build(self, folder: ModelFolder, order: BuildOrder, *, again: bool = False) -> StoredPlan:
         """The plan for `order`: the kept one, else (or `again`) a new one. Blocks, for minutes where it builds.
 
         Raises:
-            ConfigError: an order that makes no sense.
+            ConfigError: an order that makes no sense, or that this version of the library cannot build.
             EngineError: it cannot be built or kept, or took too long.
         """
         kept = None if again else self.find(folder, order)
         if kept is not None:
             return kept
-        check_order(order, folder)
-        facts = order.facts(folder, self.tensorrt, self.device)
+        facts = self._facts(folder, order)
         with self.store.building():
             # Whoever held the lock may have built just this.
             kept = None if again else self.store.find(facts)
             return kept or self._build(folder, order, facts)
 
+    def _facts(self, folder: ModelFolder, order: BuildOrder) -> dict[str, JsonValue]:
+        """Under which facts the plan of an order that can be built here is kept."""
+        check_order(order, folder)
+        check_version(order, self.tensorrt)
+        return order.facts(folder, self.tensorrt, self.device)
+
     def _build(self, folder: ModelFolder, order: BuildOrder, facts: dict[str, JsonValue]) -> StoredPlan:
         began = self.clock.monotonic()
         key = timings_key(facts)
-        with tempfile.TemporaryDirectory(dir=self.store.root, prefix=".build.") as name:
+        with self._scratch(self.store.recall_timings(key)) as name:
             scratch = Path(name)
-            known = self.store.recall_timings(key)
-            if known:
-                (scratch / TIMINGS_FILE).write_bytes(known)
             notes = self._run_child(order_as_json(folder, order, scratch))
             notes["build_seconds"] = round(self.clock.monotonic() - began, 1)
             try:
                 plan = (scratch / PLAN_FILE).read_bytes()
                 timings = (scratch / TIMINGS_FILE).read_bytes()
+                layers = (scratch / LAYERS_FILE).read_bytes()
             except OSError as error:
                 raise EngineError("the process that builds the plan left none behind; the log says why") from error
             self.store.keep_timings(key, timings)
-            return self.store.put(facts, plan, notes)
+            return self.store.put(facts, plan, notes, layers)
+
+    def _scratch(self, known: bytes) -> "tempfile.TemporaryDirectory[str]":
+        """A folder for one build, with what is known of kernels in it.
+
+        Raises:
+            EngineError: it cannot be written.
+        """
+        with contextlib.ExitStack() as made:
+            try:
+                scratch = tempfile.TemporaryDirectory(dir=self.store.root, prefix=".build.", ignore_cleanup_errors=True)
+                made.callback(scratch.cleanup)
+                if known:
+                    Path(scratch.name, TIMINGS_FILE).write_bytes(known)
+            except OSError as error:
+                raise EngineError(
+                    f"{self.store.root}: nothing can be built there ({error.strerror}); free space, or set cache_dir"
+                ) from error
+            made.pop_all()
+            return scratch
 
     def _run_child(self, order: str) -> dict[str, JsonValue]:
         """What the process notes of its plan.

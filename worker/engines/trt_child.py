@@ -22,7 +22,7 @@ from worker.engines.encoders.bert import BertShape
 from worker.engines.encoders.families import Encoder, read_encoder
 from worker.engines.encoders.feeding import padded
 from worker.engines.golden import encode_pairs, golden_texts
-from worker.engines.plans import PLAN_FILE
+from worker.engines.plans import LAYERS_FILE, PLAN_FILE
 from worker.engines.profiles import Profile, choose_profiles
 from worker.engines.pytorch import PyTorchEngine, PyTorchOptions
 from worker.engines.trt_build import BuildOptions, Built, Recipe, build_plan
@@ -31,7 +31,6 @@ from worker.engines.trt_order import BuildOrder
 from worker.errors import EngineError, WorkerError
 
 TIMINGS_FILE: Final = "timings"
-LAYERS_FILE: Final = "layers.json"
 RESULT: Final = "result"
 """The key of the last line, with what is to be noted of the plan."""
 FAILURE: Final = "failure"
@@ -132,6 +131,13 @@ def main() -> int:
         except OSError as error:
             say({FAILURE: f"the plan cannot be written ({error.strerror}); free space, or set cache_dir"})
             return 1
+        except MemoryError:
+            say({FAILURE: "there is not enough memory to build the plan; fewer or smaller profiles need less"})
+            return 1
+        except Exception as error:
+            said = f"{type(error).__name__}: {error}"[:400]
+            say({FAILURE: f"the plan cannot be built ({said}); standard error says where, another engine may do"})
+            raise
     return 0
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import structlog
 
 from worker.engines.cuda import Device, Memory
+from worker.engines.memory import with_memory_errors_told
 from worker.engines.profiles import Profile, Shape, exact_shape, inputs, rounded_shape
 from worker.engines.trt_api import Api, checked
 from worker.errors import EngineError
@@ -34,6 +35,8 @@ class LanePlan:
     api: Api
     engine: Any
     """The library's engine; shared by the lanes."""
+    logger: Any
+    """What the library complains to."""
     layout: str
     profiles: Sequence[Profile]
     input_names: tuple[str, ...]
@@ -66,7 +69,10 @@ class Lane:
         self._thread.submit(self._open).result()
 
     def submit(self, batch: Batch, profile: int) -> "Future[Float32Array]":
-        """Logits of `batch`, float32 [pairs, classes], run in the profile of that number."""
+        """Logits of `batch`, float32 [pairs, classes], run in the profile of that number.
+
+        The future holds EngineOutOfMemoryError where there was no memory, RuntimeError where it did not run.
+        """
         return self._thread.submit(self._run, batch, profile)
 
     def close(self) -> None:
@@ -104,13 +110,16 @@ class Lane:
 
     def _run(self, batch: Batch, profile: int) -> Float32Array:
         with self._device.use():
-            kind = self._plan.profiles[profile]
-            rounded = rounded_shape(batch, self._plan.layout, kind)
-            if self._is_recordable(rounded):
-                return self._run_recordable(batch, profile, rounded)
-            shape = exact_shape(batch, self._plan.layout, kind)
-            self._launch(self._contexts[profile], self._upload(batch, shape))
-            return self._download(batch)
+            return with_memory_errors_told(lambda: self._score(batch, profile))
+
+    def _score(self, batch: Batch, profile: int) -> Float32Array:
+        kind = self._plan.profiles[profile]
+        rounded = rounded_shape(batch, self._plan.layout, kind)
+        if self._is_recordable(rounded):
+            return self._run_recordable(batch, profile, rounded)
+        shape = exact_shape(batch, self._plan.layout, kind)
+        self._launch(self._contexts[profile], self._upload(batch, shape))
+        return self._download(batch)
 
     def _is_recordable(self, shape: Shape) -> bool:
         tokens = shape.tokens if self._plan.layout == "packed" else shape.pairs * shape.tokens
@@ -181,9 +190,12 @@ class Lane:
         self._enqueue(context)
 
     def _enqueue(self, context: Any) -> None:  # noqa: ANN401  # as above
+        # What it complained of before has nothing to do with this.
+        self._plan.logger.complaint()
         if not context.execute_async_v3(self._stream.handle):
             # Left unnoticed, the logits of an earlier batch would be taken for those of this one.
-            raise RuntimeError("tensorrt did not run this batch; the log says why")
+            said = self._plan.logger.complaint() or "it does not say why"
+            raise RuntimeError(f"tensorrt did not run this batch: {said}")
 
     def _download(self, batch: Batch) -> Float32Array:
         pairs, classes = len(batch.lengths), self._plan.classes

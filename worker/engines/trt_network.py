@@ -108,7 +108,8 @@ class BertWriter:
             self._heads_apart(self._product(f"{name}.qkv", hidden, (w * scale, b * scale), self._half), size)
             for w, b, scale in parts
         )
-        layer = checked(self._new_attention(q, k, v), f"the attention of {name}")
+        softmax, causal = api.AttentionNormalizationOp.SOFTMAX, api.CausalMaskKind.NONE
+        layer = checked(self._network.add_attention_v2(q, k, v, softmax, causal), f"the attention of {name}")
         layer.name = f"{name}.attention"
         if self._is_packed:
             form = api.AttentionIOForm.PACKED_NHD
@@ -121,12 +122,6 @@ class BertWriter:
             layer.decomposable = True
             layer.key_value_lengths = fed["lengths"]
         return self._heads_together(layer.get_output(0), heads * size)
-
-    def _new_attention(self, q: Tensor, k: Tensor, v: Tensor) -> Any:  # noqa: ANN401  # the library is not typed
-        softmax = self._api.AttentionNormalizationOp.SOFTMAX
-        if hasattr(self._network, "add_attention_v2"):
-            return self._network.add_attention_v2(q, k, v, softmax, self._api.CausalMaskKind.NONE)
-        return self._network.add_attention(q, k, v, softmax, False)  # noqa: FBT003  # the library's own order
 
     def _heads_apart(self, values: Tensor, size: int) -> Tensor:
         shuffle = checked(self._network.add_shuffle(values), "a reshape")
@@ -187,8 +182,7 @@ class BertWriter:
             self._constant(part.reshape((1,) * (rank - 1) + part.shape), self._api.DataType.FLOAT)
             for part in (self._source.weights[f"{name}.weight"], self._source.weights[f"{name}.bias"])
         )
-        add = getattr(self._network, "add_normalization_v2", None) or self._network.add_normalization
-        layer = checked(add(wide, scale, shift, 1 << (rank - 1)), f"the norm {name}")
+        layer = checked(self._network.add_normalization_v2(wide, scale, shift, 1 << (rank - 1)), f"the norm {name}")
         layer.epsilon = self._source.shape.epsilon
         return self._cast(layer.get_output(0), self._half)
 

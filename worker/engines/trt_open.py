@@ -32,7 +32,9 @@ def open_plan(folder: ModelFolder, stored: StoredPlan, options: TensorRtOptions 
         EngineError: the library or the GPU is not there, or the library refuses the plan.
         EngineOutOfMemoryError: the GPU has not enough memory.
     """
-    return TensorRtEngine(trt_api.load_api(), cuda.open_device(), folder, stored, options or TensorRtOptions())
+    api, device = trt_api.load_api(), cuda.open_device()
+    with trt_api.translated(f"the plan in {stored.folder}"):
+        return TensorRtEngine(api, device, folder, stored, options or TensorRtOptions())
 
 
 def open_tensorrt(folder: ModelFolder, order: BuildOrder, cache_dir: Path) -> tuple[TensorRtEngine, StoredPlan]:
@@ -52,9 +54,9 @@ def open_tensorrt(folder: ModelFolder, order: BuildOrder, cache_dir: Path) -> tu
 
 
 def warn_of_unfused(folder: ModelFolder, stored: StoredPlan) -> None:
-    """Say so in the log where attention is not one kernel in every layer: it works, but slower."""
+    """Say so in the log where attention is not one kernel in every layer, or nobody knows: it works, but slower."""
     fused, layers = stored.notes.get("fused_attention"), attention_layers(folder)
-    if isinstance(fused, int) and layers is not None and fused < layers:
+    if layers is not None and fused != layers:
         _log.warning("engine.attention_not_fused", model=folder.name, fused=fused, layers=layers)
 
 

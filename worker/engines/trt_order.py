@@ -8,6 +8,7 @@ from typing import Any, Final
 from worker.engines.artifact import CONFIG_FILE, ModelFolder, read_json_object
 from worker.engines.cuda import DeviceFacts
 from worker.engines.profiles import LAYOUTS, choose_profiles
+from worker.engines.trt_api import INSTALL_HINT
 from worker.engines.trt_build import BuildOptions
 from worker.errors import ConfigError, EngineError
 from worker.types import JsonValue
@@ -21,6 +22,8 @@ BUILD_SECONDS: Final = 3600.0
 _BERT_LIKE: Final = ("bert", "roberta", "xlm-roberta")
 _WIDE_VOCABULARY: Final = 200_000
 """mDeBERTa's is of 250,000 words; DeBERTa-v3's of 128,000."""
+_NETWORKS_SINCE: Final = 11
+"""The attention of TensorRT 10 takes no lengths and knows no packed form, so only graphs are built with it."""
 _EXPORTERS: Final = ("torch", "transformers", "onnxscript")
 
 
@@ -74,6 +77,19 @@ def check_order(order: BuildOrder, folder: ModelFolder) -> None:
         raise ConfigError("layout: float8 is built with layout lengths or packed")
     if is_network and order.precision == "float32":
         raise ConfigError("layout: fused attention computes in 16 bits: use layout padded for float32")
+
+
+def check_version(order: BuildOrder, tensorrt: str) -> None:
+    """Raise what this version of the library cannot build.
+
+    Raises:
+        ConfigError: a layout that it does not have.
+    """
+    if order.layout != "padded" and int(tensorrt.split(".", maxsplit=1)[0]) < _NETWORKS_SINCE:
+        raise ConfigError(
+            f"layout: {order.layout} needs TensorRT {_NETWORKS_SINCE} or later, and this is {tensorrt}: "
+            f"use layout padded, or a newer one: {INSTALL_HINT}"
+        )
 
 
 def precision_ladder(folder: ModelFolder) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from typing import Final
 from worker.engines.build import GateReport
 
 _FOLDER: Final = "gate"
-_RULES_VERSION: Final = 1
+_RULES_VERSION: Final = 2
 """Rises when the gate's rules or bounds change, so that old verdicts no longer count."""
 
 
@@ -30,7 +30,7 @@ def verdict_key(facts: Mapping[str, object]) -> str:
 
 
 def recall_verdict(cache_dir: Path, key: str) -> GateReport | None:
-    """The report kept under `key`, where the gate was passed; None otherwise."""
+    """The report last kept under `key`, where the gate was passed; None otherwise."""
     try:
         kept = json.loads((cache_dir / _FOLDER / f"{key}.json").read_bytes())
         report = GateReport(**kept)

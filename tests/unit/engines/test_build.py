@@ -31,6 +31,26 @@ class _Drifting(FakeEngine):
         return PairScores(moved.astype(np.float32))
 
 
+class _Moving(FakeEngine):
+    """The fake engine, but for one pair, known by its logits, which gets others."""
+
+    def __init__(self, precision: str, pair: Float32Array, moved: tuple[float, float]) -> None:
+        super().__init__(max_pair_tokens=64)
+        self.precision = precision
+        self.pair = pair
+        self.moved = moved
+
+    @property
+    def info(self) -> EngineInfo:
+        info = super().info
+        return dataclasses.replace(info, stamp=dataclasses.replace(info.stamp, precision=self.precision))
+
+    def score(self, batch: Batch) -> PairScores:
+        logits = super().score(batch).logits
+        logits[(logits == self.pair).all(axis=1)] = self.moved
+        return PairScores(logits)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> ModelFolder:
     path: Path = tmp_path_factory.mktemp("model")
@@ -89,6 +109,21 @@ def test_8bit_weights_may_move_logits_but_not_labels(folder: ModelFolder, truth:
     report = verify(_Drifting(), folder, Golden(golden_texts(), flipped), has_8bit_weights=True)
     assert (report.passed, report.label_flips) == (False, 1)
     assert report.reason == f"1 of {len(truth)} labels differ from float32"
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16", "bfloat16"])
+def test_a_label_that_float32_is_sure_of_may_flip_in_no_precision(
+    folder: ModelFolder, truth: Float32Array, precision: str
+) -> None:
+    """A margin of 0.0225 in probability, between two classes, is 0.045 in logits."""
+    narrow = truth.copy()
+    narrow[3] = [0.045, 0.0]
+    report = verify(_Moving(precision, truth[3], (-0.004, 0.0)), folder, Golden(golden_texts(), narrow))
+    flips = f"1 of {len(truth)} labels differ from float32"
+    assert (report.passed, report.label_flips) == (False, 1)
+    assert report.largest_logit_error == pytest.approx(0.049)
+    assert flips in report.reason
+    assert (report.reason == flips) is (precision == "bfloat16"), "its bound on logits allows as much"
 
 
 def test_a_flip_where_float32_is_unsure_does_not_count(folder: ModelFolder, truth: Float32Array) -> None:

@@ -69,6 +69,18 @@ def test_an_engine_that_does_not_agree_is_never_handed_over(tmp_path: Path, tiny
         load_engine(_choice(tmp_path, tiny, precision="float32"))
 
 
+@pytest.mark.parametrize("error", [RuntimeError("it broke"), ValueError("it broke")])
+def test_an_engine_that_cannot_be_measured_is_refused_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(load, "verify", fail)
+    with pytest.raises(EngineError, match=r"cannot score the golden pairs \(it broke\); use precision: float32"):
+        load_engine(_choice(tmp_path, precision="float32"))
+
+
 def test_a_float32_model_without_golden_logits_is_its_own_reference_and_marked(tmp_path: Path) -> None:
     loaded = load_engine(_choice(tmp_path, TinyModel(golden_offset=None), precision="float32"))
     assert not loaded.is_verified

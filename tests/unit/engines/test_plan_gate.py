@@ -105,6 +105,20 @@ def test_rows_that_depend_on_their_order_alone_are_found(
     assert "with the order of rows" in report.reason
 
 
+@pytest.mark.parametrize("error", [ValueError("not finite"), RuntimeError("it did not run")])
+def test_an_engine_that_gives_no_logits_as_a_whole_does_not_pass(
+    engine: TensorRtEngine, golden: Golden, root: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """Every profile is right by itself, and the lanes together are not."""
+
+    def fail(_batch: Batch) -> None:
+        raise error
+
+    monkeypatch.setattr(engine, "score", fail)
+    report = verify_plan(engine, open_folder(root / "model"), golden)
+    assert (report.passed, report.reason) == (False, str(error))
+
+
 def test_the_worst_number_of_all_reports_is_kept_and_a_nan_is_worse_than_any(
     engine: TensorRtEngine, golden: Golden, root: Path
 ) -> None:

@@ -112,6 +112,21 @@ def test_what_is_found_out_later_is_kept_beside_the_plan(store: PlanStore) -> No
     assert found.notes == {"build_seconds": 1, "gate": {"passed": True}}
 
 
+def test_what_was_measured_of_a_plan_never_vouches_for_another_in_its_place(store: PlanStore) -> None:
+    first = store.put(FACTS, b"first", {})
+    second = store.put(FACTS, b"second", {"build_seconds": 2})
+    assert first.digest != second.digest
+    store.amend(first, {"gate": {"passed": True}})
+    assert store.find(FACTS) == second
+
+
+def test_what_is_noted_of_a_damaged_plan_does_not_make_it_whole(store: PlanStore) -> None:
+    put = store.put(FACTS, b"plan", {})
+    put.plan_file.write_bytes(b"damaged")
+    store.amend(put, {"gate": {"passed": True}})
+    assert store.find(FACTS) is None
+
+
 def test_a_full_disk_leaves_nothing_behind_and_names_the_fix(store: PlanStore, monkeypatch: pytest.MonkeyPatch) -> None:
     store.root.mkdir()
 

@@ -78,6 +78,31 @@ def test_every_false_answer_of_the_library_is_an_error_and_never_old_logits(
     assert engine.score(batch_of([8, 9, 10])).logits.shape == (1, 3)
 
 
+@pytest.mark.parametrize("recorded_shapes", [0, 16])
+@pytest.mark.parametrize(
+    "complaint",
+    [
+        "[resizingAllocator.cpp::allocate::73] Error Code 1: Cuda Runtime (out of memory)",
+        "IExecutionContext::enqueueV3: Error Code 2: OutOfMemory (Requested size was 1024 bytes.)",
+    ],
+)
+def test_a_batch_that_was_not_run_for_lack_of_memory_is_named_as_such(
+    tmp_path: Path, complaint: str, recorded_shapes: int
+) -> None:
+    engine = open_tiny(tmp_path, "lengths", TensorRtOptions(recorded_shapes=recorded_shapes))
+    state.answers["execute_async_v3"], state.complaint = False, complaint
+    with pytest.raises(EngineOutOfMemoryError, match=r"lower batching\.max_tokens"):
+        engine.score(batch_of([5, 6, 7]))
+    state.complaint = ""
+    with pytest.raises(RuntimeError, match="did not run this batch: it does not say why"):
+        engine.score(batch_of([5, 6, 7]))
+    state.complaint = "Error Code 1: Myelin ([cask.cpp:2] illegal address)"
+    with pytest.raises(RuntimeError, match="did not run this batch: Error Code 1: Myelin"):
+        engine.score(batch_of([5, 6, 7]))
+    state.answers.clear()
+    assert engine.score(batch_of([5, 6, 7])).logits.shape == (1, 3)
+
+
 def test_shapes_that_are_missing_are_named(tmp_path: Path) -> None:
     engine = open_tiny(tmp_path, "lengths")
     state.answers["infer_shapes"] = ["lengths"]

@@ -9,7 +9,7 @@ from tests.support.fake_cuda import FACTS
 from tests.support.plans import write_folder
 from worker.engines import trt_builder
 from worker.engines.artifact import ModelFolder
-from worker.engines.plans import PLAN_FILE, PlanStore
+from worker.engines.plans import LAYERS_FILE, PLAN_FILE, PlanStore
 from worker.engines.trt_builder import Builder
 from worker.engines.trt_order import BuildOrder, check_order, precision_ladder
 from worker.errors import ConfigError, EngineError
@@ -23,8 +23,16 @@ print("noise of a library")
 print(json.dumps({{"phase": "tactics", "done": 0.5}}), flush=True)
 known = scratch / "timings"
 (scratch / {PLAN_FILE!r}).write_bytes(b"plan")
+(scratch / {LAYERS_FILE!r}).write_bytes(b"layers")
 known.write_bytes((known.read_bytes() if known.exists() else b"") + b"more;")
 print(json.dumps({{"result": {{"fused_attention": 2}}}}))
+"""
+_CHILD_THAT = """
+from worker.engines import trt_child
+def build_in(order, say):
+    {}
+trt_child.build_in = build_in
+raise SystemExit(trt_child.main())
 """
 
 
@@ -45,6 +53,7 @@ def test_what_the_process_leaves_is_kept_with_its_notes(
     assert builder.find(folder, ORDER) is None
     built = builder.build(folder, ORDER)
     assert built.plan_file.read_bytes() == b"plan"
+    assert (built.folder / LAYERS_FILE).read_bytes() == b"layers"
     assert built.notes["fused_attention"] == 2
     assert isinstance(built.notes["build_seconds"], float)
     monkeypatch.setattr(trt_builder, "_CHILD", ("false",))
@@ -86,6 +95,15 @@ def test_a_process_that_hangs_is_ended_at_the_limit(
         ("raise SystemExit(3)", r"died \(exit code 3\)"),
         (f"import os; os.kill(os.getpid(), {int(signal.SIGKILL)})", "SIGKILL, perhaps for lack of memory"),
         ("pass", "left none behind"),
+        (
+            _CHILD_THAT.format("raise TypeError('factory function returned nullptr')"),
+            r"cannot be built \(TypeError: factory function returned nullptr\); standard error says where",
+        ),
+        (_CHILD_THAT.format("raise MemoryError"), "not enough memory to build the plan; fewer or smaller profiles"),
+        (
+            _CHILD_THAT.format("raise OSError(28, 'No space left')"),
+            "cannot be written .*; free space, or set cache_dir",
+        ),
     ],
 )
 def test_a_process_that_fails_or_dies_leaves_no_plan_and_says_how(
@@ -95,6 +113,37 @@ def test_a_process_that_fails_or_dies_leaves_no_plan_and_says_how(
     with pytest.raises(EngineError, match=error):
         builder.build(folder, ORDER)
     assert [path.name for path in builder.store.root.iterdir()] == [".building"]
+
+
+@pytest.mark.parametrize("call", ["tempfile.mkdtemp", "pathlib.Path.write_bytes"])
+def test_a_disk_that_is_full_before_the_build_is_an_error_that_names_the_fix(
+    folder: ModelFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    builder = _builder(tmp_path, monkeypatch, PLAN)
+    builder.build(folder, ORDER)
+    before = sorted(path.name for path in builder.store.root.iterdir())
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(call, full)
+        with pytest.raises(
+            EngineError, match=r"nothing can be built there \(No space left .*; free space, or set cache"
+        ):
+            builder.build(folder, ORDER, again=True)
+    assert sorted(path.name for path in builder.store.root.iterdir()) == before
+
+
+def test_a_folder_that_cannot_be_locked_is_an_error_that_names_the_fix(
+    folder: ModelFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with pytest.raises(EngineError, match=r"cannot be locked \(No locks available\); set another cache_dir"):
+        _builder(tmp_path, monkeypatch, PLAN).build(folder, ORDER)
 
 
 def test_the_real_process_says_what_it_lacks(
@@ -121,6 +170,23 @@ def test_an_order_that_makes_no_sense_is_refused_before_anything_starts(
 ) -> None:
     with pytest.raises(ConfigError, match=error):
         check_order(order, folder)
+
+
+@pytest.mark.parametrize("version", ["10.15.1.29", "10.16.1.11"])
+@pytest.mark.parametrize("layout", ["lengths", "packed"])
+@pytest.mark.parametrize("precision", ["float16", "float8"])
+def test_a_layout_that_the_library_is_too_old_for_is_refused_before_anything_starts(
+    folder: ModelFolder, tmp_path: Path, version: str, layout: str, precision: str
+) -> None:
+    builder = Builder(PlanStore(tmp_path / "plans"), version, FACTS)
+    error = rf"layout: {layout} needs TensorRT 11 or later, and this is {version}: use layout padded, or a newer one"
+    for call in (builder.find, builder.build):
+        with pytest.raises(ConfigError, match=error):
+            call(folder, BuildOrder(precision, layout))
+    assert builder.find(folder, BuildOrder("float16", "padded")) is None
+    assert (
+        Builder(PlanStore(tmp_path / "plans"), "11.0.0.114", FACTS).find(folder, BuildOrder(precision, layout)) is None
+    )
 
 
 def test_a_family_that_is_only_built_from_graphs_says_so(folder: ModelFolder) -> None:
