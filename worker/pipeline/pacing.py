@@ -24,8 +24,7 @@ LEAST_EFFICIENCY = 0.5
 """A batch is never cut so small that the engine spends less than this share of its time on tokens: where the target
 cannot be held it is missed by a little rather than by a queue that grows for ever."""
 OBSERVED_BATCHES = 32
-"""496 lines through two of them: numpy keeps Python's lock for up to 500 numbers, and a fit disturbs no other thread.
-Where each batch is off by 10 %, what one will take is told within 5 % in 19 of 20 cases; with 64 it would be 3.5 %."""
+"""496 lines through two of them: numpy keeps Python's lock for up to 500 numbers, so a fit disturbs no thread."""
 FIT_EVERY = 8
 FEWEST_OBSERVED = 8
 LEAST_WAITS_BATCHES = 4

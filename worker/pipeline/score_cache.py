@@ -5,7 +5,6 @@ cut, and their types: two texts that differ only where they are cut away share t
 """
 
 from collections.abc import Iterator, Sequence
-from itertools import repeat
 
 import numpy as np
 
@@ -60,8 +59,6 @@ class ScoreCache:
 
     def look_up(self, keys: Sequence[bytes]) -> Iterator[tuple[bytes, bytes | None]]:
         """Each key, and what `get` has for it."""
-        if not self._young and not self._old:
-            return zip(keys, repeat(None))
         return zip(keys, map(self.get, keys), strict=True)
 
     def put_all(self, keys: Sequence[bytes], rows: Sequence[bytes]) -> None:
@@ -77,7 +74,7 @@ class ScoreCache:
 
     def put(self, key: bytes, row: bytes) -> None:
         """Keep the logits of a pair."""
-        entries = 1 if len(row) <= _PAIR_BYTES else _entries(row)
+        entries = _entries(row)
         if entries > self._most_young:
             return
         if (old := self._old.pop(key, None)) is not None:
