@@ -140,15 +140,8 @@ def draw_graph(axis: plt.Axes, panel: dict, prometheus: Prometheus) -> None:
     lines = [handle for side in sides.values() for handle in side.get_legend_handles_labels()[0]]
     threshold(axis, panel)
     if lines:
-        axis.legend(
-            handles=lines,
-            loc="upper left",
-            bbox_to_anchor=(-0.02, -0.13),
-            ncol=4,
-            fontsize=6.5,
-            frameon=False,
-            borderpad=0,
-        )
+        place = {"loc": "upper left", "bbox_to_anchor": (-0.02, -0.13), "borderpad": 0, "frameon": False}
+        axis.legend(handles=lines, ncol=4, fontsize=6.5, **place)
     else:
         axis.text(0.5, 0.5, "no data", ha="center", color=MUTED, transform=axis.transAxes)
 
@@ -208,7 +201,7 @@ def draw(prometheus: Prometheus, picture: str) -> None:
     figure.text(
         0.012,
         1 - 1.75 / rows,
-        f"What the panels of {DASHBOARD.name} ask, {begin} to {end} UTC, drawn from the Prometheus of a running worker by "
+        f"What the panels of {DASHBOARD.name} ask, {begin} to {end} UTC, drawn from a running worker's Prometheus by "
         f"benchmarks/{Path(__file__).name}. Not a picture of Grafana.",
         fontsize=9,
         color=MUTED,
