@@ -6,6 +6,7 @@ Grafana itself draws the same queries, units, thresholds and places in its own w
 """
 
 import argparse
+import io
 import json
 import re
 import time
@@ -19,6 +20,7 @@ mpl.use("Agg")
 from matplotlib import dates
 from matplotlib import pyplot as plt
 from matplotlib.ticker import FuncFormatter, MaxNLocator
+from PIL import Image  # comes with matplotlib
 
 DASHBOARD = Path(__file__).parents[1] / "deploy" / "grafana" / "dashboards" / "worker.json"
 POINTS = 160
@@ -26,7 +28,14 @@ RATE_SECONDS = 60
 COLUMNS = 24
 INCHES_PER_COLUMN, INCHES_PER_ROW = 0.66, 0.3
 HEADER_ROWS = 2.2
-COLOURS = {"green": "#2a8a3e", "orange": "#d9730d", "red": "#c4162a", "text": "#1f2933", "transparent": "none"}
+COLOURS = {
+    "green": "#2a8a3e",
+    "orange": "#d9730d",
+    "red": "#c4162a",
+    "blue": "#1a6fb5",
+    "text": "#1f2933",
+    "transparent": "none",
+}
 SERIES = ["#1a6fb5", "#c77700", "#4c8c3f", "#8e4fa8", "#8a6d3b", "#3b8f9a", "#a3355e", "#5b6770"]
 MUTED, LINE = "#616e7c", "#cbd2d9"
 SECOND_UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"), (1e-3, "ms"), (1e-6, "µs"))
@@ -167,8 +176,7 @@ def draw_series(axis: plt.Axes, series: tuple, field: dict, colour: str, stacked
 
 def finish_axis(axis: plt.Axes, prometheus: Prometheus) -> None:
     """From 0 up, over the whole span, without much ink."""
-    low, high = axis.get_ylim()
-    axis.set_ylim(0, high if high > max(low, 0) else 1)
+    axis.set_ylim(0, axis.get_ylim()[1] if axis.dataLim.ymax > 0 else 1)
     axis.set_xlim(prometheus.start / 86400, prometheus.end / 86400)
     axis.xaxis.set_major_locator(MaxNLocator(6))
     axis.xaxis.set_major_formatter(dates.DateFormatter("%H:%M"))
@@ -214,13 +222,16 @@ def draw(prometheus: Prometheus, picture: str) -> None:
         if panel["type"] == "row":
             figure.text(0.012, top - 0.55 * height, panel["title"], fontsize=11, weight="bold", va="center")
             continue
-        figure.text(left + 0.012, top - 0.6 / rows, panel["title"], fontsize=8.5, va="center")
+        at, align = (left + place["w"] / COLUMNS / 2, "center") if panel["type"] == "stat" else (left + 0.012, "left")
+        figure.text(at, top - 0.6 / rows, panel["title"], fontsize=8.5, va="center", ha=align)
         # Room for the title above, for the legend below, for the numbers on both sides.
         bottom = top - height + (2 / rows if panel["type"] == "timeseries" else 0.3 / rows)
         margin = 0.045 if panel["type"] == "timeseries" else 0.012
         box = (left + margin, bottom, place["w"] / COLUMNS - 2 * margin, top - 1.2 / rows - bottom)
         DRAW[panel["type"]](figure.add_axes(box), panel, prometheus)
-    figure.savefig(picture, dpi=80)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, dpi=80)
+    Image.open(drawn).convert("RGB").quantize(method=Image.Quantize.MAXCOVERAGE).save(picture, optimize=True)
 
 
 def main() -> None:
