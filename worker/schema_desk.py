@@ -195,7 +195,6 @@ class SchemaDesk:
         for version in sorted(publication.documents):
             record = last[f"{name}@{version}".encode()]
             rollback_of = dict(record.headers).get(ROLLBACK_HEADER)
-            judged = verdict.judged[version]
             entries.append(
                 HistoryEntry(
                     version=version,
@@ -203,7 +202,7 @@ class SchemaDesk:
                     written_ms=record.timestamp_ms,
                     is_in_force=verdict.in_force is not None and verdict.in_force.version == version,
                     is_pointed=verdict.pointed == version,
-                    reason=judged.reason or (verdict.reason if verdict.pointed == version else None),
+                    reason=verdict.refused.get(version) or (verdict.reason if verdict.pointed == version else None),
                     rollback_of=None if rollback_of is None else rollback_of.decode("ascii", "replace"),
                 )
             )
