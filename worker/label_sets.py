@@ -181,6 +181,7 @@ def topic_follower(
         status_topic=status_topic,
         worker=str(answers["client.id"]),
         create=config.schemas.create,
+        used=frozenset(binding.label_schema.partition("@")[0] for binding in config.topics if binding.label_schema),
     )
     heartbeats.register(HEARTBEAT, SILENCE_SECONDS)
     return LabelTopicFollower(

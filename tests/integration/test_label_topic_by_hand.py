@@ -1,5 +1,8 @@
-"""What is written to the label topic past the tool: everybody who reads it makes the same of it."""
+"""What goes past the tool: what is written to the label topic by hand, and label schemas that only others use."""
 
+import json
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -111,3 +114,26 @@ def test_what_an_aborted_transaction_wrote_is_passed_over(fleet: Fleet) -> None:
     config = load_config(fleet.setup.path)
     with LabelDesk(config.kafka, config.schemas, SystemClock()) as desk:
         assert {1, 3} == set(desk.read().of("kinds").documents)
+
+
+@pytest.mark.parametrize("group", ["same", "other"])
+def test_a_schema_that_only_a_running_worker_uses_is_not_deleted_unseen(fleet: Fleet, group: str) -> None:
+    fleet.apply(1)
+    config = json.loads(fleet.setup.path.read_text())
+    config["topics"] = [{"input": fleet.topic}]
+    if group == "other":
+        config["kafka"]["group_id"] += "-other"
+    path = fleet.setup.path.with_name("newer.yaml")
+    path.write_text(json.dumps(config))
+    newer = Fleet(fleet.kafka, fleet.folder, replace(fleet.setup, path=path), fleet.label_topic)
+    with running(fleet.setup):
+        wait_until(lambda: '"used": true' in fleet.schemas("list", "--json").output, 60)
+        told = newer.schemas("delete", "kinds", answer="n\n")
+        if group == "same":
+            assert re.search(
+                r"^kinds: the running worker group-\S+ uses it; change the label_schema", str(told.exception)
+            )
+        else:
+            assert re.search(r"^  note: used by group-\S+, which is of another group", told.output, re.MULTILINE)
+            assert "  note: configurations of which no worker has answered are not seen" in told.output
+    assert 0 == newer.schemas("delete", "kinds", "--yes").exit_code, "it has stopped"

@@ -54,7 +54,7 @@ class Verdict:
     pointed: int | None = None
     """The version that the pointer names; None where there is no pointer, or it cannot be read."""
     in_force: LabelSchema | None = None
-    """The version pointed to if it is valid, else the highest valid one below it."""
+    """The version pointed to if it is valid, else the highest valid one below it, or up to a seal that is higher."""
     reason: str | None = None
     """Why the version pointed to is refused."""
     refusals: tuple[SchemaRefusal, ...] = ()
