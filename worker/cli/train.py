@@ -28,7 +28,7 @@ def train(
     threads: int | None = typer.Option(None, min=1, help="CPU threads; without it every core."),
     export: bool = typer.Option(True, help="Write the form that a worker runs, with 8-bit weights."),
     dry_run: bool = typer.Option(False, "--dry-run", help="Only show what each stage would see."),
-    as_json: bool = typer.Option(False, "--json", help="One JSON object per model."),
+    as_json: bool = typer.Option(False, "--json", help="One JSON object per model; with --dry-run per plan."),
 ) -> None:
     """Train a universal classifier: data sets and their hypotheses become pairs, pairs a model, the model a folder.
 
@@ -41,7 +41,7 @@ def train(
     from worker.observability.logging import configure_logging
     from worker.training.prepare import HeldOut
     from worker.training.recipe import read_recipe
-    from worker.training.train import RunOptions, variant_name
+    from worker.training.train import RunOptions, plan
     from worker.training.train import train as run
 
     configure_logging("warning")
@@ -50,7 +50,8 @@ def train(
     variants = _folds(table, folds) if folds is not None else (held,)
     if dry_run:
         for variant in variants:
-            print(plan_text(wanted, variant.leaves(table), data, variant_name(variant)))
+            planned = plan(wanted, table, variant, data)
+            print(json.dumps(dataclasses.asdict(planned)) if as_json else plan_text(wanted, planned))
         return
     for variant in variants:
         with Bar() as bar:

@@ -2,7 +2,6 @@
 
 import sys
 from contextlib import AbstractContextManager
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -12,8 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 if TYPE_CHECKING:
     from worker.training.finetune import Progress as StepTold
     from worker.training.recipe import Recipe
-    from worker.training.sets import SetTable
-    from worker.training.train import Trained
+    from worker.training.train import Plan, Trained
 
 
 class Bar(AbstractContextManager["Bar"]):
@@ -93,14 +91,11 @@ def for_people(made: "Trained") -> str:
     return "\n".join(lines)
 
 
-def plan_text(recipe: "Recipe", table: "SetTable", data: Path, variant: str) -> str:
+def plan_text(recipe: "Recipe", plan: "Plan") -> str:
     """The table of what each stage would see."""
-    from worker.training.prepare import stage_data
-
-    lines = [f"{recipe.name} ({variant})"]
-    for stage in recipe.stages:
-        uses = stage_data(stage, table, data, recipe.seed).uses
-        lines += ["", f"stage {stage.name}: {len(uses)} sets, {sum(use.pairs for use in uses)} pairs"]
+    lines = [f"{recipe.name} ({plan.variant})"]
+    for name, uses in plan.stages:
+        lines += ["", f"stage {name}: {len(uses)} sets, {sum(use.pairs for use in uses)} pairs"]
         lines.append(f"  {'set':32} {'cluster':12} {'classes':>7} {'rows':>7} {'pairs':>7}  licence")
         lines += [
             f"  {use.name:32} {use.cluster:12} {use.classes:7} {use.rows:7} {use.pairs:7}  "

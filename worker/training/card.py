@@ -71,8 +71,8 @@ class Provenance:
         return frozenset(use.name for use in self.uses if use.kind == kind)
 
     def clusters(self) -> frozenset[str]:
-        """The clusters of the classification sets."""
-        return frozenset(use.cluster for use in self.uses if use.kind == "classification")
+        """Every cluster that any stage saw; of NLI sets those that were recast from such a task have its cluster."""
+        return frozenset(use.cluster for use in self.uses)
 
 
 def write_provenance(folder: Path, provenance: Provenance) -> None:

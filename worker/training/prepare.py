@@ -67,6 +67,18 @@ class StageData:
     pairs: Callable[[], Iterator[LabelledPair]]
 
 
+def stage_table(stage: Stage, left: SetTable, table: SetTable) -> SetTable:
+    """The sets that `stage` may see: of `table`, what is left of it.
+
+    Pairs that were recast from the task of a classification set come with the classification sets: a stage of NLI alone
+    is then one, and models that are kept from different tasks can share it.
+    """
+    if stage.classification is not None:
+        return SetTable(classification=left.classification, nli=left.nli if stage.nli else ())
+    clusters = table.clusters()
+    return SetTable(nli=tuple(each for each in left.nli if each.cluster not in clusters) if stage.nli else ())
+
+
 def stage_data(stage: Stage, table: SetTable, data: Path, seed: int) -> StageData:
     """What `stage` takes of `table`, whose paths start from the folder `data`. Reads every file once to count.
 

@@ -30,7 +30,7 @@ from worker.errors import ConfigError, EngineError
 from worker.training.card import PROVENANCE_FILE, Provenance, StageFacts, write_card, write_provenance
 from worker.training.finetune import CHECKPOINT_FILE, Loop, Progress, finetune
 from worker.training.journal import Journal
-from worker.training.prepare import HeldOut, stage_data
+from worker.training.prepare import HeldOut, SetUse, stage_data, stage_table
 from worker.training.recipe import Recipe, Stage
 from worker.training.sets import SetTable
 from worker.training.store import PairJoiner, is_stored, open_store, write_store
@@ -86,6 +86,15 @@ class Exported:
 
 
 @dataclass(frozen=True, slots=True)
+class Plan:
+    """What a training would see."""
+
+    variant: str
+    stages: tuple[tuple[str, tuple[SetUse, ...]], ...]
+    """By name, in order."""
+
+
+@dataclass(frozen=True, slots=True)
 class _Point:
     """Where a run stands: a model, and a name for everything that went into it."""
 
@@ -109,13 +118,25 @@ def train(recipe: Recipe, table: SetTable, held_out: HeldOut, options: RunOption
         before = point
         if stage.classification is not None and before.stages and not _saw_classes(before.stages):
             _publish(before, Provenance.of(recipe, NLI_ONLY, held_out, before.stages, options.command), options)
-        point = _stage(stage, recipe, left, point, options)
+        point = _stage(stage, recipe, stage_table(stage, left, table), point, options)
     name = variant_name(held_out) if _saw_classes(point.stages) else NLI_ONLY
     provenance = Provenance.of(recipe, name, held_out, point.stages, options.command)
     model = _publish(point, provenance, options)
     wants_export = options.has_export and not held_out.sets and not held_out.clusters
     exported = export_bundled(model, options.cache_dir) if wants_export else None
     return Trained(name, model, exported, point.stages)
+
+
+def plan(recipe: Recipe, table: SetTable, held_out: HeldOut, data: Path) -> Plan:
+    """What `train` would see; reads the files, and starts nothing.
+
+    Raises:
+        ConfigError: as `train`.
+    """
+    left = held_out.leaves(table)
+    tables = ((stage, stage_table(stage, left, table)) for stage in recipe.stages)
+    stages = ((stage.name, stage_data(stage, each, data, recipe.seed).uses) for stage, each in tables)
+    return Plan(variant_name(held_out), tuple(stages))
 
 
 def variant_name(held_out: HeldOut) -> str:
@@ -183,10 +204,7 @@ def _exported(model: Path, weights: str, cache_dir: Path | None) -> Exported:
     return Exported(target, weights, loaded.gate)
 
 
-def _stage(stage: Stage, recipe: Recipe, table: SetTable, point: _Point, options: RunOptions) -> _Point:
-    used = SetTable(
-        classification=table.classification if stage.classification else (), nli=table.nli if stage.nli else ()
-    )
+def _stage(stage: Stage, recipe: Recipe, used: SetTable, point: _Point, options: RunOptions) -> _Point:
     key = _digest(point.key, stage.model_dump_json(), used.model_dump_json(), str(recipe.seed))
     folder = options.out / "work" / f"{stage.name}-{key[:12]}"
     if not (folder / DONE_FILE).is_file():

@@ -44,6 +44,21 @@ def test_a_dry_run_shows_what_each_stage_would_see_and_what_is_held_out(world: P
     assert not (world / "out").exists()
 
 
+def test_pairs_recast_from_a_task_are_held_out_with_it_and_are_no_part_of_a_stage_of_nli_alone(world: Path) -> None:
+    table = yaml.safe_load((world / "sets.yaml").read_text())
+    table["nli"].append({**table["nli"][0], "name": "opinions", "cluster": "sentiment"})
+    (world / "sets.yaml").write_text(yaml.safe_dump(table))
+
+    given = ("train", world / "recipe.yaml", "--data", world, "--out", world / "out", "--dry-run", "--json")
+    plans = [json.loads(line) for line in _run(*given, "--folds", "clusters:2").stdout.splitlines()]
+
+    seen = {plan["variant"]: {name: {use["name"] for use in uses} for name, uses in plan["stages"]} for plan in plans}
+    assert {
+        "without-clusters-sentiment": {"nli": {"pairs"}, "mix": {"pairs", "tickets"}},
+        "without-clusters-intent": {"nli": {"pairs"}, "mix": {"pairs", "opinions", "reviews", "films"}},
+    } == seen
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
