@@ -238,6 +238,40 @@ def test_holding_out_something_unknown_is_refused(world: Path, base: Path, tmp_p
         _train(write_recipe(world), _options(world, base, tmp_path), held)
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"device": "tpu"}, "--device tpu: expected auto, cpu, cuda"),
+        ({"device": "cuda"}, "--device cuda: torch finds no GPU"),
+        ({"precision": "float8"}, "--precision float8: expected auto, bfloat16, float32"),
+    ],
+)
+def test_a_machine_that_is_not_there_is_refused_before_anything_is_read(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, str], said: str
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    recipe = write_recipe(write_world(tmp_path / "world").parent)
+    (tmp_path / "world" / "pairs.jsonl.gz").unlink()
+
+    with pytest.raises(ConfigError, match=said):
+        _train(recipe, replace(_options(tmp_path / "world", base, tmp_path / "out"), **change))  # type: ignore[arg-type]  # strings all
+
+
+def test_a_loss_that_is_no_number_ends_the_run_before_it_ends_in_a_model(
+    world: Path, base: Path, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(base, broken)
+    weights = load_file(broken / SAFETENSORS_FILE)
+    weights["classifier.bias"].fill_(float("inf"))
+    save_file(weights, broken / SAFETENSORS_FILE, {"format": "pt"})
+
+    with pytest.raises(EngineError, match="stage nli: the loss is no number at step 1: take a lower learning_rate"):
+        _train(write_recipe(world), _options(world, broken, tmp_path / "out"))
+
+    assert not list((tmp_path / "out").rglob("model.safetensors"))
+
+
 def test_the_bundled_model_cannot_be_trained_and_the_error_says_what_can(
     world: Path, base: Path, tmp_path: Path
 ) -> None:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from worker.cli.options import made_folder
+
 if TYPE_CHECKING:
     from worker.engines.load import EngineChoice
     from worker.labels.schema import LabelSchema
@@ -48,8 +50,10 @@ def finetune(
     from worker.errors import ConfigError
     from worker.observability.logging import configure_logging
     from worker.training.adapt import Adaptation
-    from worker.training.fewshot import cheap_points, checked, split
+    from worker.training.fewshot import cheap_points, checked, different, enough
+    from worker.training.place import chosen_place
     from worker.training.train import base_folder
+    from worker.training.weights import need_torch
 
     configure_logging("warning")
     if (base is None) != (out is None):
@@ -57,11 +61,16 @@ def finetune(
     labels = label_schema_from(None, schema, None, multi_label=False)
     rows = _rows(examples)
     checked(labels, rows)
-    learnt, back = (rows, _rows(test)) if test is not None else split(rows, seed)
+    asked = _counts(k)
+    learnt, back = _apart(rows, test, seed)
     checked(labels, back)
-    ks = _counts(k)
+    enough(learnt, back)
+    if out is not None:
+        chosen_place(need_torch(), device, "auto")
+        made_folder("--out", out)
     with _scorer(EngineChoice(model or base or "bundled", engine), max_pair_tokens) as scorer:
         known, unknown = (_evidence(scorer, labels, each) for each in (learnt, back))
+    ks = different(asked, known[1])
     points = cheap_points(known, unknown, ks, seed)
     exported = None
     if base is not None and out is not None:
@@ -71,7 +80,8 @@ def finetune(
         )
         more, exported = _finetuned(wanted, (learnt, back), ks, out)
         points += more
-    _print(points, exported, len(back), as_json=as_json)
+    left_out = len(rows) - len(learnt) - (len(back) if test is None else 0)
+    _print(points, exported, (len(back), left_out), as_json=as_json)
 
 
 @contextmanager
@@ -85,6 +95,16 @@ def _scorer(choice: "EngineChoice", max_pair_tokens: int) -> "Iterator[Scorer]":
         yield Scorer(loaded, Meter(SystemClock()), max_pair_tokens)
     finally:
         loaded.engine.close()
+
+
+def _apart(rows: "list[Row]", test: Path | None, seed: int) -> "tuple[list[Row], list[Row]]":
+    """What is learnt from, and what is measured on: no text is in both."""
+    from worker.training.fewshot import apart, split
+
+    if test is None:
+        return split(rows, seed)
+    back = _rows(test)
+    return apart(rows, back), back
 
 
 def _rows(file: Path) -> "list[Row]":
@@ -146,19 +166,24 @@ def _finetuned(
     return points, export_bundled(folder, None)
 
 
-def _print(points: "Sequence[Point]", exported: "Exported | None", texts: int, *, as_json: bool) -> None:
+def _print(points: "Sequence[Point]", exported: "Exported | None", counts: tuple[int, int], *, as_json: bool) -> None:
+    """The curve, and what was made; `counts` are the texts measured on, and the examples that were left out."""
     import dataclasses
     import json
 
     from worker.engines.artifact import open_folder
 
+    texts, left_out = counts
     folder = open_folder(exported.folder) if exported is not None else None
     digest = folder.digest(folder.openvino_weights()) if folder is not None else None
     if as_json:
         made = {"model": str(exported.folder), "weights": exported.weights, "digest": digest} if exported else None
-        print(json.dumps({"texts": texts, "points": [dataclasses.asdict(each) for each in points], "made": made}))
+        curve = [dataclasses.asdict(each) for each in points]
+        print(json.dumps({"texts": texts, "left_out": left_out, "points": curve, "made": made}))
         return
     print(f"measured on {texts} texts")
+    if left_out:
+        print(f"{left_out} examples left out: their texts come twice, or are measured on")
     print(f"{'method':12} {'k':>5} {'texts':>6} {'macro-F1':>9} {'accuracy':>9}")
     for each in points:
         print(f"{each.method:12} {each.k:5} {each.texts:6} {each.macro_f1:9.3f} {each.accuracy:9.3f}")

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from worker.cli.options import made_folder
+
 if TYPE_CHECKING:
     from worker.training.prepare import HeldOut
     from worker.training.sets import SetTable
@@ -24,7 +26,7 @@ def train(
     hold_out_cluster: list[str] = typer.Option([], help="Train without every set of this cluster."),
     folds: str | None = typer.Option(None, help="sets:N or clusters:N: N models, each without a part of the sets."),
     device: str = typer.Option("auto", help="auto | cpu | cuda"),
-    precision: str = typer.Option("auto", help="auto (bfloat16) | bfloat16 | float32"),
+    precision: str = typer.Option("auto", help="auto (bfloat16 where it is fast) | bfloat16 | float32"),
     threads: int | None = typer.Option(None, min=1, help="CPU threads; without it every core."),
     export: bool = typer.Option(True, help="Write the form that a worker runs, with 8-bit weights."),
     dry_run: bool = typer.Option(False, "--dry-run", help="Only show what each stage would see."),
@@ -53,6 +55,7 @@ def train(
             planned = plan(wanted, table, variant, data)
             print(json.dumps(dataclasses.asdict(planned)) if as_json else plan_text(wanted, planned))
         return
+    made_folder("--out", out)
     for variant in variants:
         with Bar() as bar:
             options = RunOptions(

@@ -62,8 +62,9 @@ def best_thresholds(scores: Float64Array, truth: Float64Array) -> Float64Array:
         if not hits[-1]:
             continue
         f1 = 2.0 * hits / (np.arange(1, len(hits) + 1) + hits[-1])
-        best = int(np.argmax(f1))
         ranked = scores[order, label]
+        f1[:-1][ranked[:-1] == ranked[1:]] = -1.0  # no threshold tells equal scores apart
+        best = int(np.argmax(f1))
         below = ranked[best + 1] if best + 1 < len(ranked) else 0.0
         found[label] = np.clip((ranked[best] + below) / 2.0, 0.0, 1.0)
     return found

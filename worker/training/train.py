@@ -30,6 +30,7 @@ from worker.errors import ConfigError, EngineError
 from worker.training.card import PROVENANCE_FILE, Provenance, StageFacts, write_card, write_provenance
 from worker.training.finetune import CHECKPOINT_FILE, Loop, Progress, finetune
 from worker.training.journal import Journal
+from worker.training.place import chosen_place
 from worker.training.prepare import HeldOut, SetUse, stage_data, stage_table
 from worker.training.recipe import Recipe, Stage
 from worker.training.sets import SetTable
@@ -107,10 +108,11 @@ def train(recipe: Recipe, table: SetTable, held_out: HeldOut, options: RunOption
     """Carry out `recipe` without what is held out. Blocks for minutes to days; goes on where a killed run stopped.
 
     Raises:
-        ConfigError: files are missing, or name something that is not there.
-        EngineError: torch is missing, the base cannot be trained, or the bundled form does not pass its gate.
+        ConfigError: files are missing, or options name something that is not there.
+        EngineError: torch is missing, the base cannot be trained or its loss is no number any more, or the bundled form
+            does not pass its gate.
     """
-    need_torch()
+    chosen_place(need_torch(), options.device, options.precision)  # before hours of reading
     left = held_out.leaves(table)
     base = base_folder(options.base or recipe.base)
     point = _Point(base, _digest("base", str(recipe.max_pair_tokens), open_base_digest(base)))

@@ -70,7 +70,13 @@ def test_pairs_recast_from_a_task_are_held_out_with_it_and_are_no_part_of_a_stag
         (("evaluate", "--sets", "sets.yaml", "--data", ".", "--run", "."), "no model"),
         (("calibrate", "--schema", "schema.yaml"), "--labelled"),
         (("calibrate", "--schema", "schema.yaml", "--unlabelled", "x.jsonl.gz", "--prior", "good"), "--prior"),
-        (("calibrate", "--schema", "schema.yaml", "--labelled", "x.jsonl.gz", "--label-column", "n"), "row 1"),
+        (("calibrate", "--schema", "schema.yaml", "--labelled", "x.jsonl.gz", "--label-column", "n"), "label"),
+        (("calibrate", "--schema", "schema.yaml", "--labelled", "x.jsonl.gz", "--label-column", "m"), "no column m"),
+        (("calibrate", "--schema", "schema.yaml", "--labelled", "x.jsonl.gz", "--out", "x.jsonl.gz/y"), "--out"),
+        (("clean", "x.jsonl.gz", "--out", "x.jsonl.gz"), "--out"),
+        (("evaluate", "--sets", "sets.yaml", "--data", ".", "--out", "x.jsonl.gz"), "--out"),
+        (("train", "recipe.yaml", "--out", "x.jsonl.gz"), "--out"),
+        (("finetune", "--schema", "schema.yaml", "--examples", "x.jsonl.gz"), "two labels"),
         (("finetune", "--schema", "schema.yaml", "--examples", "x.jsonl.gz", "--base", "b"), "--out"),
         (("finetune", "--schema", "schema.yaml", "--examples", "x.jsonl.gz", "--k", "none"), "--k"),
         (("finetune", "--schema", "schema.yaml", "--examples", "tickets.train.jsonl.gz"), "example 1"),
@@ -121,6 +127,15 @@ def test_a_calibrated_schema_is_the_next_version_and_can_be_read(world: Path) ->
     assert 4 == written["version"]
     assert {"model", "temperature", "bias"} == set(written["calibration"])
     _run("schemas", "validate", world / "new.yaml")
+
+
+def test_several_labels_stand_in_a_cell_as_json_and_a_blank_cell_has_none(world: Path) -> None:
+    (world / "schema.yaml").write_text(yaml.safe_dump({**SCHEMA, "multi_label": True}))
+    rows = ['good,"[""good"", ""bad""]"', "bad,bad", "neither,"]
+    (world / "rows.csv").write_text("\n".join(["text,label", *rows]))
+    given = ("--schema", world / "schema.yaml", "--labelled", world / "rows.csv", "--engine", "fake", "--json")
+
+    assert 3 == json.loads(_run("calibrate", *given).stdout)["texts"]
 
 
 def test_priors_are_matched_without_a_label(world: Path) -> None:

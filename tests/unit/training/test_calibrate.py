@@ -58,6 +58,13 @@ def test_thresholds_are_those_of_the_best_f1() -> None:
     assert [0.5] == best_thresholds(scores, np.zeros((5, 1))).tolist()
 
 
+def test_a_threshold_does_not_stand_between_equal_scores() -> None:
+    scores = np.array([[0.9], [0.6], [0.6], [0.6], [0.6]])
+    truth = np.array([[0.0], [1.0], [0.0], [0.0], [0.0]])  # the best F1 was that of the first of the equals
+
+    assert [0.3] == pytest.approx(best_thresholds(scores, truth).tolist())
+
+
 def test_calibration_lowers_the_error_on_texts_that_the_fit_did_not_see(
     scorer: Scorer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
