@@ -18,8 +18,8 @@ from worker.clock import ManualClock
 from worker.engines.artifact import OPENVINO_FILE, SAFETENSORS_FILE, TOKENIZER_FILE, open_folder
 from worker.engines.load import EngineChoice, LoadedModel, load_engine
 from worker.errors import ConfigError, EngineError
+from worker.training import exported as exported_module
 from worker.training import finetune as loop_module
-from worker.training import train as train_module
 from worker.training.card import Provenance, read_provenance
 from worker.training.journal import Journal
 from worker.training.pairs import LabelledPair
@@ -109,9 +109,9 @@ def test_where_8_bit_weights_change_labels_the_form_is_written_in_float32(
             raise EngineError("3 of 88 labels differ from float32")
         return load_engine(choice)
 
-    monkeypatch.setattr(train_module, "load_engine", strict)
+    monkeypatch.setattr(exported_module, "load_engine", strict)
 
-    made = train_module.export_bundled(tmp_path / "model", tmp_path / "cache")
+    made = exported_module.export_bundled(tmp_path / "model", tmp_path / "cache")
 
     assert "float32" == made.weights
     assert made.gate is not None
@@ -123,6 +123,7 @@ def test_the_card_lists_every_set_with_its_licence_and_what_must_not_be_given_aw
 
     assert "| films | classification | sentiment | 2 | 60 |" in card
     assert "Not to be given away" in card
+    assert "Base: model, model.safetensors sha256:" in card
     assert "films" in card.split("checked:")[1].splitlines()[1]
     provenance = read_provenance(trained.model)
     assert provenance is not None
@@ -189,6 +190,28 @@ def test_a_run_that_is_asked_for_again_does_not_train_again(world: Path, base: P
     _train(recipe, replace(options, progress=recorded))
 
     assert [] == told
+
+
+def test_data_that_changed_are_trained_on_and_those_before_are_kept(base: Path, tmp_path: Path) -> None:
+    table = write_world(tmp_path / "world")
+    recipe = write_recipe(table.parent)
+    options = _options(table.parent, base, tmp_path / "out")
+    first = _weights(_train(recipe, options))
+    told: list[str] = []
+
+    def recorded(stage: str) -> loop_module.Progress:
+        told.append(stage)
+        return lambda step, steps, loss: None
+
+    files = {file: file.read_bytes() for file in table.parent.glob("*.gz")}
+    write_world(table.parent, texts=20)
+    changed = _weights(_train(recipe, replace(options, progress=recorded)))
+    assert (["nli", "mix"], True) == (told, changed != first)
+
+    for file, content in files.items():
+        file.write_bytes(content)
+    assert first == _weights(_train(recipe, replace(options, progress=recorded)))
+    assert ["nli", "mix"] == told
 
 
 def test_what_is_held_out_is_not_trained_on_and_the_nli_stage_is_shared(

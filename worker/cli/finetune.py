@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from worker.labels.schema import LabelSchema
     from worker.training.adapt import Adaptation
     from worker.training.data import Row
+    from worker.training.exported import Exported
     from worker.training.fewshot import Point
     from worker.training.linear import Float64Array, Int64Array
     from worker.training.scoring import Scorer
-    from worker.training.train import Exported
 
 
 def register(app: typer.Typer) -> None:
@@ -52,7 +52,7 @@ def finetune(
     from worker.training.adapt import Adaptation
     from worker.training.fewshot import cheap_points, checked, different, enough
     from worker.training.place import chosen_place
-    from worker.training.train import base_folder
+    from worker.training.train import base_folder, base_name
     from worker.training.weights import need_torch
 
     configure_logging("warning")
@@ -75,8 +75,17 @@ def finetune(
     exported = None
     if base is not None and out is not None:
         command = f"worker finetune --schema {schema.name} --examples {examples.name} --base BASE --out OUT --k {k}"
+        folder = base_folder(base)
         wanted = Adaptation(
-            base_folder(base), labels, max_pair_tokens, learning_rate, seed, device, threads=threads, command=command
+            folder,
+            labels,
+            max_pair_tokens,
+            learning_rate,
+            seed,
+            device,
+            threads=threads,
+            command=command,
+            base_name=base_name(base, folder),
         )
         more, exported = _finetuned(wanted, (learnt, back), ks, out)
         points += more
@@ -148,8 +157,8 @@ def _finetuned(
     from worker.clock import SystemClock
     from worker.engines.load import EngineChoice
     from worker.training.adapt import adapt
+    from worker.training.exported import export_bundled
     from worker.training.fewshot import FINETUNED, first_of_each, point
-    from worker.training.train import export_bundled
 
     learnt, back = rows
     names = [node.label.name for node in wanted.schema.tree.nodes]

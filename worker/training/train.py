@@ -2,7 +2,8 @@
 
 In the folder that is named for it:
 
-work/STAGE-KEY/     pairs, checkpoint, journal and model of one stage; KEY names all that went into it
+work/STAGE-KEY/     pairs, checkpoint, journal and model of one stage; KEY names all that went into it, and
+                    data.sha256 the contents of its files: where they change, it is another stage
 nli-only/model      the model before it saw a classification set, where a stage ends so
 VARIANT/model       safetensors, training.json and the card; VARIANT is `all`, or names what was held out
 VARIANT/openvino    the form with 8-bit weights, past its gate
@@ -17,17 +18,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-import structlog
-
 from worker.clock import Clock, SystemClock
-from worker.engines.artifact import SAFETENSORS_FILE, TOKENIZER_FILE, file_sha256, open_folder
-from worker.engines.build import GateReport
-from worker.engines.export import export_model
+from worker.engines.artifact import SAFETENSORS_FILE, TOKENIZER_FILE, file_sha256
 from worker.engines.hub import download
-from worker.engines.load import EngineChoice, load_engine
 from worker.engines.source import BUNDLED_FOLDER, HubModel, parse_source
-from worker.errors import ConfigError, EngineError
-from worker.training.card import PROVENANCE_FILE, Provenance, StageFacts, write_card, write_provenance
+from worker.errors import ConfigError
+from worker.training.card import Provenance, StageFacts, write_card, write_provenance
+from worker.training.exported import Exported, export_bundled
 from worker.training.finetune import CHECKPOINT_FILE, Loop, Progress, finetune
 from worker.training.journal import Journal
 from worker.training.place import chosen_place
@@ -37,12 +34,11 @@ from worker.training.sets import SetTable
 from worker.training.store import PairJoiner, is_stored, open_store, write_store
 from worker.training.weights import load_trainable, need_torch, save_trained
 
+DATA_FILE: Final = "data.sha256"
 DONE_FILE: Final = "done.json"
 JOURNAL_FILE: Final = "log.jsonl"
 NLI_ONLY: Final = "nli-only"
 ALL: Final = "all"
-
-_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,18 +68,8 @@ class Trained:
 
     variant: str
     model: Path
-    exported: "Exported | None"
+    exported: Exported | None
     stages: tuple[StageFacts, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Exported:
-    """The form that a worker runs."""
-
-    folder: Path
-    weights: str
-    """`int8` or `float32`."""
-    gate: GateReport | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,15 +100,18 @@ def train(recipe: Recipe, table: SetTable, held_out: HeldOut, options: RunOption
     """
     chosen_place(need_torch(), options.device, options.precision)  # before hours of reading
     left = held_out.leaves(table)
-    base = base_folder(options.base or recipe.base)
+    named = options.base or recipe.base
+    base = base_folder(named)
+    origin = base_name(named or "", base)
     point = _Point(base, _digest("base", str(recipe.max_pair_tokens), open_base_digest(base)))
     for stage in recipe.stages:
         before = point
         if stage.classification is not None and before.stages and not _saw_classes(before.stages):
-            _publish(before, Provenance.of(recipe, NLI_ONLY, held_out, before.stages, options.command), options)
+            alone = Provenance.of(recipe, NLI_ONLY, held_out, before.stages, (origin, options.command))
+            _publish(before, alone, options)
         point = _stage(stage, recipe, stage_table(stage, left, table), point, options)
     name = variant_name(held_out) if _saw_classes(point.stages) else NLI_ONLY
-    provenance = Provenance.of(recipe, name, held_out, point.stages, options.command)
+    provenance = Provenance.of(recipe, name, held_out, point.stages, (origin, options.command))
     model = _publish(point, provenance, options)
     wants_export = options.has_export and not held_out.sets and not held_out.clusters
     exported = export_bundled(model, options.cache_dir) if wants_export else None
@@ -167,57 +156,52 @@ def base_folder(base: str | None) -> Path:
     return source
 
 
+def base_name(named: str, folder: Path) -> str:
+    """What a card calls the base: its Hugging Face id@commit, or the folder's name and the digest of its weights."""
+    if isinstance(parse_source(named), HubModel):
+        return named
+    return f"{folder.resolve().name}, {SAFETENSORS_FILE} sha256:{file_sha256(folder / SAFETENSORS_FILE)}"
+
+
 def open_base_digest(folder: Path) -> str:
     """A name for the weights and the tokenizer of a folder that need not be an NLI model yet."""
     files = (folder / SAFETENSORS_FILE, folder / TOKENIZER_FILE)
     return _digest(*(file_sha256(file) for file in files if file.is_file()))
 
 
-def export_bundled(model: Path, cache_dir: Path | None) -> Exported:
-    """The form of `model` that a worker runs on a CPU, beside it, past its gate.
-
-    It has 8-bit weights; where those change labels that the float32 model is sure of, float32 ones.
-
-    Raises:
-        EngineError: it cannot be exported, or does not agree with the original in float32 either.
-    """
-    try:
-        return _exported(model, "int8", cache_dir)
-    except GateError as error:
-        _log.warning("export.widened", reason=str(error))
-        return _exported(model, "float32", cache_dir)
-
-
-class GateError(EngineError):
-    """An exported form does not agree with the original."""
-
-
-def _exported(model: Path, weights: str, cache_dir: Path | None) -> Exported:
-    target = model.parent / "openvino"
-    if target.is_dir():
-        shutil.rmtree(target)  # of an earlier run: the model may have changed since
-    export_model(open_folder(model), target, weights=weights)
-    try:
-        loaded = load_engine(EngineChoice(str(target), "openvino", cache_dir=cache_dir))
-    except EngineError as error:
-        raise GateError(f"with {weights} weights: {error}") from None
-    loaded.engine.close()
-    shutil.copyfile(model / PROVENANCE_FILE, target / PROVENANCE_FILE)
-    return Exported(target, weights, loaded.gate)
-
-
 def _stage(stage: Stage, recipe: Recipe, used: SetTable, point: _Point, options: RunOptions) -> _Point:
     key = _digest(point.key, stage.model_dump_json(), used.model_dump_json(), str(recipe.seed))
-    folder = options.out / "work" / f"{stage.name}-{key[:12]}"
+    data = _data_digest(used, options.data)
+    if _is_of_other_data(_folder(options, stage, key), data):
+        key = _digest(key, data)
+    folder = _folder(options, stage, key)
+    folder.mkdir(parents=True, exist_ok=True)
+    if data:
+        (folder / DATA_FILE).write_text(data + "\n", encoding="utf-8")
     if not (folder / DONE_FILE).is_file():
         _learn(stage, recipe, used, point, (folder, options))
     facts = StageFacts.read(folder / DONE_FILE)
     return _Point(folder / "model", key, (*point.stages, facts))
 
 
+def _folder(options: RunOptions, stage: Stage, key: str) -> Path:
+    return options.out / "work" / f"{stage.name}-{key[:12]}"
+
+
+def _data_digest(table: SetTable, data: Path) -> str:
+    """A name for all that the training files of `table` hold; blank where one is missing."""
+    files = [data / each.train for each in (*table.classification, *table.nli) if each.train]
+    return _digest(*map(file_sha256, files)) if all(file.is_file() for file in files) else ""
+
+
+def _is_of_other_data(folder: Path, data: str) -> bool:
+    """Whether a stage was trained there on files that have changed since; an older one does not say."""
+    file = folder / DATA_FILE
+    return bool(data) and file.is_file() and file.read_text(encoding="utf-8").strip() != data
+
+
 def _learn(stage: Stage, recipe: Recipe, table: SetTable, point: _Point, where: tuple[Path, RunOptions]) -> None:
     folder, options = where
-    folder.mkdir(parents=True, exist_ok=True)
     journal = Journal(folder / JOURNAL_FILE)
     facts = stage_data(stage, table, options.data, recipe.seed)
     if not (folder / CHECKPOINT_FILE).is_file():
