@@ -12,7 +12,8 @@ from worker.cli.options import writable_file
 if TYPE_CHECKING:
     from worker.engines.load import EngineChoice
     from worker.labels.schema import LabelSchema
-    from worker.training.calibrate import Calibrated, Labelled
+    from worker.training.calibrate import Calibrated
+    from worker.training.levels import Labelled
     from worker.training.scoring import Scorer
 
 
@@ -81,8 +82,8 @@ def _scorer(choice: "EngineChoice") -> "Iterator[Scorer]":
 
 def _labelled(file: Path, text_column: str, label_column: str | None) -> "Iterator[Labelled]":
     from worker.errors import ConfigError
-    from worker.training.calibrate import Labelled
     from worker.training.data import read_objects
+    from worker.training.levels import Labelled
 
     for number, row in enumerate(read_objects(file), start=1):
         text = row.get(text_column)

@@ -60,7 +60,7 @@ def _evidence(rows: "Sequence[Row]", model: str, templates: list[str]) -> "Float
     from worker.clock import SystemClock
     from worker.engines.load import EngineChoice, load_engine
     from worker.labels.schema import DEFAULT_TEMPLATE, parse_schema
-    from worker.training.calibrate import label_evidence
+    from worker.training.levels import label_evidence
     from worker.training.scoring import Meter, Scorer
     from worker.training.verbalize import plain_words
     from worker.types import JsonValue

@@ -140,7 +140,7 @@ def _counts(k: str) -> list[int]:
 def _evidence(scorer: "Scorer", schema: "LabelSchema", rows: "Sequence[Row]") -> "tuple[Float64Array, Int64Array]":
     import numpy as np
 
-    from worker.training.calibrate import label_evidence
+    from worker.training.levels import label_evidence
 
     names = [node.label.name for node in schema.tree.nodes]
     truth = np.array([names.index(row.label) for row in rows], np.int64)
