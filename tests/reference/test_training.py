@@ -23,7 +23,7 @@ from worker.training import finetune as loop_module
 from worker.training.card import Provenance, read_provenance
 from worker.training.journal import Journal
 from worker.training.pairs import LabelledPair
-from worker.training.prepare import HeldOut
+from worker.training.prepare import HeldOut, Told
 from worker.training.recipe import Optimisation, read_recipe
 from worker.training.store import PairJoiner, write_store
 from worker.training.train import RunOptions, Trained, train
@@ -212,6 +212,36 @@ def test_data_that_changed_are_trained_on_and_those_before_are_kept(base: Path, 
         file.write_bytes(content)
     assert first == _weights(_train(recipe, replace(options, progress=recorded)))
     assert ["nli", "mix"] == told
+
+
+def test_what_comes_before_the_steps_is_told_too(world: Path, base: Path, tmp_path: Path) -> None:
+    told: dict[str, tuple[int, int]] = {}
+
+    def recorded(name: str) -> Told:
+        return lambda done, of: told.update({name: (done, of)})
+
+    made = _train(write_recipe(world), replace(_options(world, base, tmp_path), reading=recorded))
+
+    pairs = [sum(use.pairs for use in stage.uses) for stage in made.stages]
+    expected = {"nli: files read": (1, 1), "nli: pairs made": (pairs[0], pairs[0])}
+    assert {**expected, "mix: files read": (4, 4), "mix: pairs made": (pairs[1], pairs[1])} == told
+
+
+def test_no_more_threads_than_cores_that_the_process_may_use(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch = pytest.importorskip("torch")
+    before = torch.get_num_threads()
+    monkeypatch.setattr(loop_module, "usable_cores", lambda: 1)
+    pairs = (LabelledPair(f"the good app {n}", "this is good", n % 2 == 1) for n in range(8))
+    store = write_store(tmp_path / "pairs", pairs, PairJoiner(base / TOKENIZER_FILE, 40))
+    loop = loop_module.Loop(tmp_path, Journal(tmp_path / "log"), "x", ManualClock(), device="cpu")
+
+    try:
+        loop_module.finetune(load_trainable(base, 0), store, Optimisation(), loop)
+        assert 1 == torch.get_num_threads()
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_what_is_held_out_is_not_trained_on_and_the_nli_stage_is_shared(

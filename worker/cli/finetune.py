@@ -37,7 +37,7 @@ def finetune(
     learning_rate: float = typer.Option(5e-5, min=0.0, help="The highest, of AdamW."),
     seed: int = typer.Option(42, min=0, help="Of every draw."),
     device: str = typer.Option("auto", help="auto | cpu | cuda"),
-    threads: int | None = typer.Option(None, min=1, help="CPU threads; without it every core."),
+    threads: int | None = typer.Option(None, min=1, help="CPU threads; without it every core it may use."),
     engine: str = typer.Option("auto", help="Of the cheap methods: auto | openvino | pytorch"),
     as_json: bool = typer.Option(False, "--json", help="One JSON object."),
 ) -> None:

@@ -27,7 +27,7 @@ def train(
     folds: str | None = typer.Option(None, help="sets:N or clusters:N: N models, each without a part of the sets."),
     device: str = typer.Option("auto", help="auto | cpu | cuda"),
     precision: str = typer.Option("auto", help="auto (bfloat16 where it is fast) | bfloat16 | float32"),
-    threads: int | None = typer.Option(None, min=1, help="CPU threads; without it every core."),
+    threads: int | None = typer.Option(None, min=1, help="CPU threads; without it every core it may use."),
     export: bool = typer.Option(True, help="Write the form that a worker runs, with 8-bit weights."),
     dry_run: bool = typer.Option(False, "--dry-run", help="Only show what each stage would see."),
     as_json: bool = typer.Option(False, "--json", help="One JSON object per model; with --dry-run per plan."),
@@ -68,6 +68,7 @@ def train(
                 has_export=export,
                 command=_command(recipe, variant),
                 progress=bar.stage,
+                reading=bar.reading,
             )
             made = run(wanted, table, variant, options)
         print(json.dumps(dataclasses.asdict(made), default=str) if as_json else for_people(made))

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from worker.clock import Clock
+from worker.engines.ov import usable_cores
 from worker.errors import EngineError
 from worker.training.journal import Journal
 from worker.training.place import chosen_place
@@ -89,8 +90,8 @@ class _Run:
     def __init__(self, trainable: Trainable, store: PairStore, how: Optimisation, loop: Loop) -> None:
         self._torch = need_torch()
         self._trainable, self._store, self._how, self._loop = trainable, store, how, loop
-        if loop.threads is not None:
-            self._torch.set_num_threads(loop.threads)
+        # torch knows nothing of a container's share of the cores.
+        self._torch.set_num_threads(loop.threads or min(self._torch.get_num_threads(), usable_cores()))
         place = chosen_place(self._torch, loop.device, loop.precision)
         self._device, self._has_autocast = place.device, place.has_autocast
         self._module = trainable.module.to(self._device).train()

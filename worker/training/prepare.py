@@ -13,6 +13,10 @@ from worker.training.recipe import ClassificationPart, NliPart, Stage
 from worker.training.sets import ClassificationSet, NliSet, SetTable
 from worker.training.verbalize import verbalize
 
+Told = Callable[[int, int], None]
+"""Told now and then how much is done, and of how much."""
+_TOLD_EVERY_PAIRS = 1_000
+
 
 @dataclass(frozen=True, slots=True)
 class SetUse:
@@ -79,16 +83,29 @@ def stage_table(stage: Stage, left: SetTable, table: SetTable) -> SetTable:
     return SetTable(nli=tuple(each for each in left.nli if each.cluster not in clusters) if stage.nli else ())
 
 
-def stage_data(stage: Stage, table: SetTable, data: Path, seed: int) -> StageData:
+def untold(_done: int, _of: int) -> None:
+    """Nobody is told."""
+
+
+def stage_data(stage: Stage, table: SetTable, data: Path, seed: int, told: Told = untold) -> StageData:
     """What `stage` takes of `table`, whose paths start from the folder `data`. Reads every file once to count.
+
+    `told` counts the files.
 
     Raises:
         ConfigError: a file is missing or broken, or nothing is left to train on.
     """
     nli = [each for each in table.nli if each.train] if stage.nli else []
     classification = [each for each in table.classification if each.train] if stage.classification else []
-    rows = {each.name: _nli_rows(each, stage, data, seed) for each in nli}
-    facts = {each.name: _class_facts(each, stage, data, seed) for each in classification}
+    files = len(nli) + len(classification)
+    rows: dict[str, int] = {}
+    for each in nli:
+        rows[each.name] = _nli_rows(each, stage, data, seed)
+        told(len(rows), files)
+    facts: dict[str, tuple[int, set[str]]] = {}
+    for task in classification:
+        facts[task.name] = _class_facts(task, stage, data, seed)
+        told(len(rows) + len(facts), files)
     sizes = {
         "nli": {name: count for name, count in rows.items() if count},
         "classification": {
@@ -116,6 +133,17 @@ def stage_data(stage: Stage, table: SetTable, data: Path, seed: int) -> StageDat
                 yield from _classification(task, stage, data, counts[task.name], seed)
 
     return StageData(tuple(use for use in uses if use.pairs), pairs)
+
+
+def counted(data: StageData, told: Told) -> Iterator[LabelledPair]:
+    """The pairs of `data`, and `told` how many there were."""
+    total = sum(use.pairs for use in data.uses)
+    done = 0
+    for done, pair in enumerate(data.pairs(), start=1):
+        yield pair
+        if done % _TOLD_EVERY_PAIRS == 0:
+            told(done, total)
+    told(done, total)
 
 
 def kept_rows(each: ClassificationSet, part: ClassificationPart, data: Path, seed: int) -> list[Row]:

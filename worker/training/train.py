@@ -28,7 +28,7 @@ from worker.training.exported import Exported, export_bundled
 from worker.training.finetune import CHECKPOINT_FILE, Loop, Progress, finetune
 from worker.training.journal import Journal
 from worker.training.place import chosen_place
-from worker.training.prepare import HeldOut, SetUse, stage_data, stage_table
+from worker.training.prepare import HeldOut, SetUse, Told, counted, stage_data, stage_table, untold
 from worker.training.recipe import Recipe, Stage
 from worker.training.sets import SetTable
 from worker.training.store import PairJoiner, is_stored, open_store, write_store
@@ -60,6 +60,8 @@ class RunOptions:
     clock: Clock = field(default_factory=SystemClock)
     progress: Callable[[str], Progress] = field(default=lambda stage: lambda step, steps, loss: None)  # noqa: ARG005
     """Given the name of a stage, what is told of its steps."""
+    reading: Callable[[str], Told] = field(default=lambda name: untold)  # noqa: ARG005
+    """Given a name, what is told of files and pairs before the steps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,12 +205,13 @@ def _is_of_other_data(folder: Path, data: str) -> bool:
 def _learn(stage: Stage, recipe: Recipe, table: SetTable, point: _Point, where: tuple[Path, RunOptions]) -> None:
     folder, options = where
     journal = Journal(folder / JOURNAL_FILE)
-    facts = stage_data(stage, table, options.data, recipe.seed)
+    facts = stage_data(stage, table, options.data, recipe.seed, options.reading(f"{stage.name}: files read"))
     if not (folder / CHECKPOINT_FILE).is_file():
         journal.cut(0)  # of a process that was killed before its first checkpoint
         journal.write("stage.started", stage=stage.name, sets=[dataclasses.asdict(use) for use in facts.uses])
     if not is_stored(folder / "pairs"):
-        write_store(folder / "pairs", facts.pairs(), PairJoiner(point.folder / TOKENIZER_FILE, recipe.max_pair_tokens))
+        pairs = counted(facts, options.reading(f"{stage.name}: pairs made"))
+        write_store(folder / "pairs", pairs, PairJoiner(point.folder / TOKENIZER_FILE, recipe.max_pair_tokens))
     store = open_store(folder / "pairs")
     trainable = load_trainable(point.folder, recipe.seed)
     loop = Loop(
