@@ -151,7 +151,7 @@ def plan_text(recipe: "Recipe", plan: "Plan") -> str:
         lines.append(f"  {'set':32} {'cluster':12} {'classes':>7} {'rows':>7} {'pairs':>7}  licence")
         lines += [
             f"  {use.name:32} {use.cluster:12} {use.classes:7} {use.rows:7} {use.pairs:7}  "
-            f"{use.licence} (ship: {use.ship})"
+            f"{use.licence} (ship: {use.ship}){f'; {use.left_out} texts of tests left out' if use.left_out else ''}"
             for use in uses
         ]
     return "\n".join(lines)

@@ -28,7 +28,7 @@ from worker.training.exported import Exported, export_bundled
 from worker.training.finetune import CHECKPOINT_FILE, Loop, Progress, finetune
 from worker.training.journal import Journal
 from worker.training.place import chosen_place
-from worker.training.prepare import HeldOut, SetUse, Told, counted, stage_data, stage_table, untold
+from worker.training.prepare import HeldOut, SetUse, Source, Told, counted, stage_data, stage_table, untold
 from worker.training.recipe import Recipe, Stage
 from worker.training.sets import SetTable
 from worker.training.store import PairJoiner, is_stored, open_store, write_store
@@ -111,7 +111,7 @@ def train(recipe: Recipe, table: SetTable, held_out: HeldOut, options: RunOption
         if stage.classification is not None and before.stages and not _saw_classes(before.stages):
             alone = Provenance.of(recipe, NLI_ONLY, held_out, before.stages, (origin, options.command))
             _publish(before, alone, options)
-        point = _stage(stage, recipe, stage_table(stage, left, table), point, options)
+        point = _stage(stage, recipe, (stage_table(stage, left, table), table), point, options)
     name = variant_name(held_out) if _saw_classes(point.stages) else NLI_ONLY
     provenance = Provenance.of(recipe, name, held_out, point.stages, (origin, options.command))
     model = _publish(point, provenance, options)
@@ -128,7 +128,8 @@ def plan(recipe: Recipe, table: SetTable, held_out: HeldOut, data: Path) -> Plan
     """
     left = held_out.leaves(table)
     tables = ((stage, stage_table(stage, left, table)) for stage in recipe.stages)
-    stages = ((stage.name, stage_data(stage, each, data, recipe.seed).uses) for stage, each in tables)
+    source = Source.of(table, data)
+    stages = ((stage.name, stage_data(stage, each, source, recipe.seed).uses) for stage, each in tables)
     return Plan(variant_name(held_out), tuple(stages))
 
 
@@ -171,7 +172,11 @@ def open_base_digest(folder: Path) -> str:
     return _digest(*(file_sha256(file) for file in files if file.is_file()))
 
 
-def _stage(stage: Stage, recipe: Recipe, used: SetTable, point: _Point, options: RunOptions) -> _Point:
+def _stage(
+    stage: Stage, recipe: Recipe, tables: tuple[SetTable, SetTable], point: _Point, options: RunOptions
+) -> _Point:
+    """Where a run stands after `stage`, which sees the first of `tables`; the tests of the second are kept out."""
+    used, _ = tables
     key = _digest(point.key, stage.model_dump_json(), used.model_dump_json(), str(recipe.seed))
     data = _data_digest(used, options.data)
     if _is_of_other_data(_folder(options, stage, key), data):
@@ -181,7 +186,7 @@ def _stage(stage: Stage, recipe: Recipe, used: SetTable, point: _Point, options:
     if data:
         (folder / DATA_FILE).write_text(data + "\n", encoding="utf-8")
     if not (folder / DONE_FILE).is_file():
-        _learn(stage, recipe, used, point, (folder, options))
+        _learn(stage, recipe, tables, point, (folder, options))
     facts = StageFacts.read(folder / DONE_FILE)
     return _Point(folder / "model", key, (*point.stages, facts))
 
@@ -202,10 +207,17 @@ def _is_of_other_data(folder: Path, data: str) -> bool:
     return bool(data) and file.is_file() and file.read_text(encoding="utf-8").strip() != data
 
 
-def _learn(stage: Stage, recipe: Recipe, table: SetTable, point: _Point, where: tuple[Path, RunOptions]) -> None:
+def _learn(
+    stage: Stage,
+    recipe: Recipe,
+    tables: tuple[SetTable, SetTable],
+    point: _Point,
+    where: tuple[Path, RunOptions],
+) -> None:
     folder, options = where
     journal = Journal(folder / JOURNAL_FILE)
-    facts = stage_data(stage, table, options.data, recipe.seed, options.reading(f"{stage.name}: files read"))
+    source = Source.of(tables[1], options.data)
+    facts = stage_data(stage, tables[0], source, recipe.seed, options.reading(f"{stage.name}: files read"))
     if not (folder / CHECKPOINT_FILE).is_file():
         journal.cut(0)  # of a process that was killed before its first checkpoint
         journal.write("stage.started", stage=stage.name, sets=[dataclasses.asdict(use) for use in facts.uses])

@@ -1,5 +1,6 @@
 """The commands that measure and calibrate, on an engine without a model; those that train say what they need."""
 
+import gzip
 import json
 from pathlib import Path
 
@@ -42,6 +43,21 @@ def test_a_dry_run_shows_what_each_stage_would_see_and_what_is_held_out(world: P
     assert "films" in shown.split("without-clusters-intent")[1]
     assert "films" not in shown.split("without-clusters-intent")[0]
     assert not (world / "out").exists()
+
+
+def test_a_text_of_any_test_is_trained_on_by_no_set_and_what_is_left_out_is_counted(world: Path) -> None:
+    with gzip.open(world / "films.test.jsonl.gz", "rt") as stream:
+        text = json.loads(stream.readline())["text"]
+    with gzip.open(world / "reviews.train.jsonl.gz", "at") as stream:
+        stream.write(json.dumps({"text": f"  {text.upper()}", "label": "good"}) + "\n")
+
+    given = ("train", world / "recipe.yaml", "--data", world, "--out", world / "out", "--dry-run")
+    (_, (_, mix)) = json.loads(_run(*given, "--json").stdout)["stages"]
+
+    assert {"reviews": (60, 1), "films": (60, 0), "tickets": (60, 0)} == {
+        use["name"]: (use["rows"], use["left_out"]) for use in mix if use["kind"] == "classification"
+    }
+    assert "1 texts of tests left out" in _run(*given).stdout
 
 
 def test_pairs_recast_from_a_task_are_held_out_with_it_and_are_no_part_of_a_stage_of_nli_alone(world: Path) -> None:
