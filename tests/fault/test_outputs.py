@@ -7,7 +7,7 @@ import re
 import string
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -15,7 +15,7 @@ from confluent_kafka import Message
 from confluent_kafka import TopicPartition as KafkaPartition
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType  # type: ignore[attr-defined]  # re-exported unsaid
 
-from tests.fault.conftest import StreamFactory, Verdict
+from tests.fault.conftest import Noted, StreamFactory, Verdict
 from tests.support.broker import REQUEST_SECONDS, BrokerUnderTest, headers_of, kcat_is_installed
 from tests.support.chaos import HEALTHY, PARTITIONS, SOON, Stream, Tally, kind_of, metric, number_of, promised
 from tests.support.chaos_worker import Faults
@@ -135,7 +135,7 @@ def test_an_output_topic_that_is_deleted_closes_its_input_until_it_is_back(
 
 
 def test_predictions_that_are_deleted_under_load_close_their_input_and_no_more_are_lost_than_lay_in_them(
-    kafka: BrokerUnderTest, stream: StreamFactory, noted: Callable[[str, Tally, float | None], None]
+    kafka: BrokerUnderTest, stream: StreamFactory, noted: Noted
 ) -> None:
     attacked = stream(400)
     topic, other = attacked.setup.inputs
@@ -201,7 +201,7 @@ KEYLESS: Mapping[str, object] = {"key": None}
 
 
 def test_a_record_that_its_output_refuses_for_good_is_a_dead_letter_and_the_rest_goes_on(
-    kafka: BrokerUnderTest, stream: StreamFactory, noted: Callable[[str, Tally, float | None], None]
+    kafka: BrokerUnderTest, stream: StreamFactory, noted: Noted
 ) -> None:
     attacked = stream(0)
     topic = attacked.setup.inputs[0]
