@@ -18,12 +18,12 @@ from worker.clock import ManualClock
 from worker.engines.artifact import OPENVINO_FILE, SAFETENSORS_FILE, TOKENIZER_FILE, open_folder
 from worker.engines.load import EngineChoice, LoadedModel, load_engine
 from worker.errors import ConfigError, EngineError
+from worker.training import exported as exported_module
 from worker.training import finetune as loop_module
-from worker.training import train as train_module
 from worker.training.card import Provenance, read_provenance
 from worker.training.journal import Journal
 from worker.training.pairs import LabelledPair
-from worker.training.prepare import HeldOut
+from worker.training.prepare import HeldOut, Told
 from worker.training.recipe import Optimisation, read_recipe
 from worker.training.store import PairJoiner, write_store
 from worker.training.train import RunOptions, Trained, train
@@ -109,9 +109,9 @@ def test_where_8_bit_weights_change_labels_the_form_is_written_in_float32(
             raise EngineError("3 of 88 labels differ from float32")
         return load_engine(choice)
 
-    monkeypatch.setattr(train_module, "load_engine", strict)
+    monkeypatch.setattr(exported_module, "load_engine", strict)
 
-    made = train_module.export_bundled(tmp_path / "model", tmp_path / "cache")
+    made = exported_module.export_bundled(tmp_path / "model", tmp_path / "cache")
 
     assert "float32" == made.weights
     assert made.gate is not None
@@ -123,6 +123,7 @@ def test_the_card_lists_every_set_with_its_licence_and_what_must_not_be_given_aw
 
     assert "| films | classification | sentiment | 2 | 60 |" in card
     assert "Not to be given away" in card
+    assert "Base: model, model.safetensors sha256:" in card
     assert "films" in card.split("checked:")[1].splitlines()[1]
     provenance = read_provenance(trained.model)
     assert provenance is not None
@@ -191,6 +192,58 @@ def test_a_run_that_is_asked_for_again_does_not_train_again(world: Path, base: P
     assert [] == told
 
 
+def test_data_that_changed_are_trained_on_and_those_before_are_kept(base: Path, tmp_path: Path) -> None:
+    table = write_world(tmp_path / "world")
+    recipe = write_recipe(table.parent)
+    options = _options(table.parent, base, tmp_path / "out")
+    first = _weights(_train(recipe, options))
+    told: list[str] = []
+
+    def recorded(stage: str) -> loop_module.Progress:
+        told.append(stage)
+        return lambda step, steps, loss: None
+
+    files = {file: file.read_bytes() for file in table.parent.glob("*.gz")}
+    write_world(table.parent, texts=20)
+    changed = _weights(_train(recipe, replace(options, progress=recorded)))
+    assert (["nli", "mix"], True) == (told, changed != first)
+
+    for file, content in files.items():
+        file.write_bytes(content)
+    assert first == _weights(_train(recipe, replace(options, progress=recorded)))
+    assert ["nli", "mix"] == told
+
+
+def test_what_comes_before_the_steps_is_told_too(world: Path, base: Path, tmp_path: Path) -> None:
+    told: dict[str, tuple[int, int]] = {}
+
+    def recorded(name: str) -> Told:
+        return lambda done, of: told.update({name: (done, of)})
+
+    made = _train(write_recipe(world), replace(_options(world, base, tmp_path), reading=recorded))
+
+    pairs = [sum(use.pairs for use in stage.uses) for stage in made.stages]
+    expected = {"nli: files read": (1, 1), "nli: pairs made": (pairs[0], pairs[0])}
+    assert {**expected, "mix: files read": (4, 4), "mix: pairs made": (pairs[1], pairs[1])} == told
+
+
+def test_no_more_threads_than_cores_that_the_process_may_use(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch = pytest.importorskip("torch")
+    before = torch.get_num_threads()
+    monkeypatch.setattr(loop_module, "usable_cores", lambda: 1)
+    pairs = (LabelledPair(f"the good app {n}", "this is good", n % 2 == 1) for n in range(8))
+    store = write_store(tmp_path / "pairs", pairs, PairJoiner(base / TOKENIZER_FILE, 40))
+    loop = loop_module.Loop(tmp_path, Journal(tmp_path / "log"), "x", ManualClock(), device="cpu")
+
+    try:
+        loop_module.finetune(load_trainable(base, 0), store, Optimisation(), loop)
+        assert 1 == torch.get_num_threads()
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_what_is_held_out_is_not_trained_on_and_the_nli_stage_is_shared(
     world: Path, base: Path, tmp_path: Path
 ) -> None:
@@ -236,6 +289,40 @@ def test_holding_out_something_unknown_is_refused(world: Path, base: Path, tmp_p
 
     with pytest.raises(ConfigError, match="nosuch"):
         _train(write_recipe(world), _options(world, base, tmp_path), held)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"device": "tpu"}, "--device tpu: expected auto, cpu, cuda"),
+        ({"device": "cuda"}, "--device cuda: torch finds no GPU"),
+        ({"precision": "float8"}, "--precision float8: expected auto, bfloat16, float32"),
+    ],
+)
+def test_a_machine_that_is_not_there_is_refused_before_anything_is_read(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, str], said: str
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    recipe = write_recipe(write_world(tmp_path / "world").parent)
+    (tmp_path / "world" / "pairs.jsonl.gz").unlink()
+
+    with pytest.raises(ConfigError, match=said):
+        _train(recipe, replace(_options(tmp_path / "world", base, tmp_path / "out"), **change))  # type: ignore[arg-type]  # strings all
+
+
+def test_a_loss_that_is_no_number_ends_the_run_before_it_ends_in_a_model(
+    world: Path, base: Path, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(base, broken)
+    weights = load_file(broken / SAFETENSORS_FILE)
+    weights["classifier.bias"].fill_(float("inf"))
+    save_file(weights, broken / SAFETENSORS_FILE, {"format": "pt"})
+
+    with pytest.raises(EngineError, match="stage nli: the loss is no number at step 1: take a lower learning_rate"):
+        _train(write_recipe(world), _options(world, broken, tmp_path / "out"))
+
+    assert not list((tmp_path / "out").rglob("model.safetensors"))
 
 
 def test_the_bundled_model_cannot_be_trained_and_the_error_says_what_can(

@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from worker.cli.options import writable_file
+
 if TYPE_CHECKING:
     from worker.engines.load import EngineChoice
     from worker.labels.schema import LabelSchema
-    from worker.training.calibrate import Calibrated, Labelled
+    from worker.training.calibrate import Calibrated
+    from worker.training.levels import Labelled
     from worker.training.scoring import Scorer
 
 
@@ -27,7 +30,7 @@ def calibrate(
     out: Path | None = typer.Option(None, help="Where the new version goes; without it only figures are printed."),
     version: int | None = typer.Option(None, min=0, help="Of the new document; without it one more than now."),
     text_column: str = typer.Option("text", help="The column of the text."),
-    label_column: str = typer.Option("label", help="The column of the label, or of a list of labels."),
+    label_column: str = typer.Option("label", help="The column of the label, or of a list of them (in a CSV as JSON)."),
     model: str = typer.Option("bundled", help="`bundled`, a folder, or a Hugging Face id@revision."),
     engine: str = typer.Option("auto", help="auto | openvino | pytorch"),
     precision: str = typer.Option("auto", help="auto | float32 | bfloat16 | float16"),
@@ -48,6 +51,8 @@ def calibrate(
     configure_logging("warning")
     if (labelled is None) == (unlabelled is None):
         raise ConfigError("expected either --labelled FILE or --unlabelled FILE")
+    if out is not None:
+        writable_file("--out", out)
     before = label_schema_from(None, schema, None, multi_label=False)
     number = before.version + 1 if version is None else version
     with _scorer(EngineChoice(model, engine, precision)) as scorer:
@@ -77,23 +82,40 @@ def _scorer(choice: "EngineChoice") -> "Iterator[Scorer]":
 
 def _labelled(file: Path, text_column: str, label_column: str | None) -> "Iterator[Labelled]":
     from worker.errors import ConfigError
-    from worker.training.calibrate import Labelled
     from worker.training.data import read_objects
+    from worker.training.levels import Labelled
 
     for number, row in enumerate(read_objects(file), start=1):
         text = row.get(text_column)
         if not isinstance(text, str) or not text.strip():
             raise ConfigError(f"{file}: row {number}: expected a text in the column {text_column}; see --text-column")
-        labels = row.get(label_column, ()) if label_column is not None else ()
-        yield Labelled(text, frozenset([labels] if isinstance(labels, str) else map(str, _items(labels, file, number))))
+        if label_column is not None and label_column not in row:
+            raise ConfigError(f"{file}: row {number} has no column {label_column}; see --label-column")
+        labels = _items(row[label_column], file, number) if label_column is not None else []
+        yield Labelled(text, frozenset(map(str, labels)))
 
 
 def _items(labels: object, file: Path, number: int) -> list[object]:
+    """The labels of a cell; one that is blank has none, and in a CSV a list stands as JSON."""
     from worker.errors import ConfigError
 
+    if isinstance(labels, str):
+        return _json_list(labels) or ([labels] if labels.strip() else [])
     if isinstance(labels, list | tuple):
         return list(labels)
+    if isinstance(labels, int) and not isinstance(labels, bool):
+        return [labels]
     raise ConfigError(f"{file}: row {number}: expected a label or a list of labels; see --label-column")
+
+
+def _json_list(cell: str) -> list[object] | None:
+    import json
+
+    try:
+        found = json.loads(cell) if cell.lstrip().startswith("[") else None
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, list) else None
 
 
 def _priors(given: list[str]) -> dict[str, float]:

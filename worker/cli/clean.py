@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from worker.cli.options import writable_file
+
 if TYPE_CHECKING:
     from worker.training.clean import NoiseReport
     from worker.training.data import Row
@@ -41,6 +43,8 @@ def clean(
     from worker.training.sets import ClassificationSet, Licence
 
     configure_logging("warning")
+    if out is not None:
+        _check(out, file)
     table = ClassificationSet(
         name="file", cluster="file", licence=Licence(name="-"), columns={"text": text_column, "label": label_column}
     )
@@ -49,14 +53,14 @@ def clean(
     texts = {suspect.row: rows[suspect.row].text for suspect in report.suspects} if show_text else None
     print(json.dumps(as_object(report, texts), ensure_ascii=False) if as_json else _for_people(report, texts, most))
     if out is not None:
-        _write(out, file, without(rows, report))
+        _write(out, without(rows, report))
 
 
 def _evidence(rows: "Sequence[Row]", model: str, templates: list[str]) -> "Float64Array":
     from worker.clock import SystemClock
     from worker.engines.load import EngineChoice, load_engine
     from worker.labels.schema import DEFAULT_TEMPLATE, parse_schema
-    from worker.training.calibrate import label_evidence
+    from worker.training.levels import label_evidence
     from worker.training.scoring import Meter, Scorer
     from worker.training.verbalize import plain_words
     from worker.types import JsonValue
@@ -90,14 +94,18 @@ def _for_people(report: "NoiseReport", texts: dict[int, str] | None, most: int) 
     return "\n".join(lines)
 
 
-def _write(out: Path, source: Path, rows: "Sequence[Row]") -> None:
+def _check(out: Path, source: Path) -> None:
+    from worker.errors import ConfigError
+
+    if not out.name.endswith((".jsonl", ".jsonl.gz")) or (out.exists() and source.exists() and out.samefile(source)):
+        raise ConfigError(f"--out {out}: expected a new file .jsonl or .jsonl.gz")
+    writable_file("--out", out)
+
+
+def _write(out: Path, rows: "Sequence[Row]") -> None:
     import gzip
     import json
 
-    from worker.errors import ConfigError
-
-    if not out.name.endswith((".jsonl", ".jsonl.gz")) or (out.exists() and out.samefile(source)):
-        raise ConfigError(f"--out {out}: expected a new file .jsonl or .jsonl.gz")
     opened = gzip.open if out.name.endswith(".gz") else open
     with opened(out, "wt", encoding="utf-8") as stream:
         stream.writelines(json.dumps({"text": row.text, "label": row.label}, ensure_ascii=False) + "\n" for row in rows)

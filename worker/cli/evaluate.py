@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from worker.cli.options import made_folder
+
 if TYPE_CHECKING:
     from worker.engines.load import EngineChoice
     from worker.training.card import Provenance
@@ -73,6 +75,8 @@ def evaluate(
         f"Pairs are cut at {max_pair_tokens} tokens.",
         *_set_notes(table, {*(task.name for task in tasks), *(name for name, _ in pairs)}),
     )
+    if out is not None:
+        made_folder("--out", out)
     measured = [_measured(choice, max_pair_tokens, tasks, pairs) for choice in choices]
     report = Report(
         f"worker {shlex.join(sys.argv[1:])}",

@@ -7,15 +7,17 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from worker.cli.options import made_folder
+
 if TYPE_CHECKING:
     from worker.engines.load import EngineChoice
     from worker.labels.schema import LabelSchema
     from worker.training.adapt import Adaptation
     from worker.training.data import Row
+    from worker.training.exported import Exported
     from worker.training.fewshot import Point
     from worker.training.linear import Float64Array, Int64Array
     from worker.training.scoring import Scorer
-    from worker.training.train import Exported
 
 
 def register(app: typer.Typer) -> None:
@@ -35,7 +37,7 @@ def finetune(
     learning_rate: float = typer.Option(5e-5, min=0.0, help="The highest, of AdamW."),
     seed: int = typer.Option(42, min=0, help="Of every draw."),
     device: str = typer.Option("auto", help="auto | cpu | cuda"),
-    threads: int | None = typer.Option(None, min=1, help="CPU threads; without it every core."),
+    threads: int | None = typer.Option(None, min=1, help="CPU threads; without it every core it may use."),
     engine: str = typer.Option("auto", help="Of the cheap methods: auto | openvino | pytorch"),
     as_json: bool = typer.Option(False, "--json", help="One JSON object."),
 ) -> None:
@@ -48,8 +50,10 @@ def finetune(
     from worker.errors import ConfigError
     from worker.observability.logging import configure_logging
     from worker.training.adapt import Adaptation
-    from worker.training.fewshot import cheap_points, checked, split
-    from worker.training.train import base_folder
+    from worker.training.fewshot import cheap_points, checked, different, enough
+    from worker.training.place import chosen_place
+    from worker.training.train import base_folder, base_name
+    from worker.training.weights import need_torch
 
     configure_logging("warning")
     if (base is None) != (out is None):
@@ -57,21 +61,36 @@ def finetune(
     labels = label_schema_from(None, schema, None, multi_label=False)
     rows = _rows(examples)
     checked(labels, rows)
-    learnt, back = (rows, _rows(test)) if test is not None else split(rows, seed)
+    asked = _counts(k)
+    learnt, back = _apart(rows, test, seed)
     checked(labels, back)
-    ks = _counts(k)
+    enough(learnt, back)
+    if out is not None:
+        chosen_place(need_torch(), device, "auto")
+        made_folder("--out", out)
     with _scorer(EngineChoice(model or base or "bundled", engine), max_pair_tokens) as scorer:
         known, unknown = (_evidence(scorer, labels, each) for each in (learnt, back))
+    ks = different(asked, known[1])
     points = cheap_points(known, unknown, ks, seed)
     exported = None
     if base is not None and out is not None:
         command = f"worker finetune --schema {schema.name} --examples {examples.name} --base BASE --out OUT --k {k}"
+        folder = base_folder(base)
         wanted = Adaptation(
-            base_folder(base), labels, max_pair_tokens, learning_rate, seed, device, threads=threads, command=command
+            folder,
+            labels,
+            max_pair_tokens,
+            learning_rate,
+            seed,
+            device,
+            threads=threads,
+            command=command,
+            base_name=base_name(base, folder),
         )
         more, exported = _finetuned(wanted, (learnt, back), ks, out)
         points += more
-    _print(points, exported, len(back), as_json=as_json)
+    left_out = len(rows) - len(learnt) - (len(back) if test is None else 0)
+    _print(points, exported, (len(back), left_out), as_json=as_json)
 
 
 @contextmanager
@@ -85,6 +104,16 @@ def _scorer(choice: "EngineChoice", max_pair_tokens: int) -> "Iterator[Scorer]":
         yield Scorer(loaded, Meter(SystemClock()), max_pair_tokens)
     finally:
         loaded.engine.close()
+
+
+def _apart(rows: "list[Row]", test: Path | None, seed: int) -> "tuple[list[Row], list[Row]]":
+    """What is learnt from, and what is measured on: no text is in both."""
+    from worker.training.fewshot import apart, split
+
+    if test is None:
+        return split(rows, seed)
+    back = _rows(test)
+    return apart(rows, back), back
 
 
 def _rows(file: Path) -> "list[Row]":
@@ -111,7 +140,7 @@ def _counts(k: str) -> list[int]:
 def _evidence(scorer: "Scorer", schema: "LabelSchema", rows: "Sequence[Row]") -> "tuple[Float64Array, Int64Array]":
     import numpy as np
 
-    from worker.training.calibrate import label_evidence
+    from worker.training.levels import label_evidence
 
     names = [node.label.name for node in schema.tree.nodes]
     truth = np.array([names.index(row.label) for row in rows], np.int64)
@@ -128,8 +157,8 @@ def _finetuned(
     from worker.clock import SystemClock
     from worker.engines.load import EngineChoice
     from worker.training.adapt import adapt
+    from worker.training.exported import export_bundled
     from worker.training.fewshot import FINETUNED, first_of_each, point
-    from worker.training.train import export_bundled
 
     learnt, back = rows
     names = [node.label.name for node in wanted.schema.tree.nodes]
@@ -146,19 +175,24 @@ def _finetuned(
     return points, export_bundled(folder, None)
 
 
-def _print(points: "Sequence[Point]", exported: "Exported | None", texts: int, *, as_json: bool) -> None:
+def _print(points: "Sequence[Point]", exported: "Exported | None", counts: tuple[int, int], *, as_json: bool) -> None:
+    """The curve, and what was made; `counts` are the texts measured on, and the examples that were left out."""
     import dataclasses
     import json
 
     from worker.engines.artifact import open_folder
 
+    texts, left_out = counts
     folder = open_folder(exported.folder) if exported is not None else None
     digest = folder.digest(folder.openvino_weights()) if folder is not None else None
     if as_json:
         made = {"model": str(exported.folder), "weights": exported.weights, "digest": digest} if exported else None
-        print(json.dumps({"texts": texts, "points": [dataclasses.asdict(each) for each in points], "made": made}))
+        curve = [dataclasses.asdict(each) for each in points]
+        print(json.dumps({"texts": texts, "left_out": left_out, "points": curve, "made": made}))
         return
     print(f"measured on {texts} texts")
+    if left_out:
+        print(f"{left_out} examples left out: their texts come twice, or are measured on")
     print(f"{'method':12} {'k':>5} {'texts':>6} {'macro-F1':>9} {'accuracy':>9}")
     for each in points:
         print(f"{each.method:12} {each.k:5} {each.texts:6} {each.macro_f1:9.3f} {each.accuracy:9.3f}")

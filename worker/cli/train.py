@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from worker.cli.options import made_folder
+
 if TYPE_CHECKING:
     from worker.training.prepare import HeldOut
     from worker.training.sets import SetTable
@@ -24,11 +26,11 @@ def train(
     hold_out_cluster: list[str] = typer.Option([], help="Train without every set of this cluster."),
     folds: str | None = typer.Option(None, help="sets:N or clusters:N: N models, each without a part of the sets."),
     device: str = typer.Option("auto", help="auto | cpu | cuda"),
-    precision: str = typer.Option("auto", help="auto (bfloat16) | bfloat16 | float32"),
-    threads: int | None = typer.Option(None, min=1, help="CPU threads; without it every core."),
+    precision: str = typer.Option("auto", help="auto (bfloat16 where it is fast) | bfloat16 | float32"),
+    threads: int | None = typer.Option(None, min=1, help="CPU threads; without it every core it may use."),
     export: bool = typer.Option(True, help="Write the form that a worker runs, with 8-bit weights."),
     dry_run: bool = typer.Option(False, "--dry-run", help="Only show what each stage would see."),
-    as_json: bool = typer.Option(False, "--json", help="One JSON object per model."),
+    as_json: bool = typer.Option(False, "--json", help="One JSON object per model; with --dry-run per plan."),
 ) -> None:
     """Train a universal classifier: data sets and their hypotheses become pairs, pairs a model, the model a folder.
 
@@ -41,7 +43,7 @@ def train(
     from worker.observability.logging import configure_logging
     from worker.training.prepare import HeldOut
     from worker.training.recipe import read_recipe
-    from worker.training.train import RunOptions, variant_name
+    from worker.training.train import RunOptions, plan
     from worker.training.train import train as run
 
     configure_logging("warning")
@@ -50,8 +52,10 @@ def train(
     variants = _folds(table, folds) if folds is not None else (held,)
     if dry_run:
         for variant in variants:
-            print(plan_text(wanted, variant.leaves(table), data, variant_name(variant)))
+            planned = plan(wanted, table, variant, data)
+            print(json.dumps(dataclasses.asdict(planned)) if as_json else plan_text(wanted, planned))
         return
+    made_folder("--out", out)
     for variant in variants:
         with Bar() as bar:
             options = RunOptions(
@@ -64,6 +68,7 @@ def train(
                 has_export=export,
                 command=_command(recipe, variant),
                 progress=bar.stage,
+                reading=bar.reading,
             )
             made = run(wanted, table, variant, options)
         print(json.dumps(dataclasses.asdict(made), default=str) if as_json else for_people(made))

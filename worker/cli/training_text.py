@@ -1,33 +1,40 @@
 """What the commands that train and measure print."""
 
 import sys
+from collections.abc import Callable
 from contextlib import AbstractContextManager
-from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, Self, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from worker.clock import Clock, SystemClock
+
 if TYPE_CHECKING:
     from worker.training.finetune import Progress as StepTold
+    from worker.training.prepare import Told
     from worker.training.recipe import Recipe
-    from worker.training.sets import SetTable
-    from worker.training.train import Trained
+    from worker.training.train import Plan, Trained
+
+
+SAID_EVERY_S: Final = 30.0
 
 
 class Bar(AbstractContextManager["Bar"]):
-    """Progress bars on a terminal; nothing in a pipe."""
+    """Progress bars on a terminal; in a pipe a line now and then, so that a log shows that it goes on."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock | None = None, stream: TextIO | None = None) -> None:
+        self._clock, self._stream = clock or SystemClock(), stream or sys.stderr
+        self._has_bars = self._stream.isatty()
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.fields[note]}"),
             TimeRemainingColumn(),
-            console=Console(stderr=True),
-            disable=not sys.stderr.isatty(),
+            console=Console(file=self._stream),
+            disable=not self._has_bars,
         )
 
     def __enter__(self) -> Self:
@@ -43,29 +50,72 @@ class Bar(AbstractContextManager["Bar"]):
 
     def stage(self, name: str) -> "StepTold":
         """A bar for a stage of training."""
-        task: list[TaskID] = []
+        show = self._shown(name)
+        return lambda step, steps, loss: show(step, steps, f"loss {loss:.3f}")
 
-        def told(step: int, steps: int, loss: float) -> None:
-            if not task:
-                task.append(self._progress.add_task(name, total=steps, note=""))
-            self._progress.update(task[0], completed=step, note=f"loss {loss:.3f}")
-
-        return told
+    def reading(self, name: str) -> "Told":
+        """A bar for what is read or made ready."""
+        show = self._shown(name)
+        return lambda done, of: show(done, of, "")
 
     def count(self, name: str, total: int) -> "Counter":
         """A bar that counts."""
-        return Counter(self._progress, self._progress.add_task(name, total=total, note=""))
+        return Counter(self._shown(name, 0), total)
+
+    def _shown(self, name: str, before: int | None = None) -> Callable[[int, int, str], None]:
+        if not self._has_bars:
+            return _Lines(name, self._clock, self._stream, before).show
+        task: list[TaskID] = []
+
+        def show(done: int, of: int, note: str) -> None:
+            if not task:
+                task.append(self._progress.add_task(name, total=of, note=""))
+            self._progress.update(task[0], completed=done, note=note)
+
+        return show
+
+
+class _Lines:
+    """What a bar would show, as a line every so often and one at the end of what took longer than that."""
+
+    def __init__(self, name: str, clock: Clock, stream: TextIO, before: int | None) -> None:
+        self._name, self._clock, self._stream = name, clock, stream
+        self._began = self._said = clock.monotonic()
+        self._before = before
+        """What an earlier process had done; None: all but one of the first that is told."""
+
+    def show(self, done: int, of: int, note: str) -> None:
+        now = self._clock.monotonic()
+        if self._before is None:
+            self._before = done - 1
+        is_over = done == of and now - self._began >= SAID_EVERY_S
+        if not is_over and now - self._said < SAID_EVERY_S:
+            return
+        self._said = now
+        left = (now - self._began) / max(1, done - self._before) * (of - done)
+        parts = [f"{done} of {of}", *([note] if note else []), f"{_duration(now - self._began)} so far"]
+        parts += [f"about {_duration(left)} left"] if done < of else []
+        self._stream.write(f"{self._name}: {', '.join(parts)}\n")
+        self._stream.flush()
 
 
 class Counter:
     """One bar that is told what was done."""
 
-    def __init__(self, progress: Progress, task: TaskID) -> None:
-        self._progress, self._task = progress, task
+    def __init__(self, show: Callable[[int, int, str], None], total: int) -> None:
+        self._show, self._total, self._done = show, total, 0
 
     def add(self, done: int = 1, note: str = "") -> None:
         """So much more is done."""
-        self._progress.update(self._task, advance=done, note=note)
+        self._done += done
+        self._show(self._done, self._total, note)
+
+
+def _duration(seconds: float) -> str:
+    minutes, hours = int(seconds // 60), int(seconds // 3600)
+    if not minutes:
+        return f"{seconds:.0f} s"
+    return f"{hours} h {minutes % 60} min" if hours else f"{minutes} min"
 
 
 def for_people(made: "Trained") -> str:
@@ -93,18 +143,15 @@ def for_people(made: "Trained") -> str:
     return "\n".join(lines)
 
 
-def plan_text(recipe: "Recipe", table: "SetTable", data: Path, variant: str) -> str:
+def plan_text(recipe: "Recipe", plan: "Plan") -> str:
     """The table of what each stage would see."""
-    from worker.training.prepare import stage_data
-
-    lines = [f"{recipe.name} ({variant})"]
-    for stage in recipe.stages:
-        uses = stage_data(stage, table, data, recipe.seed).uses
-        lines += ["", f"stage {stage.name}: {len(uses)} sets, {sum(use.pairs for use in uses)} pairs"]
+    lines = [f"{recipe.name} ({plan.variant})"]
+    for name, uses in plan.stages:
+        lines += ["", f"stage {name}: {len(uses)} sets, {sum(use.pairs for use in uses)} pairs"]
         lines.append(f"  {'set':32} {'cluster':12} {'classes':>7} {'rows':>7} {'pairs':>7}  licence")
         lines += [
             f"  {use.name:32} {use.cluster:12} {use.classes:7} {use.rows:7} {use.pairs:7}  "
-            f"{use.licence} (ship: {use.ship})"
+            f"{use.licence} (ship: {use.ship}){f'; {use.left_out} texts of tests left out' if use.left_out else ''}"
             for use in uses
         ]
     return "\n".join(lines)

@@ -43,6 +43,8 @@ class Adaptation:
     precision: str = "auto"
     threads: int | None = None
     command: str = "worker finetune"
+    base_name: str = ""
+    """What the card calls the base, where the base has no card of its own."""
 
 
 def adapt(wanted: Adaptation, rows: Sequence[Row], out: Path, clock: Clock, progress: Progress) -> Path:
@@ -104,6 +106,7 @@ def _use(schema: LabelSchema, rows: int, pairs: int) -> SetUse:
 def _describe(model: Path, wanted: Adaptation, facts: StageFacts, name: str) -> None:
     before = read_provenance(wanted.base)
     stages = (*(before.stages if before is not None else ()), facts)
-    provenance = Provenance(f"{wanted.schema.name}-{name}", "fine-tuned", HeldOut(), stages, "", wanted.command)
+    base = (before.base if before is not None else "") or wanted.base_name
+    provenance = Provenance(f"{wanted.schema.name}-{name}", "fine-tuned", HeldOut(), stages, "", wanted.command, base)
     write_provenance(model, provenance)
     write_card(model, provenance)

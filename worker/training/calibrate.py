@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from worker.errors import SchemaError
 from worker.labels.schema import LabelSchema, parse_schema
-from worker.pipeline.evidence import Float64Array, ModelView, stage_scores
-from worker.training.fits import BoolArray, Fit, best_thresholds, corrected, fitted
-from worker.training.metrics import calibration_error, confusion, macro_f1, reliability
+from worker.training.fits import Fit, Float64Array, corrected
+from worker.training.levels import Decisions, Labelled, Quality, decisions_of, label_evidence
 from worker.training.scoring import Scorer
 from worker.types import JsonValue
 
@@ -19,22 +19,6 @@ _LEAST_SCORE: Final = 1e-12
 _PRIOR_ROUNDS: Final = 500
 FOLDS: Final = 5
 _FEWEST_FOR_FOLDS: Final = 25
-
-
-@dataclass(frozen=True, slots=True)
-class Labelled:
-    """A text and the labels it has: one in single mode, any number in multi mode."""
-
-    text: str
-    labels: frozenset[str]
-
-
-@dataclass(frozen=True, slots=True)
-class Quality:
-    """How good scores are."""
-
-    ece: float
-    macro_f1: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,27 +40,27 @@ class Calibrated:
 def calibrate(scorer: Scorer, schema: LabelSchema, rows: Sequence[Labelled], version: int) -> Calibrated:
     """The schema with corrections fitted on labelled texts, as `version`. Blocks on the engine.
 
+    Of a hierarchy each level is fitted on the texts that truly reach it, with one temperature for all.
+
     Raises:
-        SchemaError: the schema is a hierarchy decided step by step, or a text has a label that the schema lacks.
+        SchemaError: the schema has a single label, or a text has a label that the schema lacks.
     """
     plain = _uncalibrated(schema)
-    truth = _truth(plain, rows)
-    evidence = label_evidence(scorer, plain, [row.text for row in rows])
-    is_multi = plain.multi_label
-    fit = fitted(evidence, truth, is_multi=is_multi)
-    thresholds = best_thresholds(corrected(evidence, fit, is_multi=is_multi), truth) if is_multi else None
-    given = np.array([plain.threshold_of(node.label) or 0.0 for node in plain.tree.nodes])
-    as_it_is = corrected(evidence, Fit(1.0, np.zeros(evidence.shape[1])), is_multi=is_multi)
-    before = _quality(as_it_is, truth, None if not is_multi else as_it_is >= given)
-    folds = FOLDS if len(rows) >= _FEWEST_FOR_FOLDS else 1
-    after = _quality(*_unseen(evidence, truth, folds, is_multi=is_multi))
+    asked = decisions_of(scorer, plain, rows)
+    fit = asked.fit()
+    thresholds = asked.thresholds(fit) if plain.multi_label else None
+    nodes = plain.tree.nodes
+    given = np.array([plain.threshold_of(node.label) or 0.0 for node in nodes]) if plain.multi_label else _EVEN
+    as_it_is = asked.scores(Fit(1.0, np.zeros(len(nodes))))
+    folds = folds_of([row.text for row in rows])
+    after = _unseen(asked, folds)
     written = _written(schema, scorer, fit, thresholds, version)
     names = _names(plain)
     return Calibrated(
         written,
-        before,
+        asked.quality(as_it_is, asked.said(as_it_is, given)),
         after,
-        folds > 1,
+        bool(folds.any()),
         fit.temperature,
         dict(zip(names, fit.bias.tolist(), strict=True)),
         {} if thresholds is None else dict(zip(names, thresholds.tolist(), strict=True)),
@@ -99,6 +83,11 @@ def match_priors(
     plain = _uncalibrated(schema)
     if plain.multi_label:
         raise SchemaError(f"{schema.reference}: matching priors needs a schema without `multi_label`")
+    if not plain.tree.is_flat:
+        raise SchemaError(
+            f"{schema.reference}: matching priors needs a schema without `children`: which texts reach a level nobody "
+            "knows without their labels; use --labelled"
+        )
     names = _names(plain)
     target = _target(names, priors, schema)
     evidence = label_evidence(scorer, plain, texts)
@@ -113,21 +102,15 @@ def match_priors(
     return Calibrated(written, None, None, False, 1.0, bias_by_name, {}, len(texts))  # noqa: FBT003  # not cross-validated
 
 
-def label_evidence(scorer: Scorer, schema: LabelSchema, texts: Sequence[str]) -> Float64Array:
-    """What the model says of each label before any correction, float64 [texts, labels], as the worker computes it.
-
-    In single mode up to a constant per text, which no softmax sees.
-    """
-    info = scorer.model.engine.info
-    view = ModelView(info.head, info.stamp.digest)
-    scores = np.stack([stage_scores(stage, view).scores for stage in scorer.stages(schema, texts)])
-    kept = np.clip(scores, _LEAST_SCORE, 1.0 - _LEAST_SCORE)
-    return np.asarray(np.log(kept) - np.log1p(-kept) if schema.multi_label else np.log(kept))
+def folds_of(texts: Sequence[str]) -> npt.NDArray[np.int64]:
+    """In which fold each text is held back, equal ones in the same; all 0 where there are too few to hold any back."""
+    if len(texts) < _FEWEST_FOR_FOLDS:
+        return np.zeros(len(texts), np.int64)
+    _, places = np.unique(np.array(texts, object), return_inverse=True)
+    return np.asarray(np.random.default_rng(0).permutation(int(places.max()) + 1)[places] % FOLDS)
 
 
 def _uncalibrated(schema: LabelSchema) -> LabelSchema:
-    if not schema.tree.is_flat:
-        raise SchemaError(f"{schema.reference}: a schema whose labels have `children` cannot be calibrated yet")
     if len(schema.tree.nodes) == 1 and not schema.multi_label:
         raise SchemaError(f"{schema.reference}: a single label is judged by itself: set `multi_label: true`")
     document = schema.document()
@@ -140,53 +123,18 @@ def _names(schema: LabelSchema) -> list[str]:
     return [node.label.name for node in schema.tree.nodes]
 
 
-def _truth(schema: LabelSchema, rows: Sequence[Labelled]) -> Float64Array:
-    names = {node.label.name: place for place, node in enumerate(schema.tree.nodes)}
-    truth = np.zeros((len(rows), len(names)))
-    for number, row in enumerate(rows):
-        if not row.labels <= names.keys() or (not schema.multi_label and len(row.labels) != 1):
-            expected = "labels of the schema" if schema.multi_label else "one label of the schema"
-            raise SchemaError(f"labelled text {number + 1}: expected {expected}")
-        truth[number, [names[label] for label in row.labels]] = 1.0
-    if not len(rows):
-        raise SchemaError("expected at least one labelled text")
-    return truth
-
-
-def _unseen(
-    evidence: Float64Array, truth: Float64Array, folds: int, *, is_multi: bool
-) -> tuple[Float64Array, Float64Array, BoolArray | None]:
-    """Corrected scores of each text, its truth, and in multi mode what is selected, by fits that did not see it.
-
-    With one fold they did see it.
-    """
-    places = np.random.default_rng(0).permutation(len(evidence)) % folds
-    scores, selected = np.empty_like(evidence), np.zeros(evidence.shape, np.bool_)
-    for fold in range(folds):
-        inside = places == fold
-        seen = ~inside if folds > 1 else inside
-        fit = fitted(evidence[seen], truth[seen], is_multi=is_multi)
-        scores[inside] = corrected(evidence[inside], fit, is_multi=is_multi)
-        if is_multi:
-            thresholds = best_thresholds(corrected(evidence[seen], fit, is_multi=True), truth[seen])
-            selected[inside] = scores[inside] >= thresholds
-    return scores, truth, selected if is_multi else None
-
-
-def _quality(scores: Float64Array, truth: Float64Array, selected: BoolArray | None) -> Quality:
-    """ECE and macro-F1: of the best label in single mode, of every decision where `selected` is given."""
-    if selected is None:
-        true, said = truth.argmax(axis=1), scores.argmax(axis=1)
-        bins = reliability(scores.max(axis=1), true == said)
-        return Quality(calibration_error(bins), macro_f1(confusion(true, said, scores.shape[1])))
-    hits = (selected & (truth > 0)).sum(axis=0)
-    claims = selected.sum(axis=0) + truth.sum(axis=0)
-    occurs = claims > 0
-    is_likely = scores >= _EVEN
-    bins = reliability(np.where(is_likely, scores, 1.0 - scores).ravel(), (is_likely == (truth > 0)).ravel())
-    return Quality(
-        calibration_error(bins), float((2.0 * hits[occurs] / claims[occurs]).mean()) if occurs.any() else 0.0
-    )
+def _unseen(asked: Decisions, folds: npt.NDArray[np.int64]) -> Quality:
+    """Of corrections that were fitted without the texts that they are judged on; with one fold they saw them."""
+    scores, said = np.empty_like(asked.evidence), np.zeros(asked.evidence.shape, np.bool_)
+    for fold in np.unique(folds).tolist():
+        inside = folds == fold
+        seen = asked.rows(~inside if folds.any() else inside)
+        fit = seen.fit()
+        held = asked.rows(inside)
+        scores[inside] = held.scores(fit)
+        thresholds = seen.thresholds(fit) if asked.schema.multi_label else _EVEN
+        said[inside] = held.said(scores[inside], thresholds)
+    return asked.quality(scores, said)
 
 
 def _target(names: Sequence[str], priors: Mapping[str, float], schema: LabelSchema) -> Float64Array:

@@ -53,13 +53,21 @@ class Provenance:
     recipe: str
     """The recipe as JSON."""
     command: str
+    base: str = ""
+    """What training started from; blank in files of earlier versions."""
 
     @classmethod
     def of(
-        cls, recipe: Recipe, variant: str, held_out: HeldOut, stages: tuple[StageFacts, ...], command: str
+        cls,
+        recipe: Recipe,
+        variant: str,
+        held_out: HeldOut,
+        stages: tuple[StageFacts, ...],
+        origin: tuple[str, str],
     ) -> "Provenance":
-        """That of a model trained by `recipe` so far."""
-        return cls(recipe.name, variant, held_out, stages, recipe.model_dump_json(exclude_unset=True), command)
+        """That of a model trained by `recipe` so far; `origin` is its base and the command."""
+        base, command = origin
+        return cls(recipe.name, variant, held_out, stages, recipe.model_dump_json(exclude_unset=True), command, base)
 
     @property
     def uses(self) -> tuple[SetUse, ...]:
@@ -71,8 +79,8 @@ class Provenance:
         return frozenset(use.name for use in self.uses if use.kind == kind)
 
     def clusters(self) -> frozenset[str]:
-        """The clusters of the classification sets."""
-        return frozenset(use.cluster for use in self.uses if use.kind == "classification")
+        """Every cluster that any stage saw; of NLI sets those that were recast from such a task have its cluster."""
+        return frozenset(use.cluster for use in self.uses)
 
 
 def write_provenance(folder: Path, provenance: Provenance) -> None:
@@ -92,6 +100,7 @@ def read_provenance(folder: Path) -> Provenance | None:
             tuple(StageFacts.of(stage) for stage in found["stages"]),
             found["recipe"],
             found["command"],
+            found.get("base", ""),
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -111,6 +120,7 @@ def _card(provenance: Provenance) -> list[str]:
         "",
         "A 2-class NLI classifier: a text, a sentence about it, and whether the sentence follows.",
         "",
+        *([f"Base: {provenance.base}."] if provenance.base else []),
         f"Held out: {held}.",
         f"Command: `{provenance.command}`.",
         "",

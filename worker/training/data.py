@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import json
 import re
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ T = TypeVar("T")
 PARQUET_HINT = 'pip install "nli-stream-worker[train]"'
 _PLACE = re.compile(r"\{(\w+)\}")
 _BATCH_ROWS = 1024
+_ENCODING = "utf-8-sig"
+"""UTF-8; spreadsheets put a mark in front of it."""
 _LARGEST_FIELD = 16 * 1024 * 1024
 """Characters of one CSV field: Python's own limit of 128 KiB is less than a long document."""
 
@@ -81,7 +84,7 @@ def read_objects(path: Path, hints: Hints = Hints()) -> Iterator[Mapping[str, ob
     try:
         with _open_text(path) as stream:
             yield from reader(path, stream)
-    except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error, csv.Error) as error:
         raise ConfigError(f"{path}: cannot be read ({type(error).__name__})") from None
 
 
@@ -198,8 +201,8 @@ def _also(hint: str) -> str:
 
 def _open_text(path: Path) -> TextIO:
     if path.name.endswith(".gz"):
-        return gzip.open(path, "rt", encoding="utf-8", newline="")
-    return path.open(encoding="utf-8", newline="")
+        return gzip.open(path, "rt", encoding=_ENCODING, newline="")
+    return path.open(encoding=_ENCODING, newline="")
 
 
 def _json_lines(path: Path, stream: TextIO) -> Iterator[Mapping[str, object]]:
@@ -208,7 +211,7 @@ def _json_lines(path: Path, stream: TextIO) -> Iterator[Mapping[str, object]]:
             continue
         try:
             row = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise ConfigError(f"{path}: line {number}: expected JSON") from None
         if not isinstance(row, dict):
             raise ConfigError(f"{path}: line {number}: expected an object")

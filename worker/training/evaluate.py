@@ -1,6 +1,5 @@
 """Figures of models on labelled test sets, and what each model had seen before: only then is one called zero-shot."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -26,7 +25,7 @@ from worker.training.metrics import (
 )
 from worker.training.pairs import LabelledPair
 from worker.training.scoring import Scorer, evidence_by_template, softmax
-from worker.training.tasks import Task
+from worker.training.tasks import UNKNOWN_CLUSTER, Task, plain_name
 
 BOOTSTRAP_SAMPLES: Final = 500
 
@@ -37,6 +36,7 @@ class Column(StrEnum):
     NLI_ONLY = "NLI only"
     CLUSTER_HELD_OUT = "zero-shot (cluster held out)"
     SET_HELD_OUT = "set held out"
+    """Others of its cluster were seen, or nobody knows its cluster."""
     ALL = "set seen"
     UNKNOWN = "as it is"
 
@@ -102,17 +102,18 @@ class NliFigures:
 def column_of(provenance: Provenance | None, name: str, cluster: str) -> Column:
     """In which column a model's figure on a set belongs.
 
-    A figure is zero-shot only where no set of the cluster was trained on. A model that says nothing of its training is
-    taken as it is.
+    A figure is zero-shot only where no set of the cluster was trained on, nor pairs recast from such a set, and where
+    the cluster is known. A model that says nothing of its training is taken as it is.
     """
     if provenance is None:
         return Column.UNKNOWN
-    seen = {_plain(each) for each in provenance.trained_on("classification")}
+    seen = {plain_name(each) for each in provenance.trained_on("classification")}
     if not seen:
         return Column.NLI_ONLY
-    if _plain(name) in seen:
+    if plain_name(name) in seen:
         return Column.ALL
-    return Column.SET_HELD_OUT if cluster in provenance.clusters() else Column.CLUSTER_HELD_OUT
+    is_kept_from = cluster != UNKNOWN_CLUSTER and cluster not in provenance.clusters()
+    return Column.CLUSTER_HELD_OUT if is_kept_from else Column.SET_HELD_OUT
 
 
 def evaluate_task(scorer: Scorer, task: Task, who: tuple[str, Provenance | None]) -> TaskFigures:
@@ -209,8 +210,3 @@ def _figures(template: str, evidence: Float64Array, truth: Int64Array) -> Templa
     counts = confusion(truth, predicted, evidence.shape[1])
     ece = calibration_error(reliability(scores.max(axis=1), predicted == truth))
     return TemplateFigures(template, macro_f1(counts), balanced_accuracy(counts), accuracy(counts), ece)
-
-
-def _plain(name: str) -> str:
-    """Names as people vary them: `rotten_tomatoes` and `rottentomatoes` are one set."""
-    return re.sub(r"[^a-z0-9]", "", name.lower())

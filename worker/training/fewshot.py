@@ -6,7 +6,7 @@ from typing import Final
 
 import numpy as np
 
-from worker.errors import SchemaError
+from worker.errors import ConfigError, SchemaError
 from worker.labels.schema import LabelSchema
 from worker.training.data import Row
 from worker.training.fits import corrected, fitted
@@ -49,14 +49,43 @@ def checked(schema: LabelSchema, rows: Sequence[Row]) -> None:
 
 
 def split(rows: Sequence[Row], seed: int) -> tuple[list[Row], list[Row]]:
-    """Rows to learn from, and a fifth of each class held back to measure on."""
+    """Rows to learn from, and a fifth of each class held back to measure on, but not its only row.
+
+    A text that comes several times is taken once: nothing is measured on what was learnt.
+    """
+    rows = list({row.text: row for row in reversed(rows)}.values())[::-1]
     draw = np.random.default_rng(seed)
     back: set[int] = set()
     for label in sorted({row.label for row in rows}):
         places = [place for place, row in enumerate(rows) if row.label == label]
-        back |= {places[i] for i in draw.permutation(len(places))[: max(1, len(places) // TEST_SHARE)]}
+        held = min(max(1, len(places) // TEST_SHARE), len(places) - 1)
+        back |= {places[i] for i in draw.permutation(len(places))[:held]}
     learnt = [row for place, row in enumerate(rows) if place not in back]
     return learnt, [row for place, row in enumerate(rows) if place in back]
+
+
+def apart(rows: Sequence[Row], test: Sequence[Row]) -> list[Row]:
+    """`rows` without the texts of `test`, each text once."""
+    texts = {row.text for row in test}
+    return list({row.text: row for row in reversed(rows) if row.text not in texts}.values())[::-1]
+
+
+def enough(learnt: Sequence[Row], back: Sequence[Row]) -> None:
+    """Nothing, where there are two labels to tell apart and texts to measure on.
+
+    Raises:
+        ConfigError: otherwise.
+    """
+    if len({row.label for row in learnt}) < 2:  # noqa: PLR2004  # a label and another one
+        raise ConfigError("--examples: expected texts of at least two labels, none of them also in --test")
+    if not back:
+        raise ConfigError("--examples: expected two texts of a label, one to measure on, or a file in --test")
+
+
+def different(ks: Sequence[int], labels: Int64Array) -> list[int]:
+    """Those of `ks` that take more rows than the one before: where no class has so many, the last would be the same."""
+    most = int(np.bincount(labels).max())
+    return [k for place, k in enumerate(ks) if place == 0 or ks[place - 1] < most]
 
 
 def first_of_each(labels: Int64Array, k: int, seed: int) -> Int64Array:

@@ -10,7 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from worker.clock import Clock
+from worker.engines.ov import usable_cores
+from worker.errors import EngineError
 from worker.training.journal import Journal
+from worker.training.place import chosen_place
 from worker.training.recipe import Optimisation
 from worker.training.store import PairStore, length_grouped
 from worker.training.weights import Trainable, need_torch
@@ -39,7 +42,7 @@ class Loop:
     seed: int = 42
     device: str = "auto"
     precision: str = "auto"
-    """`auto` (bfloat16), `bfloat16` or `float32`."""
+    """`auto` (bfloat16 where the machine computes in it), `bfloat16` or `float32`."""
     threads: int | None = None
     has_checkpoints: bool = True
     """False: a run that is killed starts anew, and one that is asked for again too."""
@@ -67,7 +70,8 @@ def finetune(trainable: Trainable, store: PairStore, how: Optimisation, loop: Lo
     """Train `trainable` in place on `store`; goes on from the checkpoint in `loop.folder` where there is one. Blocks.
 
     Raises:
-        EngineError: torch is missing.
+        ConfigError: there is no such device or precision.
+        EngineError: torch is missing, or the loss is no number any more.
     """
     return _Run(trainable, store, how, loop).run()
 
@@ -86,10 +90,10 @@ class _Run:
     def __init__(self, trainable: Trainable, store: PairStore, how: Optimisation, loop: Loop) -> None:
         self._torch = need_torch()
         self._trainable, self._store, self._how, self._loop = trainable, store, how, loop
-        if loop.threads is not None:
-            self._torch.set_num_threads(loop.threads)
-        has_cuda = self._torch.cuda.is_available()
-        self._device = ("cuda" if has_cuda else "cpu") if loop.device == "auto" else loop.device
+        # torch knows nothing of a container's share of the cores.
+        self._torch.set_num_threads(loop.threads or min(self._torch.get_num_threads(), usable_cores()))
+        place = chosen_place(self._torch, loop.device, loop.precision)
+        self._device, self._has_autocast = place.device, place.has_autocast
         self._module = trainable.module.to(self._device).train()
         decays = [weights for weights in self._module.parameters() if weights.ndim > 1]
         stays = [weights for weights in self._module.parameters() if weights.ndim <= 1]
@@ -133,6 +137,11 @@ class _Run:
             loss = self._loss(batch) / pairs
             loss.backward()
             total += float(loss.detach())
+        if not math.isfinite(total):
+            raise EngineError(
+                f"stage {self._loop.stage}: the loss is no number at step {step + 1}: "
+                "take a lower learning_rate, or --precision float32"
+            )
         self._torch.nn.utils.clip_grad_norm_(self._module.parameters(), self._how.max_gradient_norm)
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
@@ -150,8 +159,7 @@ class _Run:
         if self._trainable.has_type_ids:
             feed["token_type_ids"] = types
         tensors = {name: self._torch.from_numpy(values).to(self._device) for name, values in feed.items()}
-        wide = self._loop.precision == "float32"
-        with self._torch.autocast(self._device, dtype=self._torch.bfloat16, enabled=not wide):
+        with self._torch.autocast(self._device, dtype=self._torch.bfloat16, enabled=self._has_autocast):
             return self._module(**tensors).logits.float()
 
     def _targets(self, batch: npt.NDArray[np.int64]) -> Any:  # noqa: ANN401  # a torch tensor

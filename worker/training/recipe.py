@@ -74,6 +74,8 @@ class Stage(BaseModel):
             raise MisfitError(("nli",), "expected `nli`, `classification` or both")
         if sum(part.share or 0.0 for part in parts) > 1.0:
             raise MisfitError(("nli", "share"), "expected shares that sum to at most 1")
+        if self.pairs is None and any(part.share is not None for part in parts):
+            raise MisfitError(("pairs",), "expected a number: `share` is a share of it")
         return self
 
 

@@ -70,7 +70,10 @@ class ClassificationSet(_Files):
 class NliSet(_Files):
     """Pairs with a relation each."""
 
-    cluster: Name = Field(default="nli", description="What task it is.")
+    cluster: Name = Field(
+        default="nli",
+        description="Of pairs recast from texts with labels that task's cluster: they are held out with it.",
+    )
     columns: dict[Literal["premise", "hypothesis", "label"], str] = Field(
         default_factory=dict, description="Other names of columns."
     )

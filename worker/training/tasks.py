@@ -1,5 +1,6 @@
 """What is evaluated: test sets of a table, and sets in the format of BTZSC."""
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ from worker.training.verbalize import plain_words
 from worker.types import JsonValue
 
 MANY_CLASSES: Final = 50
+UNKNOWN_CLUSTER: Final = "unknown"
+"""Of a set that no table tells the task of: no figure on it is called zero-shot."""
 BTZSC_CLUSTERS: Final[Mapping[str, str]] = {
     **dict.fromkeys(("amazonpolarity", "imdb", "appreviews", "yelpreviews", "rottentomatoes"), "sentiment"),
     "financialphrasebank": "sentiment",
@@ -74,7 +77,8 @@ def table_task(table: ClassificationSet, data: Path, sampling: Sampling) -> Task
 def btzsc_tasks(folder: Path, sampling: Sampling, entailment: int = 1) -> Iterator[Task]:
     """Every set below `folder`: files NAME.jsonl, NAME.csv or NAME.parquet with columns text, hypothesis and labels.
 
-    Each text comes once with each hypothesis; `labels` is `entailment` at the true one.
+    Each text comes once with each hypothesis; `labels` is `entailment` at the true one. A set that BTZSC does not have
+    is of an unknown cluster.
 
     Raises:
         ConfigError: there is none, or a text has not exactly one true hypothesis.
@@ -86,7 +90,17 @@ def btzsc_tasks(folder: Path, sampling: Sampling, entailment: int = 1) -> Iterat
         name = _set_name(file, folder)
         rows, hypotheses = _ungrouped(file, entailment)
         labels: list[JsonValue] = [{"name": each, "hypothesis": each} for each in hypotheses]
-        yield _task(name, BTZSC_CLUSTERS.get(name, name), (labels, ["{}"]), rows, sampling)
+        yield _task(name, _btzsc_cluster(name), (labels, ["{}"]), rows, sampling)
+
+
+def plain_name(name: str) -> str:
+    """Names as people vary them: `rotten_tomatoes` and `rottentomatoes` are one set."""
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def _btzsc_cluster(name: str) -> str:
+    by_plain_name = {plain_name(each): cluster for each, cluster in BTZSC_CLUSTERS.items()}
+    return by_plain_name.get(plain_name(name), UNKNOWN_CLUSTER)
 
 
 def _task(

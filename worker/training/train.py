@@ -2,7 +2,8 @@
 
 In the folder that is named for it:
 
-work/STAGE-KEY/     pairs, checkpoint, journal and model of one stage; KEY names all that went into it
+work/STAGE-KEY/     pairs, checkpoint, journal and model of one stage; KEY names all that went into it, and
+                    data.sha256 the contents of its files: where they change, it is another stage
 nli-only/model      the model before it saw a classification set, where a stage ends so
 VARIANT/model       safetensors, training.json and the card; VARIANT is `all`, or names what was held out
 VARIANT/openvino    the form with 8-bit weights, past its gate
@@ -17,31 +18,27 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-import structlog
-
 from worker.clock import Clock, SystemClock
-from worker.engines.artifact import SAFETENSORS_FILE, TOKENIZER_FILE, file_sha256, open_folder
-from worker.engines.build import GateReport
-from worker.engines.export import export_model
+from worker.engines.artifact import SAFETENSORS_FILE, TOKENIZER_FILE, file_sha256
 from worker.engines.hub import download
-from worker.engines.load import EngineChoice, load_engine
 from worker.engines.source import BUNDLED_FOLDER, HubModel, parse_source
-from worker.errors import ConfigError, EngineError
-from worker.training.card import PROVENANCE_FILE, Provenance, StageFacts, write_card, write_provenance
+from worker.errors import ConfigError
+from worker.training.card import Provenance, StageFacts, write_card, write_provenance
+from worker.training.exported import Exported, export_bundled
 from worker.training.finetune import CHECKPOINT_FILE, Loop, Progress, finetune
 from worker.training.journal import Journal
-from worker.training.prepare import HeldOut, stage_data
+from worker.training.place import chosen_place
+from worker.training.prepare import HeldOut, SetUse, Source, Told, counted, stage_data, stage_table, untold
 from worker.training.recipe import Recipe, Stage
 from worker.training.sets import SetTable
 from worker.training.store import PairJoiner, is_stored, open_store, write_store
 from worker.training.weights import load_trainable, need_torch, save_trained
 
+DATA_FILE: Final = "data.sha256"
 DONE_FILE: Final = "done.json"
 JOURNAL_FILE: Final = "log.jsonl"
 NLI_ONLY: Final = "nli-only"
 ALL: Final = "all"
-
-_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +60,8 @@ class RunOptions:
     clock: Clock = field(default_factory=SystemClock)
     progress: Callable[[str], Progress] = field(default=lambda stage: lambda step, steps, loss: None)  # noqa: ARG005
     """Given the name of a stage, what is told of its steps."""
+    reading: Callable[[str], Told] = field(default=lambda name: untold)  # noqa: ARG005
+    """Given a name, what is told of files and pairs before the steps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,18 +70,17 @@ class Trained:
 
     variant: str
     model: Path
-    exported: "Exported | None"
+    exported: Exported | None
     stages: tuple[StageFacts, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Exported:
-    """The form that a worker runs."""
+class Plan:
+    """What a training would see."""
 
-    folder: Path
-    weights: str
-    """`int8` or `float32`."""
-    gate: GateReport | None
+    variant: str
+    stages: tuple[tuple[str, tuple[SetUse, ...]], ...]
+    """By name, in order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,24 +96,41 @@ def train(recipe: Recipe, table: SetTable, held_out: HeldOut, options: RunOption
     """Carry out `recipe` without what is held out. Blocks for minutes to days; goes on where a killed run stopped.
 
     Raises:
-        ConfigError: files are missing, or name something that is not there.
-        EngineError: torch is missing, the base cannot be trained, or the bundled form does not pass its gate.
+        ConfigError: files are missing, or options name something that is not there.
+        EngineError: torch is missing, the base cannot be trained or its loss is no number any more, or the bundled form
+            does not pass its gate.
     """
-    need_torch()
+    chosen_place(need_torch(), options.device, options.precision)  # before hours of reading
     left = held_out.leaves(table)
-    base = base_folder(options.base or recipe.base)
+    named = options.base or recipe.base
+    base = base_folder(named)
+    origin = base_name(named or "", base)
     point = _Point(base, _digest("base", str(recipe.max_pair_tokens), open_base_digest(base)))
     for stage in recipe.stages:
         before = point
         if stage.classification is not None and before.stages and not _saw_classes(before.stages):
-            _publish(before, Provenance.of(recipe, NLI_ONLY, held_out, before.stages, options.command), options)
-        point = _stage(stage, recipe, left, point, options)
+            alone = Provenance.of(recipe, NLI_ONLY, held_out, before.stages, (origin, options.command))
+            _publish(before, alone, options)
+        point = _stage(stage, recipe, (stage_table(stage, left, table), table), point, options)
     name = variant_name(held_out) if _saw_classes(point.stages) else NLI_ONLY
-    provenance = Provenance.of(recipe, name, held_out, point.stages, options.command)
+    provenance = Provenance.of(recipe, name, held_out, point.stages, (origin, options.command))
     model = _publish(point, provenance, options)
     wants_export = options.has_export and not held_out.sets and not held_out.clusters
     exported = export_bundled(model, options.cache_dir) if wants_export else None
     return Trained(name, model, exported, point.stages)
+
+
+def plan(recipe: Recipe, table: SetTable, held_out: HeldOut, data: Path) -> Plan:
+    """What `train` would see; reads the files, and starts nothing.
+
+    Raises:
+        ConfigError: as `train`.
+    """
+    left = held_out.leaves(table)
+    tables = ((stage, stage_table(stage, left, table)) for stage in recipe.stages)
+    source = Source.of(table, data)
+    stages = ((stage.name, stage_data(stage, each, source, recipe.seed).uses) for stage, each in tables)
+    return Plan(variant_name(held_out), tuple(stages))
 
 
 def variant_name(held_out: HeldOut) -> str:
@@ -144,67 +159,71 @@ def base_folder(base: str | None) -> Path:
     return source
 
 
+def base_name(named: str, folder: Path) -> str:
+    """What a card calls the base: its Hugging Face id@commit, or the folder's name and the digest of its weights."""
+    if isinstance(parse_source(named), HubModel):
+        return named
+    return f"{folder.resolve().name}, {SAFETENSORS_FILE} sha256:{file_sha256(folder / SAFETENSORS_FILE)}"
+
+
 def open_base_digest(folder: Path) -> str:
     """A name for the weights and the tokenizer of a folder that need not be an NLI model yet."""
     files = (folder / SAFETENSORS_FILE, folder / TOKENIZER_FILE)
     return _digest(*(file_sha256(file) for file in files if file.is_file()))
 
 
-def export_bundled(model: Path, cache_dir: Path | None) -> Exported:
-    """The form of `model` that a worker runs on a CPU, beside it, past its gate.
-
-    It has 8-bit weights; where those change labels that the float32 model is sure of, float32 ones.
-
-    Raises:
-        EngineError: it cannot be exported, or does not agree with the original in float32 either.
-    """
-    try:
-        return _exported(model, "int8", cache_dir)
-    except GateError as error:
-        _log.warning("export.widened", reason=str(error))
-        return _exported(model, "float32", cache_dir)
-
-
-class GateError(EngineError):
-    """An exported form does not agree with the original."""
-
-
-def _exported(model: Path, weights: str, cache_dir: Path | None) -> Exported:
-    target = model.parent / "openvino"
-    if target.is_dir():
-        shutil.rmtree(target)  # of an earlier run: the model may have changed since
-    export_model(open_folder(model), target, weights=weights)
-    try:
-        loaded = load_engine(EngineChoice(str(target), "openvino", cache_dir=cache_dir))
-    except EngineError as error:
-        raise GateError(f"with {weights} weights: {error}") from None
-    loaded.engine.close()
-    shutil.copyfile(model / PROVENANCE_FILE, target / PROVENANCE_FILE)
-    return Exported(target, weights, loaded.gate)
-
-
-def _stage(stage: Stage, recipe: Recipe, table: SetTable, point: _Point, options: RunOptions) -> _Point:
-    used = SetTable(
-        classification=table.classification if stage.classification else (), nli=table.nli if stage.nli else ()
-    )
+def _stage(
+    stage: Stage, recipe: Recipe, tables: tuple[SetTable, SetTable], point: _Point, options: RunOptions
+) -> _Point:
+    """Where a run stands after `stage`, which sees the first of `tables`; the tests of the second are kept out."""
+    used, _ = tables
     key = _digest(point.key, stage.model_dump_json(), used.model_dump_json(), str(recipe.seed))
-    folder = options.out / "work" / f"{stage.name}-{key[:12]}"
+    data = _data_digest(used, options.data)
+    if _is_of_other_data(_folder(options, stage, key), data):
+        key = _digest(key, data)
+    folder = _folder(options, stage, key)
+    folder.mkdir(parents=True, exist_ok=True)
+    if data:
+        (folder / DATA_FILE).write_text(data + "\n", encoding="utf-8")
     if not (folder / DONE_FILE).is_file():
-        _learn(stage, recipe, used, point, (folder, options))
+        _learn(stage, recipe, tables, point, (folder, options))
     facts = StageFacts.read(folder / DONE_FILE)
     return _Point(folder / "model", key, (*point.stages, facts))
 
 
-def _learn(stage: Stage, recipe: Recipe, table: SetTable, point: _Point, where: tuple[Path, RunOptions]) -> None:
+def _folder(options: RunOptions, stage: Stage, key: str) -> Path:
+    return options.out / "work" / f"{stage.name}-{key[:12]}"
+
+
+def _data_digest(table: SetTable, data: Path) -> str:
+    """A name for all that the training files of `table` hold; blank where one is missing."""
+    files = [data / each.train for each in (*table.classification, *table.nli) if each.train]
+    return _digest(*map(file_sha256, files)) if all(file.is_file() for file in files) else ""
+
+
+def _is_of_other_data(folder: Path, data: str) -> bool:
+    """Whether a stage was trained there on files that have changed since; an older one does not say."""
+    file = folder / DATA_FILE
+    return bool(data) and file.is_file() and file.read_text(encoding="utf-8").strip() != data
+
+
+def _learn(
+    stage: Stage,
+    recipe: Recipe,
+    tables: tuple[SetTable, SetTable],
+    point: _Point,
+    where: tuple[Path, RunOptions],
+) -> None:
     folder, options = where
-    folder.mkdir(parents=True, exist_ok=True)
     journal = Journal(folder / JOURNAL_FILE)
-    facts = stage_data(stage, table, options.data, recipe.seed)
+    source = Source.of(tables[1], options.data)
+    facts = stage_data(stage, tables[0], source, recipe.seed, options.reading(f"{stage.name}: files read"))
     if not (folder / CHECKPOINT_FILE).is_file():
         journal.cut(0)  # of a process that was killed before its first checkpoint
         journal.write("stage.started", stage=stage.name, sets=[dataclasses.asdict(use) for use in facts.uses])
     if not is_stored(folder / "pairs"):
-        write_store(folder / "pairs", facts.pairs(), PairJoiner(point.folder / TOKENIZER_FILE, recipe.max_pair_tokens))
+        pairs = counted(facts, options.reading(f"{stage.name}: pairs made"))
+        write_store(folder / "pairs", pairs, PairJoiner(point.folder / TOKENIZER_FILE, recipe.max_pair_tokens))
     store = open_store(folder / "pairs")
     trainable = load_trainable(point.folder, recipe.seed)
     loop = Loop(

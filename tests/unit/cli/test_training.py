@@ -1,5 +1,6 @@
 """The commands that measure and calibrate, on an engine without a model; those that train say what they need."""
 
+import gzip
 import json
 from pathlib import Path
 
@@ -44,6 +45,36 @@ def test_a_dry_run_shows_what_each_stage_would_see_and_what_is_held_out(world: P
     assert not (world / "out").exists()
 
 
+def test_a_text_of_any_test_is_trained_on_by_no_set_and_what_is_left_out_is_counted(world: Path) -> None:
+    with gzip.open(world / "films.test.jsonl.gz", "rt") as stream:
+        text = json.loads(stream.readline())["text"]
+    with gzip.open(world / "reviews.train.jsonl.gz", "at") as stream:
+        stream.write(json.dumps({"text": f"  {text.upper()}", "label": "good"}) + "\n")
+
+    given = ("train", world / "recipe.yaml", "--data", world, "--out", world / "out", "--dry-run")
+    (_, (_, mix)) = json.loads(_run(*given, "--json").stdout)["stages"]
+
+    assert {"reviews": (60, 1), "films": (60, 0), "tickets": (60, 0)} == {
+        use["name"]: (use["rows"], use["left_out"]) for use in mix if use["kind"] == "classification"
+    }
+    assert "1 texts of tests left out" in _run(*given).stdout
+
+
+def test_pairs_recast_from_a_task_are_held_out_with_it_and_are_no_part_of_a_stage_of_nli_alone(world: Path) -> None:
+    table = yaml.safe_load((world / "sets.yaml").read_text())
+    table["nli"].append({**table["nli"][0], "name": "opinions", "cluster": "sentiment"})
+    (world / "sets.yaml").write_text(yaml.safe_dump(table))
+
+    given = ("train", world / "recipe.yaml", "--data", world, "--out", world / "out", "--dry-run", "--json")
+    plans = [json.loads(line) for line in _run(*given, "--folds", "clusters:2").stdout.splitlines()]
+
+    seen = {plan["variant"]: {name: {use["name"] for use in uses} for name, uses in plan["stages"]} for plan in plans}
+    assert {
+        "without-clusters-sentiment": {"nli": {"pairs"}, "mix": {"pairs", "tickets"}},
+        "without-clusters-intent": {"nli": {"pairs"}, "mix": {"pairs", "opinions", "reviews", "films"}},
+    } == seen
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -55,7 +86,13 @@ def test_a_dry_run_shows_what_each_stage_would_see_and_what_is_held_out(world: P
         (("evaluate", "--sets", "sets.yaml", "--data", ".", "--run", "."), "no model"),
         (("calibrate", "--schema", "schema.yaml"), "--labelled"),
         (("calibrate", "--schema", "schema.yaml", "--unlabelled", "x.jsonl.gz", "--prior", "good"), "--prior"),
-        (("calibrate", "--schema", "schema.yaml", "--labelled", "x.jsonl.gz", "--label-column", "n"), "row 1"),
+        (("calibrate", "--schema", "schema.yaml", "--labelled", "x.jsonl.gz", "--label-column", "n"), "label"),
+        (("calibrate", "--schema", "schema.yaml", "--labelled", "x.jsonl.gz", "--label-column", "m"), "no column m"),
+        (("calibrate", "--schema", "schema.yaml", "--labelled", "x.jsonl.gz", "--out", "x.jsonl.gz/y"), "--out"),
+        (("clean", "x.jsonl.gz", "--out", "x.jsonl.gz"), "--out"),
+        (("evaluate", "--sets", "sets.yaml", "--data", ".", "--out", "x.jsonl.gz"), "--out"),
+        (("train", "recipe.yaml", "--out", "x.jsonl.gz"), "--out"),
+        (("finetune", "--schema", "schema.yaml", "--examples", "x.jsonl.gz"), "two labels"),
         (("finetune", "--schema", "schema.yaml", "--examples", "x.jsonl.gz", "--base", "b"), "--out"),
         (("finetune", "--schema", "schema.yaml", "--examples", "x.jsonl.gz", "--k", "none"), "--k"),
         (("finetune", "--schema", "schema.yaml", "--examples", "tickets.train.jsonl.gz"), "example 1"),
@@ -106,6 +143,15 @@ def test_a_calibrated_schema_is_the_next_version_and_can_be_read(world: Path) ->
     assert 4 == written["version"]
     assert {"model", "temperature", "bias"} == set(written["calibration"])
     _run("schemas", "validate", world / "new.yaml")
+
+
+def test_several_labels_stand_in_a_cell_as_json_and_a_blank_cell_has_none(world: Path) -> None:
+    (world / "schema.yaml").write_text(yaml.safe_dump({**SCHEMA, "multi_label": True}))
+    rows = ['good,"[""good"", ""bad""]"', "bad,bad", "neither,"]
+    (world / "rows.csv").write_text("\n".join(["text,label", *rows]))
+    given = ("--schema", world / "schema.yaml", "--labelled", world / "rows.csv", "--engine", "fake", "--json")
+
+    assert 3 == json.loads(_run("calibrate", *given).stdout)["texts"]
 
 
 def test_priors_are_matched_without_a_label(world: Path) -> None:

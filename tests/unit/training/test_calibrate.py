@@ -1,23 +1,28 @@
 """Corrections undo what was done to scores, are judged on texts they did not see, and end in a new schema version."""
 
+import json
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pytest
 
+from worker.classifier import open_classifier
 from worker.clock import ManualClock
 from worker.engines.load import EngineChoice, LoadedModel, load_engine
 from worker.errors import SchemaError
 from worker.labels.schema import LabelSchema, parse_schema
 from worker.pipeline.evidence import ModelView, ScoredStage, stage_scores
-from worker.training import calibrate as calibrate_module
-from worker.training.calibrate import Labelled, calibrate, label_evidence, match_priors
+from worker.settings import Limits
+from worker.training import levels as levels_module
+from worker.training.calibrate import FOLDS, calibrate, folds_of, match_priors
 from worker.training.fits import Fit, best_thresholds, corrected, fitted
+from worker.training.levels import Labelled, decisions_of, label_evidence
 from worker.training.linear import Float64Array
 from worker.training.scoring import Meter, Scorer
-from worker.types import JsonValue
+from worker.types import JsonValue, Prediction, Record
 
 NAMES = ("a", "b", "c")
+TREE: list[JsonValue] = [{"name": "a", "children": [{"name": "a1"}, {"name": "a2"}]}, {"name": "b"}]
 
 
 @pytest.fixture
@@ -58,11 +63,18 @@ def test_thresholds_are_those_of_the_best_f1() -> None:
     assert [0.5] == best_thresholds(scores, np.zeros((5, 1))).tolist()
 
 
+def test_a_threshold_does_not_stand_between_equal_scores() -> None:
+    scores = np.array([[0.9], [0.6], [0.6], [0.6], [0.6]])
+    truth = np.array([[0.0], [1.0], [0.0], [0.0], [0.0]])  # the best F1 was that of the first of the equals
+
+    assert [0.3] == pytest.approx(best_thresholds(scores, truth).tolist())
+
+
 def test_calibration_lowers_the_error_on_texts_that_the_fit_did_not_see(
     scorer: Scorer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     evidence, truth = _drawn(600, Fit(4.0, np.zeros(3)))
-    monkeypatch.setattr(calibrate_module, "label_evidence", lambda *_: evidence)
+    monkeypatch.setattr(levels_module, "label_evidence", lambda *_: evidence)
     rows = [Labelled(f"{n}", frozenset({NAMES[place]})) for n, place in enumerate(truth.argmax(axis=1).tolist())]
 
     found = calibrate(scorer, _schema(), rows, 5)
@@ -121,6 +133,102 @@ def test_matched_priors_make_labels_come_as_often_as_said(scorer: Scorer) -> Non
     assert found.before is None
 
 
+def test_each_level_of_a_hierarchy_is_fitted_on_the_texts_that_reach_it(
+    scorer: Scorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw = np.random.default_rng(2)
+    roots, below = draw.normal(size=(2, 4000, 2)) * 3
+    at_a = draw.random(4000) < corrected(roots, Fit(2.0, np.array([0.5, -0.5])), is_multi=False)[:, 0]
+    at_a1 = draw.random(4000) < corrected(below, Fit(2.0, np.array([-1.0, 1.0])), is_multi=False)[:, 0]
+    names = np.where(at_a, np.where(at_a1, "a1", "a2"), "b").tolist()
+    asked: list[int] = []
+
+    def known(_: Scorer, schema: LabelSchema, texts: Sequence[str]) -> Float64Array:
+        asked.append(len(texts))
+        evidence = roots if "a" in schema.label_names else below
+        return np.asarray(evidence[[int(text) for text in texts]])
+
+    monkeypatch.setattr(levels_module, "label_evidence", known)
+    rows = [Labelled(f"{n}", frozenset({name})) for n, name in enumerate(names)]
+
+    found = calibrate(scorer, _schema(labels=TREE), rows, 5)
+
+    assert [4000, int(at_a.sum())] == asked
+    assert 2.0 == pytest.approx(found.temperature, rel=0.1)
+    assert {"a": 0.5, "b": -0.5, "a1": -1.0, "a2": 1.0} == pytest.approx(dict(found.bias), abs=0.15)
+    assert found.before is not None
+    assert found.after is not None
+    assert found.after.ece < found.before.ece / 3
+    assert found.after.macro_f1 > found.before.macro_f1
+
+
+def test_the_worker_decides_each_level_of_a_hierarchy_as_the_fit_says(scorer: Scorer) -> None:
+    tree: JsonValue = [*TREE, {"name": "c", "children": [{"name": "only"}]}]
+    labels = ("a1", "a2", "b", "b", "c", "only")
+    rows = [Labelled(f"text {n}", frozenset({labels[n % 6]})) for n in range(60)]
+    found = calibrate(scorer, _schema(labels=tree, hierarchy={"open_above": 0.0}), rows, 5)
+    texts = [f"new text {n}" for n in range(40)]
+    records = [Record("t", 0, n, 0, None, json.dumps({"text": text}).encode()) for n, text in enumerate(texts)]
+
+    with open_classifier(EngineChoice(engine="fake"), found.schema, Limits()) as (classifier, _):
+        answers = [answer.outcome for answer in classifier.answers(records)]
+
+    seen = set()
+    for text, answer in zip(texts, answers, strict=True):
+        assert isinstance(answer, Prediction)
+        said = {score.label: score.score for score in answer.scores}
+        for parent, names in ((None, ("a", "b", "c")), ("a", ("a1", "a2")), ("c", ("only",))):
+            if names[0] in said:
+                seen.add(names)
+                level = _schema(labels=[{"name": name} for name in names])
+                fit = Fit(found.temperature, np.array([found.bias[name] for name in names]))
+                alone = corrected(label_evidence(scorer, level, [text]), fit, is_multi=len(names) == 1)[0]
+                above = 1.0 if parent is None else said[parent]
+                assert [said[name] for name in names] == pytest.approx((above * alone).tolist(), abs=1e-3)
+    assert {("a", "b", "c"), ("a1", "a2"), ("only",)} == seen
+
+
+def test_an_only_child_is_fitted_against_the_texts_that_stay_with_its_parent(scorer: Scorer) -> None:
+    tree: JsonValue = [{"name": "a", "children": [{"name": "only"}]}, {"name": "b"}]
+    below = [Labelled(f"text {n}", frozenset({"only"})) for n in range(20)]
+    others = [Labelled(f"other {n}", frozenset({"b"})) for n in range(20)]
+    above = [Labelled(f"stays {n}", frozenset({"a"})) for n in range(20)]
+
+    assert 0.0 == calibrate(scorer, _schema(labels=tree), [*below, *others], 5).bias["only"]
+    assert 0.0 != calibrate(scorer, _schema(labels=tree), [*below, *others, *above], 5).bias["only"]
+
+
+def test_several_labels_at_once_are_judged_with_all_that_stand_above_them(scorer: Scorer) -> None:
+    schema = _schema(labels=TREE, multi_label=True)
+    rows = [Labelled("one", frozenset({"a1"})), Labelled("two", frozenset({"a", "b"})), Labelled("three", frozenset())]
+
+    asked = decisions_of(scorer, schema, rows)
+
+    assert ["a", "a1", "a2", "b"] == [node.label.name for node in schema.tree.nodes]
+    assert [[1, 1, 0, 0], [1, 0, 0, 1], [0, 0, 0, 0]] == asked.truth.tolist()
+    assert [[True] * 4, [True] * 4, [True, False, False, True]] == asked.reached.tolist()
+    said = asked.said(np.array([[0.4, 0.6, 0.1, 0.2], [0.9, 0.1, 0.1, 0.5], [0.1, 0.1, 0.1, 0.1]]), 0.5)
+    assert (asked.truth > 0).tolist() == said.tolist()
+    assert 1.0 == asked.quality(asked.truth, said).macro_f1
+    none = Fit(1.0, np.zeros(4))
+    alone = corrected(asked.evidence, none, is_multi=True)
+    assert (alone[:, 0] * alone[:, 1]).tolist() == pytest.approx(asked.scores(none)[:, 1].tolist())
+
+
+def test_equal_texts_are_held_back_together() -> None:
+    texts = [f"text {n % 30}" for n in range(60)]
+
+    folds = folds_of(texts).tolist()
+
+    assert set(range(FOLDS)) == set(folds)
+    assert folds[:30] == folds[30:]
+
+
+def test_priors_of_a_hierarchy_are_refused_with_what_to_do_instead(scorer: Scorer) -> None:
+    with pytest.raises(SchemaError, match="--labelled"):
+        match_priors(scorer, _schema(labels=TREE), ["a text"], {}, 5)
+
+
 @pytest.mark.parametrize(
     ("schema", "labels"),
     [
@@ -128,7 +236,8 @@ def test_matched_priors_make_labels_come_as_often_as_said(scorer: Scorer) -> Non
         (_schema(), {"a", "b"}),
         (_schema(), set()),
         (_schema(multi_label=True), {"nosuch"}),
-        (_schema(labels=[{"name": "a", "children": [{"name": "b"}]}, {"name": "c"}]), {"a"}),
+        (_schema(labels=TREE), {"a1", "b"}),
+        (_schema(labels=TREE, multi_label=True), {"a1", "nosuch"}),
     ],
 )
 def test_labels_that_the_schema_cannot_have_are_refused(scorer: Scorer, schema: LabelSchema, labels: set[str]) -> None:

@@ -59,6 +59,7 @@ def test_a_pair_without_a_gold_label_is_passed_over(tmp_path: Path) -> None:
         ("x.xml", "", "expected a file .jsonl"),
         ("x.parquet", "no parquet", "Parquet"),
         ("x.jsonl.gz", "not zipped", "cannot be read"),
+        ("x.jsonl", "[" * 100_000, "line 1: expected JSON"),
     ],
 )
 def test_a_broken_file_is_named_with_what_is_wrong(tmp_path: Path, name: str, content: str, said: str) -> None:
@@ -67,6 +68,22 @@ def test_a_broken_file_is_named_with_what_is_wrong(tmp_path: Path, name: str, co
 
     with pytest.raises(ConfigError, match=said):
         list(read_rows(file, _table()))
+
+
+def test_a_zipped_file_that_was_damaged_is_named(tmp_path: Path) -> None:
+    file = write_rows(tmp_path / "x.jsonl.gz", [{"text": f"text {n}", "label": "a"} for n in range(500)])
+    content = bytearray(file.read_bytes())
+    content[100:140] = b"\xff" * 40
+    file.write_bytes(content)
+
+    with pytest.raises(ConfigError, match=r"x\.jsonl\.gz"):
+        list(read_rows(file, _table()))
+
+
+def test_the_mark_that_spreadsheets_put_in_front_of_a_file_is_no_part_of_its_first_column(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("text,label\na text,a\n", encoding="utf-8-sig")
+
+    assert [Row("a text", "a")] == list(read_rows(tmp_path / "x.csv", _table()))
 
 
 def test_a_missing_file_is_named_with_the_option_that_moves_it(tmp_path: Path) -> None:

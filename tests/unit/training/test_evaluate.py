@@ -45,6 +45,8 @@ def _provenance(*uses: tuple[str, str, str]) -> Provenance:
         (_provenance(("mnli", "nli", "nli"), ("trec", "classification", "topic")), Column.CLUSTER_HELD_OUT),
         (_provenance(("imdb", "classification", "sentiment")), Column.SET_HELD_OUT),
         (_provenance(("rotten_tomatoes", "classification", "sentiment")), Column.ALL),
+        (_provenance(("opinions", "nli", "sentiment"), ("trec", "classification", "topic")), Column.SET_HELD_OUT),
+        (_provenance(("opinions", "nli", "sentiment")), Column.NLI_ONLY),
     ],
 )
 def test_a_figure_is_zero_shot_only_where_no_set_of_the_cluster_was_seen(
@@ -123,6 +125,24 @@ def test_sets_in_the_format_of_btzsc_are_grouped_by_text(tmp_path: Path) -> None
     assert ("agnews", "topic", 9) == (task.name, task.cluster, len(task.rows))
     assert hypotheses == [node.hypotheses[0] for node in task.schema.tree.nodes]
     assert ["It is a.", "It is b.", "It is c."] * 3 == [row.label for row in task.rows]
+
+
+@pytest.mark.parametrize(
+    ("name", "column"),
+    [
+        ("ag_news", Column.CLUSTER_HELD_OUT),  # a spelling of `agnews`, of which nothing was seen
+        ("Rotten_Tomatoes", Column.SET_HELD_OUT),
+        ("nobody_knows", Column.SET_HELD_OUT),
+    ],
+)
+def test_a_btzsc_set_is_known_however_it_is_spelt_and_an_unknown_one_is_never_zero_shot(
+    tmp_path: Path, name: str, column: Column
+) -> None:
+    rows = [{"text": "t", "hypothesis": said, "labels": place} for place, said in enumerate(("no", "yes"))]
+    write_rows(tmp_path / f"{name}.jsonl.gz", rows)
+    (task,) = btzsc_tasks(tmp_path, Sampling())
+
+    assert column == column_of(_provenance(("imdb", "classification", "sentiment")), task.name, task.cluster)
 
 
 def test_a_btzsc_text_without_exactly_one_true_hypothesis_is_refused(tmp_path: Path) -> None:

@@ -10,7 +10,18 @@ from worker.labels.schema import parse_schema
 from worker.training import clean as clean_module
 from worker.training.clean import KEPT_OF_A_CLASS, find_noise, without
 from worker.training.data import Row
-from worker.training.fewshot import LOGISTIC, NEAREST_EXAMPLES, ZERO_SHOT, cheap_points, checked, first_of_each, split
+from worker.training.fewshot import (
+    LOGISTIC,
+    NEAREST_EXAMPLES,
+    ZERO_SHOT,
+    apart,
+    cheap_points,
+    checked,
+    different,
+    enough,
+    first_of_each,
+    split,
+)
 from worker.training.linear import cross_validated, fit_logistic, nearest_examples
 
 WORDS = {"fruit": "apple pear plum cherry", "tool": "hammer saw drill chisel", "sky": "cloud moon star rain"}
@@ -73,6 +84,37 @@ def test_what_is_held_back_is_not_learnt_from_and_has_every_class() -> None:
     assert not set(learnt) & set(back)
     assert set(WORDS) == {row.label for row in back}
     assert 2 * 3 == len(back)
+
+
+def test_a_text_that_comes_twice_is_never_both_learnt_from_and_measured_on() -> None:
+    rows = [Row(f"text {number % 10}", "a" if number % 2 else "b") for number in range(40)]
+
+    learnt, back = split(rows, seed=0)
+
+    assert set() == {row.text for row in learnt} & {row.text for row in back}
+    assert 10 == len(learnt) + len(back)
+    assert [Row("text 3", "a")] == apart(rows[:4], rows[:3])
+
+
+def test_the_only_text_of_a_label_is_learnt_from() -> None:
+    learnt, back = split([Row("one", "a"), Row("two", "b"), Row("three", "b")], seed=0)
+
+    assert {"a", "b"} == {row.label for row in learnt}
+    assert ["b"] == [row.label for row in back]
+
+
+@pytest.mark.parametrize(
+    ("learnt", "back", "said"),
+    [("aaa", "a", "two labels"), ("", "ab", "two labels"), ("ab", "", "--test")],
+)
+def test_examples_that_show_nothing_are_refused(learnt: str, back: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        enough(*([Row(label, label) for label in labels] for labels in (learnt, back)))
+
+
+def test_a_k_that_takes_no_more_rows_than_the_one_before_is_no_point_of_the_curve() -> None:
+    assert [8, 16, 64] == different([8, 16, 64, 500], np.array([0] * 30 + [1] * 9))
+    assert [8, 16] == different([8, 16, 64], np.array([0] * 16))
 
 
 def test_the_curve_rises_where_the_evidence_leans() -> None:

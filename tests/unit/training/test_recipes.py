@@ -55,6 +55,7 @@ def test_both_recipes_are_the_same_but_for_their_sets_and_the_length_of_the_firs
         ({"stages": [{"name": "x"}]}, "stages.0.nli"),
         ({"stages": [{"name": "x", "nli": {}}, {"name": "x", "nli": {}}]}, "stages.1.name"),
         ({"stages": [{"name": "x", "nli": {"share": 0.7}, "classification": {"share": 0.7}}]}, "share"),
+        ({"stages": [{"name": "x", "nli": {"share": 0.3}, "classification": {}}]}, "stages.0.pairs"),
         ({"sed": 1}, "sed"),
         ({"sets": "nosuch.yaml"}, "nosuch.yaml"),
     ],
