@@ -27,8 +27,10 @@ from worker.cli.main import main
 from worker.engines.base import Engine
 from worker.engines.load import EngineChoice, LoadedModel, load_engine
 from worker.errors import EngineOutOfMemoryError
+from worker.flow import PartitionsGone
 from worker.kafka import replay
 from worker.kafka.clients import ClientSettings
+from worker.kafka.offsets import Ownership
 from worker.kafka.publishing import PublisherParts
 from worker.messages.codec import decode
 from worker.observability import liveness
@@ -77,6 +79,8 @@ class Faults:
     """Above zero: the budget of a rebalance."""
     broken: bool = False
     """Commits offsets first and outputs after: a build that nobody must ship."""
+    unfiltered: bool = False
+    """Publishes what it has of partitions that are no longer its own: another one."""
 
 
 class Trap:
@@ -241,6 +245,9 @@ def _install(faults: Faults) -> None:
         trap.pass_by("after_poll")
         return decode(*arguments)
 
+    if faults.unfiltered:
+        _replace(processor, "PartitionsGone", lambda _: PartitionsGone(frozenset()))
+        cast("Any", Ownership).owned = lambda _, finished: list(finished)
     if faults.revoke_seconds:
         _replace(processor, "REVOKE_SECONDS", faults.revoke_seconds)
     if faults.patience_seconds:

@@ -1,0 +1,116 @@
+"""Partitions that move away while records of them are in hand: within which time, and who finishes those."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime
+
+import pytest
+
+from tests.fault.conftest import StreamFactory, Verdict
+from tests.support.chaos import DELIVERY, STEADY, Stream, of_transactions, under
+from tests.support.chaos_worker import Faults
+from tests.support.wait import found_in_time, wait_until
+from tests.support.worker import get
+
+pytestmark = pytest.mark.kafka
+
+NEXT_OWNER = {"WORKER_KAFKA__INSTANCE_ID": "pod-1", "WORKER_HTTP__PORT": "0"}
+BUDGET_SECONDS = 1.0
+"""Of a rebalance, for these workers; what ships has ten."""
+BUSY_SECONDS = 2 * BUDGET_SECONDS
+PUBLISHING = "during_commit" if DELIVERY == "exactly_once" else "after_flush"
+HANGING: Mapping[str, tuple[str, Faults]] = {
+    "its engine is ten times slower than that": (
+        "score",
+        Faults(engine_seconds=10 * BUDGET_SECONDS, at=10, revoke_seconds=BUDGET_SECONDS),
+    ),
+    "its engine hangs": ("score", Faults(engine="hang", at=10, revoke_seconds=BUDGET_SECONDS)),
+    "its publication hangs": ("publish", Faults(phase=PUBLISHING, signal="hang", revoke_seconds=BUDGET_SECONDS)),
+}
+
+
+def events(attacked: Stream, name: str) -> list[dict[str, object]]:
+    """What its workers logged under this name, in order."""
+    return [json.loads(line) for line in attacked.log().splitlines() if f'"{name}"' in line]
+
+
+def moment(event: Mapping[str, object]) -> float:
+    """When it was logged, in seconds."""
+    return datetime.fromisoformat(str(event["time"])).timestamp()
+
+
+def moved(attacked: Stream) -> dict[str, list[int]]:
+    """The partitions that the first worker gave away, by topic."""
+    revoked, *_ = events(attacked, "partition.revoked")
+    found: dict[str, list[int]] = json.loads(json.dumps(revoked["partitions"]))
+    return found
+
+
+def is_done(attacked: Stream, partitions: Mapping[str, list[int]]) -> bool:
+    """Whether the group has committed all that was fed to these."""
+    committed = {topic: attacked.kafka.committed_offsets(attacked.group, topic) for topic in partitions}
+    goal = attacked.count // 4
+    return all(committed[topic].get(number, 0) == goal for topic, numbers in partitions.items() for number in numbers)
+
+
+def is_stuck(attacked: Stream, stage: str) -> bool:
+    """Whether the worker has been at one and the same piece of work for longer than the budget of a rebalance."""
+    ages = json.loads(get(attacked.setup, "/livez")[1] or b"{}").get("stages", {})
+    return stage in ages and ages[stage]["busy"] and ages[stage]["seconds"] > BUSY_SECONDS
+
+
+def await_move(attacked: Stream) -> float:
+    """Until what the first worker had to give away is another one's; how many seconds that took."""
+
+    def taken() -> list[dict[str, object]]:
+        return [each for each in events(attacked, "partition.assigned") if each["partitions"]][1:]
+
+    wait_until(lambda: bool(taken()), 90)
+    revoked, *_ = events(attacked, "partition.revoked")
+    assert revoked["partitions"] == taken()[0]["partitions"]
+    return moment(taken()[0]) - moment(revoked)
+
+
+@pytest.mark.parametrize("what", HANGING)
+def test_a_rebalance_waits_no_longer_than_its_budget_for_a_worker_that_does_not_come_to_an_end(
+    stream: StreamFactory, verdict: Verdict, what: str
+) -> None:
+    """Its partitions are another worker's, and done, while it still has records of them in hand."""
+    attacked = stream(400)
+    stage, faults = HANGING[what]
+    with attacked.worker(faults) as stuck:
+        wait_until(lambda: is_stuck(attacked, stage), 90)
+        with attacked.worker(environment=NEXT_OWNER) as other:
+            seconds = await_move(attacked)
+            found_in_time(lambda: is_done(attacked, moved(attacked)), 60)
+            assert [None, None] == [stuck.poll(), other.poll()]
+            assert attacked.position() < attacked.total
+    assert len(events(attacked, "partition.revoked_uncommitted")) == (1 if stage == "publish" else 0)
+    attacked.run_to_end()
+    name = f"rebalance (budget {BUDGET_SECONDS:.0f} s) while {what}, killed by its probe"
+    assert verdict(attacked, name, seconds).is_perfect
+
+
+@of_transactions
+@pytest.mark.parametrize("protocol", ["classic", pytest.param("consumer", marks=pytest.mark.soak)])
+@pytest.mark.parametrize("build", ["the worker", "broken build"])
+def test_what_is_in_flight_when_its_partition_moves_is_published_twice_but_for_the_filter(
+    stream: StreamFactory, verdict: Verdict, build: str, protocol: str
+) -> None:
+    """The broker takes outputs and offsets for a partition that the member no longer owns."""
+    attacked = stream(800, under(protocol))
+    faults = replace(STEADY, unfiltered=build != "the worker")
+    with attacked.worker(faults) as former:
+        attacked.await_progress(50)
+        with attacked.worker(STEADY, environment=NEXT_OWNER) as latter:
+            seconds = await_move(attacked)
+            attacked.await_progress(300, 90)
+            assert [None, None] == [former.poll(), latter.poll()]
+    attacked.run_to_end()
+    if build == "the worker":
+        assert verdict(attacked, f"a partition moves under load ({protocol})", seconds).is_perfect
+        return
+    tally = verdict(attacked, f"broken build: no filter when a partition moves ({protocol})", seconds)
+    assert 0 == tally.lost
+    assert 0 < tally.doubled
