@@ -58,6 +58,7 @@ def test_a_thread_that_hangs_is_named_by_liveness_and_what_it_had_in_hand_is_don
     assert verdict(attacked, f"its {thread} thread hangs, killed by its probe", seconds).is_perfect
 
 
+@pytest.mark.soak
 @of_transactions
 def test_offsets_that_are_sent_for_ever_cost_no_restart(stream: StreamFactory, verdict: Verdict) -> None:
     """The client's call does not come back, whatever its timeout says: it is left behind with its producer."""
