@@ -1,10 +1,14 @@
-"""What all attacks share: a stream to attack, and the table of what came of it."""
+"""What all attacks share: a stream to attack, and the table of what came of it.
+
+What a test notes travels with its report: the tests may run in several processes, and one prints the table.
+"""
 
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, Final
 
 import pytest
 
@@ -15,6 +19,12 @@ from tests.support.worker import NOTHING, Changes
 
 StreamFactory = Callable[..., Stream]
 Verdict = Callable[..., Tally]
+Noted = Callable[[str, Tally, float | None], None]
+Measured = Callable[[str], None]
+
+_ROW: Final = "fault"
+_MEASURED: Final = "measured"
+"""The properties of a report that hold a row of the table, and a sentence to be printed below it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +35,6 @@ class Row:
     fault: str
     tally: Tally
     recovery_seconds: float | None
-
-
-_rows: list[Row] = []
 
 
 @pytest.fixture
@@ -43,52 +50,70 @@ def stream(kafka: BrokerUnderTest, topics: TopicsFactory, tmp_path: Path) -> Str
 
 
 @pytest.fixture
-def verdict() -> Verdict:
+def verdict(noted_row: Callable[[Row], None]) -> Verdict:
     """Counts what became of a stream and notes it for the table."""
 
     def judge(attacked: Stream, fault: str, recovery_seconds: float | None = None, *, phase: str = "") -> Tally:
         tally = attacked.tally()
-        note(Row(phase, _named(fault), tally, recovery_seconds))
+        noted_row(Row(phase, _named(fault), tally, recovery_seconds))
         return promised(tally)
 
     return judge
 
 
 @pytest.fixture
-def noted() -> Callable[[str, Tally, float | None], None]:
+def noted(noted_row: Callable[[Row], None]) -> Noted:
     """Notes for the table what came of an attack that counts by itself."""
-    return lambda fault, tally, seconds: note(Row("", _named(fault), tally, seconds))
+    return lambda fault, tally, seconds: noted_row(Row("", _named(fault), tally, seconds))
+
+
+@pytest.fixture
+def noted_row(request: pytest.FixtureRequest) -> Callable[[Row], None]:
+    """Has a row in the table; with FAULTS_ROWS also in that file, so that several runs make one table."""
+
+    def note(row: Row) -> None:
+        request.node.user_properties.append((_ROW, asdict(row)))
+        if (file := os.environ.get("FAULTS_ROWS")) is not None:
+            with Path(file).open("a") as lines:
+                lines.write(json.dumps(asdict(row)) + "\n")
+
+    return note
+
+
+@pytest.fixture
+def measured(request: pytest.FixtureRequest) -> Measured:
+    """Tells a measurement below the table, whether the test holds or not."""
+    return lambda text: request.node.user_properties.append((_MEASURED, text))
 
 
 def _named(fault: str) -> str:
     return fault if DELIVERY == "exactly_once" or fault.startswith(DELIVERY) else f"{DELIVERY}: {fault}"
 
 
-def note(row: Row) -> None:
-    """Have `row` in the table; with FAULTS_ROWS also in that file, so that several runs make one table."""
-    _rows.append(row)
-    if (file := os.environ.get("FAULTS_ROWS")) is not None:
-        with Path(file).open("a") as lines:
-            lines.write(json.dumps(asdict(row)) + "\n")
-
-
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print the table; with FAULTS_TABLE also write it to that file, as Markdown."""
-    rows = _rows
+    reports = [each for kind in terminalreporter.stats.values() for each in kind if isinstance(each, pytest.TestReport)]
     if (file := os.environ.get("FAULTS_ROWS")) is not None and Path(file).exists():
-        found = [json.loads(line) for line in Path(file).read_text().splitlines()]
-        rows = [Row(**{**each, "tally": Tally(**each["tally"])}) for each in found]
+        found: Iterable[Any] = map(json.loads, Path(file).read_text().splitlines())
+    else:
+        found = _told(reports, _ROW)
+    rows = [Row(**{**each, "tally": Tally(**each["tally"])}) for each in found]
     if not rows:
         return
     lines = list(_table(rows))
     terminalreporter.section("faults")
-    reports = [each for kind in terminalreporter.stats.values() for each in kind if isinstance(each, pytest.TestReport)]
     seconds = sum(each.duration for each in reports if each.nodeid.startswith("tests/fault/"))
-    terminalreporter.write_line(f"tests/fault took {seconds / 60:.1f} minutes")
-    for line in lines:
+    terminalreporter.write_line(f"tests/fault took {seconds / 60:.1f} minutes, one test after the other")
+    for line in (*lines, *_told(reports, _MEASURED)):
         terminalreporter.write_line(line)
     if (file := os.environ.get("FAULTS_TABLE")) is not None:
         Path(file).write_text("\n".join(lines) + "\n")
+
+
+def _told(reports: Iterable[pytest.TestReport], kind: str) -> list[Any]:
+    """What tests have noted, of those that ran to their verdict; a trial that was made again noted nothing of worth."""
+    calls = [each for each in reports if each.when == "call" and each.outcome in {"passed", "failed"}]
+    return [value for each in calls for name, value in each.user_properties if name == kind]
 
 
 def _table(rows: Sequence[Row]) -> Iterator[str]:

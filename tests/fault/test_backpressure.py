@@ -3,7 +3,7 @@
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import pytest
 from confluent_kafka import Producer
 from confluent_kafka import TopicPartition as KafkaPartition
 
-from tests.fault.conftest import StreamFactory, Verdict
+from tests.fault.conftest import Measured, Noted, StreamFactory, Verdict
 from tests.support.broker import REQUEST_SECONDS, BrokerUnderTest
 from tests.support.chaos import PARTITIONS, SOON, Stream, Tally, event, metric, promised
 from tests.support.chaos_worker import Faults
@@ -37,21 +37,12 @@ GROWTH_MEGABYTES = 60
 """What may come on top of a worker that has read nothing: see docs/backpressure.md."""
 
 
-Note = Callable[[str], None]
-
-
-@pytest.fixture
-def note(request: pytest.FixtureRequest) -> Note:
-    """Tells a measurement on the terminal, whether the test holds or not."""
-    return lambda text: request.config.get_terminal_writer().line(f"\n{text}")
-
-
 def committed(attacked: Stream, topic: str) -> int:
     return sum(attacked.kafka.committed_offsets(attacked.group, topic).values())
 
 
 def test_fifty_records_are_done_long_before_a_flood_of_another_topic(
-    kafka: BrokerUnderTest, stream: StreamFactory, note: Note, noted: Callable[[str, Tally, float | None], None]
+    kafka: BrokerUnderTest, stream: StreamFactory, measured: Measured, noted: Noted
 ) -> None:
     attacked = stream(0, {"limits": {"in_flight_records": 500}})
     flood, trickle = attacked.setup.inputs
@@ -64,7 +55,7 @@ def test_fifty_records_are_done_long_before_a_flood_of_another_topic(
         seconds, of_the_flood = time.monotonic() - started, committed(attacked, flood)
         process.send_signal(signal.SIGTERM)
         assert 0 == process.wait(180)
-    note(f"fairness: {TRICKLE} records waited {seconds:.1f} s behind a flood of which {of_the_flood} were done")
+    measured(f"fairness: {TRICKLE} records waited {seconds:.1f} s behind a flood of which {of_the_flood} were done")
     conclusive(of_the_flood > TRICKLE, "nothing waited: the flood had not begun")
     assert of_the_flood < FLOOD * 0.7
     with attacked.worker(Faults(engine="none"), "--until-end") as process:
@@ -110,22 +101,24 @@ def await_pause(attacked: Stream) -> bool:
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
 def test_an_engine_slower_than_its_input_pauses_and_resumes_within_its_memory_and_rebalances_nothing(
-    stream: StreamFactory, verdict: Verdict, note: Note
+    stream: StreamFactory, verdict: Verdict, measured: Measured
 ) -> None:
     attacked = stream(0, SMALL_QUEUES)
-    slow_down(attacked, note, records=4000, turns=2)
+    slow_down(attacked, measured, records=4000, turns=2)
     assert verdict(attacked, "engine: far slower than its input", attacked.run_to_end(120)).is_perfect
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
-def test_an_engine_slower_than_its_input_for_minutes(stream: StreamFactory, verdict: Verdict, note: Note) -> None:
+def test_an_engine_slower_than_its_input_for_minutes(
+    stream: StreamFactory, verdict: Verdict, measured: Measured
+) -> None:
     attacked = stream(0, SMALL_QUEUES)
-    slow_down(attacked, note, records=40_000, turns=25, seconds=MINUTES * 60)
+    slow_down(attacked, measured, records=40_000, turns=25, seconds=MINUTES * 60)
     assert verdict(attacked, "engine: far slower than its input, minutes", attacked.run_to_end(900)).is_perfect
 
 
-def slow_down(attacked: Stream, note: Note, *, records: int, turns: int, seconds: float = 0) -> None:
+def slow_down(attacked: Stream, measured: Measured, *, records: int, turns: int, seconds: float = 0) -> None:
     """Feed far more than is done in the time of so many pauses, and in so many seconds."""
     with attacked.worker(Faults(engine="none", pair_seconds=0.004)) as process:
         wait_until(lambda: get(attacked.setup, "/readyz")[0] == 200, 60)
@@ -146,7 +139,7 @@ def slow_down(attacked: Stream, note: Note, *, records: int, turns: int, seconds
         process.send_signal(signal.SIGTERM)
         assert 0 == process.wait(180)
     fed = 2 * records * 10 / 1024
-    note(f"slow engine: {before:.0f} MB resident before, {most:.0f} at most, {fed:.0f} MB fed, {pauses} pauses")
+    measured(f"slow engine: {before:.0f} MB resident before, {most:.0f} at most, {fed:.0f} MB fed, {pauses} pauses")
     assert 1 == attacked.log().count('"partition.assigned"')
     assert most - before < GROWTH_MEGABYTES
 

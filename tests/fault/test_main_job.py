@@ -3,13 +3,13 @@
 import json
 import signal
 from collections import Counter, defaultdict
-from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import TopicsFactory
+from tests.fault.conftest import Noted
 from tests.support.broker import BrokerUnderTest
 from tests.support.chaos import Tally
 from tests.support.wait import wait_until
@@ -23,10 +23,7 @@ WORDS = ("the app crashes on start", "I was charged twice", "how do I change my 
 @pytest.mark.kafka
 @pytest.mark.timeout(3600)
 def test_twenty_thousand_events_with_the_bundled_model_and_a_stop_in_the_middle(
-    kafka: BrokerUnderTest,
-    topics: TopicsFactory,
-    tmp_path: Path,
-    noted: Callable[[str, Tally, float | None], None],
+    kafka: BrokerUnderTest, topics: TopicsFactory, tmp_path: Path, noted: Noted
 ) -> None:
     setup = set_up(tmp_path, kafka, topics("a", "b"), {"engine": "auto"})
     kafka.create_topics(dict.fromkeys(setup.outputs, 4))

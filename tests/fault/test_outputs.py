@@ -7,7 +7,7 @@ import re
 import string
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -15,7 +15,7 @@ from confluent_kafka import ConsumerGroupTopicPartitions, Message
 from confluent_kafka import TopicPartition as KafkaPartition
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType  # type: ignore[attr-defined]  # re-exported unsaid
 
-from tests.fault.conftest import StreamFactory, Verdict
+from tests.fault.conftest import Noted, StreamFactory, Verdict
 from tests.support.broker import REQUEST_SECONDS, BrokerUnderTest, headers_of, kcat_is_installed
 from tests.support.chaos import HEALTHY, PARTITIONS, SOON, Stream, Tally, kind_of, metric, number_of, promised
 from tests.support.chaos_worker import Faults
@@ -24,7 +24,6 @@ from tests.support.worker import get
 
 pytestmark = pytest.mark.kafka
 
-Noted = Callable[[str, Tally, float | None], None]
 SMALL = 2500
 """Bytes that a topic takes: less than a large envelope, more than a prediction."""
 FAR_MS = 10 * 24 * 3600 * 1000

@@ -16,7 +16,7 @@ from confluent_kafka import TopicPartition as KafkaPartition
 from confluent_kafka.admin import NewPartitions  # type: ignore[attr-defined]  # re-exported without saying so
 
 from tests.conftest import TopicsFactory
-from tests.fault.conftest import StreamFactory, Verdict
+from tests.fault.conftest import Noted, StreamFactory, Verdict
 from tests.support.broker import REQUEST_SECONDS, BrokerUnderTest
 from tests.support.chaos import PARTITIONS, SOON, STEADY, Stream, Tally, event, kind_of, number_of, promised, under
 from tests.support.chaos_worker import Faults
@@ -95,7 +95,7 @@ def test_a_storm_of_twenty_rebalances_loses_and_doubles_nothing(
 
 
 def test_partitions_that_are_added_under_load_are_read_in_order(
-    kafka: BrokerUnderTest, stream: StreamFactory, noted: Callable[[str, Tally, float | None], None]
+    kafka: BrokerUnderTest, stream: StreamFactory, noted: Noted
 ) -> None:
     """Their outputs have fewer: what comes of one of them goes to one partition of those."""
     attacked = stream(600, {"kafka": {"librdkafka": {**SOON, "topic.metadata.refresh.interval.ms": 1000}}})

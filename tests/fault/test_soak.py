@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fault.conftest import Noted
 from tests.support.broker import BrokerUnderTest
 from tests.support.chaos import PARTITIONS, Stream, Tally, promised
 from tests.support.chaos_worker import Faults
@@ -130,7 +131,7 @@ def far_cluster() -> Iterator[tuple[ClusterUnderTest, dict[int, Network]]]:
 
 
 def test_half_an_hour_of_faults_loses_nothing_and_leaks_nothing(
-    kafka: BrokerUnderTest, tmp_path: Path, noted: Callable[[str, Tally, float | None], None]
+    kafka: BrokerUnderTest, tmp_path: Path, noted: Noted
 ) -> None:
     with far_cluster() as (cluster, networks), ExitStack() as stack:
         inputs = ["soak-a", "soak-b"]

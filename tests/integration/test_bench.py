@@ -19,9 +19,9 @@ def report(*arguments: str) -> dict[str, Any]:
 
 
 @pytest.mark.usefixtures("kafka")  # where there is no broker, this one cannot start either
-def test_the_pipeline_bench_tells_of_throughput_latency_and_label_changes() -> None:
-    found = report("pipeline", *SMALL, "--topics", "2", "--repeated", "0.3", "--schema-changes", "1")
-    assert {"bench", "machine", "broker", "engine", "workload", "saturation", "latency", "schema_changes"} <= set(found)
+def test_the_pipeline_bench_tells_of_throughput_and_latency() -> None:
+    found = report("pipeline", *SMALL, "--topics", "2", "--repeated", "0.3")
+    assert {"bench", "machine", "broker", "engine", "workload", "saturation", "latency"} <= set(found)
     saturation = found["saturation"]
     keys = ("messages_per_second", "pairs_per_second", "engine_only_pairs_per_second", "share_of_engine_only")
     assert all(saturation[key] > 0 for key in keys)
@@ -29,7 +29,15 @@ def test_the_pipeline_bench_tells_of_throughput_latency_and_label_changes() -> N
     assert {"labels": 8, "repeated": 0.3, "topics": 2}.items() <= found["workload"].items()
     [at_load] = found["latency"]
     assert 0 < at_load["p50_ms"] <= at_load["p99_ms"] <= at_load["max_ms"]
-    assert found["schema_changes"]["median_ratio"] > 0
+
+
+@pytest.mark.usefixtures("kafka")
+def test_the_label_changes_bench_tells_what_a_version_each_second_costs_a_fleet() -> None:
+    found = report("label-changes", "--engine", "fake", "--workers", "2", "--seconds", "2", "--rounds", "1", "--json")
+    assert found["median_ratio"] > 0
+    assert found["versions_seen"] > 0
+    assert 0 == found["versions_bad_seen"]
+    assert found["versions_seen"] <= found["versions_written"] - found["versions_bad"]
 
 
 def test_the_engine_bench_tells_of_every_cell_and_workload() -> None:

@@ -60,6 +60,8 @@ class Run:
     """From each event's timestamp to that moment, in the order of arrival."""
     labels: dict[int, str]
     """The label that each message was given, by its number."""
+    label_versions: frozenset[int]
+    """Under which versions of a label schema they were decided."""
 
     @property
     def messages_per_second(self) -> float:
@@ -88,6 +90,10 @@ class Arena:
         for route in routes:
             topics = (*route.outputs, *route.dead_letters)
             self._readers[route] = CommittedReader(self.bootstrap_servers, topics, self.clock)
+
+    def create(self, topic: str, partitions: int) -> None:
+        """Create a topic that nobody reads here."""
+        self._create({topic: partitions})
 
     def drop(self, route: Route) -> None:
         """Read the outputs of `route` no more."""
@@ -137,10 +143,12 @@ def _run(records: Sequence[Record], seen_ms: Sequence[float], seconds: float) ->
     if any(record.topic.endswith(DEAD_LETTERS) for record in records):
         raise FatalError("messages of the bench became dead letters")
     latencies = [now - (record.timestamp_ms or 0) for now, record in zip(seen_ms, records, strict=True)]
-    labels = {int(record.key or b"-1"): str(orjson.loads(record.value or b"{}").get("label")) for record in records}
+    predictions = [orjson.loads(record.value or b"{}") for record in records]
+    labels = {int(each.key or b"-1"): str(said.get("label")) for each, said in zip(records, predictions, strict=True)}
     if len(labels) != len(records):
         raise FatalError("a message of the bench came back twice")
-    return Run(len(records), seconds, tuple(latencies), labels)
+    versions = frozenset(said["schema"]["version"] for said in predictions)
+    return Run(len(records), seconds, tuple(latencies), labels, versions)
 
 
 @contextmanager

@@ -171,7 +171,7 @@ def _compared(bench: CompareBench, place: _Field, labels: tuple[str, ...]) -> di
     all_bindings: list[Binding] = [*bindings, *(binding for _, added in curves.values() for binding in added)]
     with ExitStack() as stack:
         place.say("starting the worker and the contestants")
-        subject = stack.enter_context(running_worker(arena, all_bindings, bench.choice, fixed_labels=True))
+        subject = stack.enter_context(running_worker(arena, all_bindings, bench.choice))
         loop = stack.enter_context(_peer("transformers", TRANSFORMERS_LOOP, place))
         best = {dtype: _best_batch(bench, loop, dtype, place) for dtype in (FLOAT32, BFLOAT16)}
         made = _sized(bench, best[FLOAT32])

@@ -1,8 +1,5 @@
 """`worker bench pipeline`: the whole worker on a real broker, next to the engine by itself."""
 
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Final
 
@@ -24,9 +21,8 @@ _FIRST_LOOK_TEXTS: Final = 40
 _LEAST_MESSAGES: Final = 60
 _MOST_PER_SECOND: Final = 1500
 """More than any worker moves: an engine that costs nothing gets no more messages than this."""
-_CHANGE_SECONDS: Final = 1.0
 _TAIL: Final = 0.99
-_WARM_UP, _AT_LOAD, _CHANGES = 600, 500, 400
+_WARM_UP, _AT_LOAD = 600, 500
 """Numbers from which such runs are counted, so that no two runs have the same texts."""
 
 
@@ -44,8 +40,6 @@ class PipelineBench:
     """Shares of the saturation at which the latency is measured."""
     budgets: tuple[int, ...] = (512, 1024, 2048, 4096)
     """Of which the engine by itself gets the best."""
-    schema_changes: int = 0
-    """Pairs of runs, one of which has a new version of every label schema each second."""
 
     def quickly(self) -> "PipelineBench":
         """The same in under two minutes."""
@@ -124,7 +118,6 @@ def _measured(
         },
         "p99_bound_ms": 3 * (1000 * _full_batch_seconds(alone.model) + interval_ms),
         "latency": [_at_load(bench, made, place, (share, rate), say) for share in bench.loads],
-        "schema_changes": _with_changes(bench, made, place, say) if bench.schema_changes else None,
     }
 
 
@@ -236,43 +229,3 @@ def _at_load(
         "max_ms": max(run.latencies_ms),
         **usage_of(run, usage),
     }
-
-
-def _with_changes(
-    bench: PipelineBench, made: Workload, place: tuple[Arena, Route, Subject], say: Say
-) -> dict[str, object]:
-    arena, route, subject = place
-    found: dict[str, list[float]] = {"without": [], "with": []}
-    versions = 0
-    for number, name in alternating(("without", "with"), bench.schema_changes):
-        say(f"round {number + 1} of {bench.schema_changes}: {name} label changes")
-        with _changing(subject.schemas.change if name == "with" else None) as applied:
-            texts = marked(made.texts, _CHANGES + 2 * number + (name == "with"))
-            found[name].append(arena.saturate(route, texts, subject.check).messages_per_second)
-        versions += len(applied)
-    return {
-        "rounds": bench.schema_changes,
-        "versions_applied": versions,
-        "messages_per_second_without": median(found["without"]),
-        "messages_per_second_with": median(found["with"]),
-        "median_ratio": median_ratio(found["with"], found["without"]),
-    }
-
-
-@contextmanager
-def _changing(change: Callable[[], int] | None) -> Iterator[Sequence[int]]:
-    """Have `change` called each second while the block takes; gives the versions that it put in place."""
-    applied: list[int] = []
-    is_over = threading.Event()
-
-    def keep_changing() -> None:
-        while change is not None and not is_over.wait(_CHANGE_SECONDS):
-            applied.append(change())
-
-    thread = threading.Thread(target=keep_changing, name="changes", daemon=True)
-    thread.start()
-    try:
-        yield applied
-    finally:
-        is_over.set()
-        thread.join()

@@ -7,8 +7,8 @@ import subprocess
 import sys
 import tempfile
 import urllib.request
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -22,6 +22,7 @@ from worker.bench.tokenised import schema_document
 from worker.engines.load import EngineChoice
 from worker.errors import FatalError
 from worker.kafka.embedded_storage import free_port
+from worker.types import JsonValue
 
 START_SECONDS: Final = 180.0
 _STOP_SECONDS: Final = 60.0
@@ -37,39 +38,13 @@ class Binding:
     labels: tuple[str, ...]
 
 
-class SchemaFolder:
-    """The label schemas that the worker follows, one per input topic."""
-
-    def __init__(self, path: Path, bindings: Sequence[Binding], *, fixed_labels: bool) -> None:
-        """Write the first versions; with `fixed_labels` a new version changes nothing but its number."""
-        self.path = path
-        self._is_fixed = fixed_labels
-        self._bindings = bindings
-        self._version = 0
-        path.mkdir()
-        self.change()
-
-    def change(self) -> int:
-        """Put a new version of every schema in place: as many labels, the first of them renamed."""
-        self._version += 1
-        for binding in self._bindings:
-            first = binding.labels[0] if self._is_fixed else f"{binding.labels[0]} {self._version}"
-            labels = (first, *binding.labels[1:])
-            document = schema_document(binding.topic, labels, self._version)
-            incoming = self.path.with_name(f"incoming-{binding.topic}")
-            incoming.write_text(json.dumps(document), encoding="utf-8")
-            incoming.rename(self.path / f"{binding.topic}.yaml")  # whoever looks sees the whole file or none
-        return self._version
-
-
 class Subject:
     """A running `worker run`."""
 
-    def __init__(self, process: "subprocess.Popen[bytes]", http_port: int, log: Path, schemas: SchemaFolder) -> None:
+    def __init__(self, process: "subprocess.Popen[bytes]", http_port: int, log: Path) -> None:
         self._process = process
         self._http_port = http_port
         self._log = log
-        self.schemas = schemas
 
     @property
     def pid(self) -> int:
@@ -109,40 +84,73 @@ class Subject:
 
 
 @contextmanager
-def running_worker(
-    arena: Arena, bindings: Sequence[Binding], choice: EngineChoice, *, fixed_labels: bool = False
-) -> Iterator[Subject]:
-    """A worker on the arena's broker, ready; stopped at the end.
-
-    With `fixed_labels` the first label is named as it is given, so that answers can be compared.
+def running_worker(arena: Arena, bindings: Sequence[Binding], choice: EngineChoice) -> Iterator[Subject]:
+    """A worker on the arena's broker that follows a folder of label schemas, ready; stopped at the end.
 
     Raises:
         FatalError: it does not get ready.
     """
-    with tempfile.TemporaryDirectory(prefix="worker-bench-", ignore_cleanup_errors=True) as folder:
-        home, port = Path(folder), free_port()
-        schemas = SchemaFolder(home / "label-schemas", bindings, fixed_labels=fixed_labels)
-        document = {
-            "kafka": {"bootstrap_servers": arena.bootstrap_servers, "group_id": f"bench-{port}"},
-            "model": choice.model,
-            "engine": choice.engine,
-            "precision": choice.precision,
-            "schemas": {"directory": str(schemas.path)},
-            "http": {"port": port},
-            "log_level": "warning",
-            "topics": [{"input": each.topic, "label_schema": each.topic} for each in bindings],
-        }
-        config, log = home / "worker.yaml", home / "worker.log"
-        config.write_text(json.dumps(document), encoding="utf-8")  # JSON is YAML
-        command = [sys.executable, "-m", "worker", "run", "-c", str(config), "--log-format", "json"]
-        with log.open("wb") as output:
-            process = subprocess.Popen(command, stdout=output, stderr=output, env=dict(os.environ))
-        subject = Subject(process, port, log, schemas)
-        try:
-            _await_ready(arena, subject)
+    with _home() as home:
+        folder = home / "label-schemas"
+        folder.mkdir()
+        for each in bindings:
+            (folder / f"{each.topic}.yaml").write_text(json.dumps(schema_document(each.topic, each.labels)))
+        document = _document(arena, bindings, choice, f"bench-{home.name}", {"directory": str(folder)})
+        with _started(arena, home, document) as subject:
             yield subject
-        finally:
-            _stop(process)
+
+
+@contextmanager
+def running_fleet(
+    arena: Arena, bindings: Sequence[Binding], choice: EngineChoice, label_topic: str, workers: int
+) -> Iterator[list[Subject]]:
+    """As many workers of one group, which follow `label_topic`; ready, and stopped at the end.
+
+    Raises:
+        FatalError: one of them does not get ready.
+    """
+    with _home() as home, ExitStack() as stack:
+        document = _document(arena, bindings, choice, f"bench-{home.name}", {"topic": label_topic, "create": True})
+        folders = [home / str(number) for number in range(workers)]
+        for folder in folders:
+            folder.mkdir()
+        yield [stack.enter_context(_started(arena, folder, document)) for folder in folders]
+
+
+@contextmanager
+def _home() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="worker-bench-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+def _document(
+    arena: Arena, bindings: Sequence[Binding], choice: EngineChoice, group_id: str, schemas: Mapping[str, JsonValue]
+) -> dict[str, JsonValue]:
+    return {
+        "kafka": {"bootstrap_servers": arena.bootstrap_servers, "group_id": group_id},
+        "model": choice.model,
+        "engine": choice.engine,
+        "precision": choice.precision,
+        "schemas": dict(schemas),
+        "log_level": "warning",
+        "topics": [{"input": each.topic, "label_schema": each.topic} for each in bindings],
+    }
+
+
+@contextmanager
+def _started(arena: Arena, home: Path, document: Mapping[str, JsonValue]) -> Iterator[Subject]:
+    port = free_port()
+    config, log = home / "worker.yaml", home / "worker.log"
+    config.write_text(json.dumps({**document, "http": {"port": port}}), encoding="utf-8")  # JSON is YAML
+    command = [sys.executable, "-m", "worker", "run", "-c", str(config), "--log-format", "json"]
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=output, env=dict(os.environ))
+    subject = Subject(process, port, log)
+    try:
+        _await_ready(arena, subject)
+        yield subject
+    finally:
+        _stop(process)
 
 
 def routed(name: str, labels: Sequence[str], topics: int = 1) -> tuple[Route, list[Binding]]:

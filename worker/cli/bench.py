@@ -25,6 +25,7 @@ def register(app: typer.Typer) -> None:
     commands.command("engine")(engine)
     commands.command("pipeline")(pipeline)
     commands.command("compare")(compare)
+    commands.command("label-changes")(label_changes)
     commands.command("host")(host)
     app.add_typer(commands, name="bench")
 
@@ -60,9 +61,6 @@ def pipeline(
     topics: int = typer.Option(1, min=1, help="Input topics, each with a label schema of its own."),
     seconds: float | None = typer.Option(None, min=0.1, help="About how long one run takes."),
     rounds: int | None = typer.Option(None, min=1, help="Runs, alternating with the engine by itself."),
-    schema_changes: int = typer.Option(
-        0, min=0, help="Pairs of runs, without and with a new version of every label schema each second."
-    ),
     model: str = MODEL,
     engine: str = ENGINE,
     precision: str = PRECISION,
@@ -78,10 +76,31 @@ def pipeline(
 
     _quiet()
     recipe = Recipe(workload, labels=labels, repeated=repeated, source=texts)
-    bench = PipelineBench(EngineChoice(model, engine, precision), recipe, topics, schema_changes=schema_changes)
+    bench = PipelineBench(EngineChoice(model, engine, precision), recipe, topics)
     bench = bench.quickly() if quick else bench
     bench = replace(bench, seconds=seconds or bench.seconds, rounds=rounds or bench.rounds)
     _show(run_pipeline_bench(bench, _say(as_json=as_json)), ("latency",), as_json=as_json)
+
+
+def label_changes(
+    workers: int = typer.Option(3, min=1, help="Workers of the fleet, a process each."),
+    labels: int = LABELS,
+    seconds: float = typer.Option(20.0, min=0.1, help="About how long one run takes."),
+    rounds: int = typer.Option(7, min=1, help="Pairs of runs, without and with changes in turn."),
+    model: str = MODEL,
+    engine: str = ENGINE,
+    precision: str = PRECISION,
+    quick: bool = QUICK,
+    as_json: bool = AS_JSON,
+) -> None:
+    """A fleet that is given a version of its labels each second, some of them bad, next to the same left alone."""
+    from worker.bench.changes_bench import ChangesBench, run_changes_bench
+    from worker.engines.load import EngineChoice
+
+    _quiet()
+    bench = ChangesBench(EngineChoice(model, engine, precision), workers, labels, seconds, rounds)
+    bench = bench.quickly() if quick else bench
+    _show(run_changes_bench(bench, _say(as_json=as_json)), (), as_json=as_json)
 
 
 def compare(

@@ -11,7 +11,7 @@ from worker.bench.text import lines_of, table
 
 
 def results(*rates: float, labels: dict[int, str] | None = None) -> Results:
-    runs = [Run(100, 100 / rate, (10.0, 20.0, 30.0), labels or {0: "a", 1: "b"}) for rate in rates]
+    runs = [Run(100, 100 / rate, (10.0, 20.0, 30.0), labels or {0: "a", 1: "b"}, frozenset({1})) for rate in rates]
     return Results(runs, [1.0] * len(runs), [200.0] * len(runs), runs[0], {"latency_load": 0.5})
 
 
