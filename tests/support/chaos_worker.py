@@ -15,6 +15,7 @@ import threading
 import time
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
 
@@ -39,6 +40,8 @@ from worker.types import Batch, EngineInfo, PairScores
 POISON_TOKENS = 60
 """A pair as long as this breaks the engine: every test's poison records have a text that makes such pairs."""
 FEW_PAIRS = 4
+HELD_SECONDS = 0.02
+"""How often an engine that is held looks whether it still is."""
 COMMIT_SHARE = 0.5
 """Of what the shortest commit took: in so much of the next one, or of an abort, it is interrupted."""
 ENVIRONMENT = "CHAOS"
@@ -70,6 +73,8 @@ class Faults:
     """How long every batch takes at least."""
     pair_seconds: float = 0.0
     """How long every pair takes in addition."""
+    held_by: str = ""
+    """From batch `at` on none comes back as long as this file is there."""
     patience_seconds: float = 0.0
     """Above zero: the limit of every thread's heartbeat, and of standing still."""
     slow_call: str = "never"
@@ -203,6 +208,8 @@ class ChaosEngine:
         seconds = self._faults.engine_seconds + self._faults.pair_seconds * len(batch.refs)
         if seconds:
             threading.Event().wait(seconds)  # the engine is slow, whoever waits
+        while self._batches >= self._faults.at and self._faults.held_by and Path(self._faults.held_by).exists():
+            threading.Event().wait(HELD_SECONDS)
         self._trap.pass_by("while_scoring")
         self._refuse_if_dead()
         if self._is_due("hang"):
