@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.fault.conftest import StreamFactory, Verdict
-from tests.support.chaos import DELIVERY, PARTITIONS, Stream, of_transactions, under
+from tests.support.chaos import DELIVERY, PARTITIONS, Stream, metric, of_transactions, under
 from tests.support.chaos_worker import Faults
 from tests.support.wait import found_in_time, wait_until
 from tests.support.worker import get
@@ -107,11 +107,11 @@ def test_what_is_in_flight_when_its_partition_moves_is_published_twice_but_for_t
     stream: StreamFactory, verdict: Verdict, tmp_path: Path, build: str, protocol: str
 ) -> None:
     """The broker takes outputs and offsets for a partition that the member no longer owns."""
-    attacked = stream(400, under(protocol))
+    attacked = stream(400, {**under(protocol), "limits": {"in_flight_records": 1000}})
     hold = tmp_path / "hold"
     hold.touch()
     with attacked.worker(Faults(held_by=str(hold), unfiltered=build != "the worker")) as former:
-        wait_until(lambda: is_stuck(attacked, "score"), 90)
+        wait_until(lambda: metric(attacked, "worker_records_in_flight ") + attacked.position() == attacked.total, 90)
         with attacked.worker(environment=NEXT_OWNER) as latter:
             seconds = await_move(attacked)
             gone = moved(attacked)
