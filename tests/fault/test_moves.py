@@ -11,7 +11,7 @@ import pytest
 from tests.fault.conftest import StreamFactory, Verdict
 from tests.support.chaos import DELIVERY, PARTITIONS, Stream, metric, of_transactions, under
 from tests.support.chaos_worker import Faults
-from tests.support.wait import found_in_time, wait_until
+from tests.support.wait import conclusive, found_in_time, wait_until
 from tests.support.worker import get
 
 pytestmark = pytest.mark.kafka
@@ -65,9 +65,10 @@ def await_move(attacked: Stream) -> float:
         return [each for each in events(attacked, "partition.assigned") if each["partitions"]][1:]
 
     wait_until(lambda: bool(taken()), 90)
-    revoked, *_ = events(attacked, "partition.revoked")
-    assert revoked["partitions"] == taken()[0]["partitions"]
-    return moment(taken()[0]) - moment(revoked)
+    given = events(attacked, "partition.revoked")
+    conclusive(given, "the first worker lost its partitions before there was another one")
+    assert given[0]["partitions"] == taken()[0]["partitions"]
+    return moment(taken()[0]) - moment(given[0])
 
 
 @pytest.mark.parametrize(
