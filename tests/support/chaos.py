@@ -244,6 +244,9 @@ class Stream:
             suffix = ".predictions" if kind_of(number) == "good" else ".dlq"
             if place != (f"{topic}{suffix}", number % PARTITIONS):
                 misplaced.add(number)
+        for number in sorted(number for number, count in times.items() if count > 1)[:20]:
+            places = [(m.topic(), m.partition(), m.offset()) for m in seen if number_of(m) == number]
+            print(f"{topic}: {number} is at {places}")  # noqa: T201  pytest shows it beside the failure
         back = sum(later < earlier for lane in lanes.values() for earlier, later in pairwise(lane))
         return Counter(
             results=len(seen),

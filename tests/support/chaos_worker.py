@@ -13,6 +13,8 @@ import random
 import signal
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -119,6 +121,19 @@ class Trap:
         os.kill(os.getpid(), getattr(signal, self._faults.signal))
 
 
+@contextmanager
+def _told(call: str, **values: object) -> Iterator[None]:
+    """Logs what came of a call of the client."""
+    outcome = "done"
+    try:
+        yield
+    except KafkaException as error:
+        outcome = error.args[0].name()
+        raise
+    finally:
+        log.info("transaction.told", call=call, outcome=outcome, **values)
+
+
 class ChaosProducer(Producer):
     """A real producer that passes a trap at every step."""
 
@@ -154,7 +169,10 @@ class ChaosProducer(Producer):
             super().flush(2)  # so that the broker has the records
         self._trap.pass_by("after_produce")
         self._linger("send_offsets")
-        super().send_offsets_to_transaction(*arguments)
+        # For whoever asks later in which transaction a record was published twice.
+        positions = [f"{each.topic}/{each.partition}@{each.offset}" for each in arguments[0]]
+        with _told("offsets_sent", positions=positions, member=hash(arguments[1]) % 10_000):
+            super().send_offsets_to_transaction(*arguments)
         self._trap.pass_by("after_send_offsets")
 
     def commit_transaction(self, *arguments: Any) -> None:  # noqa: ANN401
@@ -165,7 +183,8 @@ class ChaosProducer(Producer):
         self._linger("commit")
         self._trap.pass_by("during_commit", self._commit_seconds)
         began = time.monotonic()
-        super().commit_transaction(*arguments)
+        with _told("committed"):
+            super().commit_transaction(*arguments)
         # The first one takes longest: by it, most traps would spring when a later one is over.
         self._shortest_seconds = min(self._shortest_seconds, time.monotonic() - began)
         self._commit_seconds = self._shortest_seconds * COMMIT_SHARE
@@ -180,7 +199,8 @@ class ChaosProducer(Producer):
 
     def abort_transaction(self, *arguments: Any) -> None:  # noqa: ANN401
         self._trap.pass_by("during_abort", self._commit_seconds)
-        super().abort_transaction(*arguments)
+        with _told("aborted"):
+            super().abort_transaction(*arguments)
         self._trap.leave()
 
     def _linger(self, call: str) -> None:
