@@ -14,7 +14,6 @@ from google.protobuf.json_format import MessageToDict
 
 from tests.conftest import TopicsFactory
 from tests.support.broker import BrokerUnderTest, headers_of
-from tests.support.java_serializer import JavaSerializer
 from tests.support.schema_registry import RegistryUnderTest
 from tests.support.serialized import Serializers, context, prediction_class, ticket
 from tests.support.wait import found_in_time, wait_until
@@ -78,23 +77,6 @@ def test_what_a_reference_serializer_wrote_is_read_by_field_path(
     # What is cut off after its frame is an empty message in Protobuf, and a whole one.
     cut_off = {b"text_missing"} if kind == "protobuf" else set()
     assert {b"payload_invalid", b"json_invalid"} | cut_off >= set(codes(kafka, topic))
-
-
-def test_what_a_serializer_of_java_wrote_is_read_by_field_path(
-    kafka: BrokerUnderTest,
-    registry: RegistryUnderTest,
-    topics: TopicsFactory,
-    tmp_path: Path,
-    java_serializer: JavaSerializer,
-) -> None:
-    topic = topics("java", partitions=1)[0]
-    java_serializer.write(kafka.bootstrap_servers, registry, topic, ["short", "a longer text of several words"])
-    assert f"{topic}-value" in Serializers(registry.url).client.get_subjects()
-    run_to_end(created(kafka, tmp_path, [topic], registry, format="avro"))
-    found = predictions(kafka, topic)
-    assert {"1", "2"} == found.keys()
-    assert found["1"]["text"]["tokens"] < found["2"]["text"]["tokens"]
-    assert [] == codes(kafka, topic)
 
 
 def created_for_each(

@@ -1,4 +1,4 @@
-"""Tickets as a serializer of Java writes them: that of Apicurio Registry, told to write as Confluent's do.
+"""Tickets as serializers of Java write them: those of Apicurio Registry, told to write as Confluent's do.
 
 Confluent's own are not on Maven Central. The program is `WriteTickets.java`; the Java of the embedded Kafka has no
 compiler, so Eclipse's is taken along.
@@ -7,6 +7,7 @@ compiler, so Eclipse's is taken along.
 import os
 import subprocess
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.support.schema_registry import RegistryUnderTest
@@ -17,6 +18,15 @@ SECONDS = 300.0
 _PROGRAM = Path(__file__).with_name("WriteTickets.java")
 _JARS = Path(__file__).with_name("java_serializer_jars.txt")
 """With their digests. What the embedded Kafka has as well is left out: Kafka's clients, Jackson, SLF4J."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where to write: a topic, and the registry of its schemas."""
+
+    bootstrap_servers: str
+    registry: RegistryUnderTest
+    topic: str
 
 
 class JavaSerializer:
@@ -35,9 +45,13 @@ class JavaSerializer:
         options = ["-source", "21", "-target", "21", "-proc:none", "-cp", self._class_path, "-d", str(classes)]
         self._run("org.eclipse.jdt.internal.compiler.batch.Main", *options, str(_PROGRAM))
 
-    def write(self, bootstrap_servers: str, registry: RegistryUnderTest, topic: str, bodies: Sequence[str]) -> None:
-        """Write a ticket for each of `bodies` to `topic`, numbered from 1. Blocks."""
-        self._run("WriteTickets", bootstrap_servers, registry.own_url, topic, *bodies)
+    def write(self, place: Place, kind: str, bodies: Sequence[str], *settings: str) -> None:
+        """Write a ticket for each of `bodies`, numbered from 1, in the format `kind`. Blocks.
+
+        `settings` are more of the serializer's own, `name=value`.
+        """
+        where = (place.bootstrap_servers, place.registry.own_url, place.topic)
+        self._run("WriteTickets", kind, ",".join(settings), *where, *bodies)
 
     def _run(self, program: str, *arguments: str) -> None:
         command = [*self._java, "-cp", self._class_path, program, *arguments]

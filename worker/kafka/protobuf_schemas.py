@@ -6,10 +6,11 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from worker.kafka.apicurio import message_name
 from worker.types import JsonValue
 
 COMPILE_SECONDS = 30.0
@@ -21,7 +22,7 @@ _FIRST_MESSAGE = b"\0"
 
 
 def protobuf_reader(text: str, references: Mapping[str, str]) -> Callable[[bytes], JsonValue]:
-    """What decodes message indexes and message into a plain object, with the field names of the schema.
+    """What decodes message indexes, or a name, and message into a plain object, with the field names of the schema.
 
     Blocks while the schema is compiled.
 
@@ -39,12 +40,14 @@ def protobuf_reader(text: str, references: Mapping[str, str]) -> Callable[[bytes
     except (TypeError, KeyError) as error:
         raise ValueError(type(error).__name__) from None
     top = [root.message_types_by_name[message.name] for message in files[-1].message_type]
+    by_name = {descriptor.name.encode(): descriptor for descriptor in top}
+
+    def named(body: bytes) -> tuple[Any, int] | None:
+        name, start = message_name(body) or (b"", 0)
+        return (by_name[name], start) if name in by_name else None
 
     def read(body: bytes) -> JsonValue:
-        indexes, start = _message_indexes(body)
-        descriptor = top[indexes[0]]
-        for index in indexes[1:]:
-            descriptor = descriptor.nested_types[index]
+        descriptor, start = named(body) or _counted(body, top)
         message = message_factory.GetMessageClass(descriptor)()
         message.ParseFromString(body[start:])
         found: JsonValue = json_format.MessageToDict(message, preserving_proto_field_name=True, descriptor_pool=pool)
@@ -128,6 +131,15 @@ def _compiled(text: str, references: Mapping[str, str], pb2: Any) -> list[Any]: 
         if done.returncode != 0 or not target.exists():
             raise ValueError("protoc refuses it")
         return list(pb2.FileDescriptorSet.FromString(target.read_bytes()).file)
+
+
+def _counted(body: bytes, top: Sequence[Any]) -> tuple[Any, int]:
+    """The descriptor that the message indexes in front of `body` lead to, and where the message begins."""
+    indexes, start = _message_indexes(body)
+    descriptor = top[indexes[0]]
+    for index in indexes[1:]:
+        descriptor = descriptor.nested_types[index]
+    return descriptor, start
 
 
 def _message_indexes(body: bytes) -> tuple[list[int], int]:

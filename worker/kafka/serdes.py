@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from worker.errors import ErrorCode, MessageError, Stage
+from worker.kafka.apicurio import check_id, schema_in_headers
 from worker.kafka.protobuf_schemas import protobuf_reader
 from worker.kafka.schema_registry import RegisteredText, SchemaKey, as_json
 from worker.messages.codec import SCHEMA_ID_HEADER
@@ -39,7 +40,7 @@ def split_frame(record: Record) -> tuple[SchemaKey, bytes]:
     """Which schema wrote the value of `record`, and what it wrote.
 
     Raises:
-        MessageError: `value_null`, or `payload_invalid`: there is no frame.
+        MessageError: `value_null`, or `payload_invalid`: no frame, or one that the registry cannot be asked about.
     """
     if record.value is None:
         raise _refused(ErrorCode.VALUE_NULL, "value: expected a value, it is null")
@@ -47,12 +48,14 @@ def split_frame(record: Record) -> tuple[SchemaKey, bytes]:
         if name == SCHEMA_ID_HEADER and value:
             key, _ = _key_of(value)
             return key, record.value
-    return _key_of(record.value)
+    return (schema_in_headers(record) if record.headers else None) or _key_of(record.value)
 
 
 def _key_of(value: bytes) -> tuple[SchemaKey, bytes]:
     if len(value) >= _ID.size and value[0] == _BY_ID:
-        return _ID.unpack_from(value)[1], value[_ID.size :]
+        schema_id: int = _ID.unpack_from(value)[1]
+        check_id(schema_id)
+        return schema_id, value[_ID.size :]
     if len(value) >= _GUID_BYTES and value[0] == _BY_GUID:
         return str(uuid.UUID(bytes=value[1:_GUID_BYTES])), value[_GUID_BYTES:]
     raise _refused(ErrorCode.PAYLOAD_INVALID, "value: expected the frame of the registry: a zero byte and a schema id")

@@ -22,6 +22,8 @@ ReadValue = Callable[[Record], JsonValue]
 
 SCHEMA_ID_HEADER = "__value_schema_id"
 """Where newer clients of the schema registry say by which schema a value was written."""
+_OF_VALUE = ("apicurio.value.", "apicurio.protobuf.")
+"""How headers begin in which serializers of Apicurio Registry speak of the value."""
 LATE_HEADER = "nli-late"
 """On predictions of records that were late: their age in whole seconds."""
 ROUTED_HEADER = "nli-routed"
@@ -237,7 +239,7 @@ def _headers(record: Record, stamps: Stamps, shape: OutputShape) -> tuple[Header
     untrue = {LATE_HEADER, ROUTED_HEADER, SCHEMA_ID_HEADER}
     if is_cloud_event:
         untrue |= {name for name, _ in record.headers if is_event_attribute(name)}
-    kept = tuple(header for header in record.headers if header[0] not in untrue)
+    kept = tuple(header for header in record.headers if not (header[0] in untrue or header[0].startswith(_OF_VALUE)))
     headers = replace_headers(kept, (*ours, *late, *routed, *attributes))
     return headers, _headers_bytes(headers)
 

@@ -84,7 +84,10 @@ class Metrics:
 
     def lag_seen(self, topic: str, partition: int, records: int) -> None:
         """How many records of a partition are not yet delivered."""
-        self._lags.add((topic, str(partition)))
+        if (topic, str(partition)) not in self._lags:
+            self._lags.add((topic, str(partition)))
+            for counter in (self.records_consumed, self.predictions_delivered, self.abstentions):
+                counter.labels(topic=topic)
         self.consumer_lag_records.labels(topic=topic, partition=str(partition)).set(records)
 
     def _counter(self, name: str, text: str, labels: tuple[str, ...] = ()) -> Counter:

@@ -1,5 +1,6 @@
 """What stands in deploy/ speaks of the worker as it is."""
 
+import itertools
 import json
 import re
 from collections.abc import Mapping
@@ -35,7 +36,7 @@ def test_every_metric_that_is_asked_for_is_one_of_the_worker(expression: str) ->
     known = {metric.name for metric in Metrics().registry.collect()}
     asked = {SUFFIXES.sub("", name) for name in METRIC.findall(expression)}
     assert asked <= {SUFFIXES.sub("", name) for name in known}
-    assert asked or "up{" in expression
+    assert asked or "up{" in expression or "ALERTS{" in expression
 
 
 @pytest.mark.parametrize(
@@ -135,6 +136,45 @@ def test_the_dashboard_asks_the_data_source_that_is_chosen_and_first_the_provisi
     assert (provisioned["name"], provisioned["uid"]) == (source["current"]["text"], source["current"]["value"])
     asking = [panel for panel in dashboard["panels"] if panel.get("targets")] + others
     assert {"${datasource}"} == {each["datasource"]["uid"] for each in asking}
+
+
+def test_no_panel_of_the_dashboard_lies_on_another() -> None:
+    taken: dict[tuple[int, int], int] = {}
+    panels = json.loads(DASHBOARD.read_text())["panels"]
+    for panel in panels:
+        place = panel["gridPos"]
+        assert place["x"] + place["w"] <= 24
+        for cell in itertools.product(range(place["w"]), range(place["h"])):
+            taken_by = taken.setdefault((place["x"] + cell[0], place["y"] + cell[1]), panel["id"])
+            assert panel["id"] == taken_by, f"{panel['title']} lies on panel {taken_by}"
+    assert len(panels) == len({panel["id"] for panel in panels})
+
+
+def test_every_panel_of_the_dashboard_says_what_to_make_of_it() -> None:
+    panels = [panel for panel in json.loads(DASHBOARD.read_text())["panels"] if panel["type"] != "row"]
+    assert [] == [panel["title"] for panel in panels if not panel.get("description")]
+    assert [] == [panel["title"] for panel in panels if panel["type"] != "table" and not unit_of(panel)]
+
+
+def unit_of(panel: Mapping[str, Any]) -> str:
+    unit: str = panel["fieldConfig"]["defaults"].get("unit", "")
+    return unit
+
+
+@pytest.mark.parametrize(
+    ("title", "alert"),
+    [
+        ("Time to drain", "WorkerDrainsSlowly"),
+        ("Dead letters", "WorkerDeadLetters"),
+        ("Label drift, highest", "WorkerLabelDrift"),
+    ],
+)
+def test_a_number_of_the_dashboard_is_red_where_its_alert_fires(title: str, alert: str) -> None:
+    (panel,) = [panel for panel in json.loads(DASHBOARD.read_text())["panels"] if panel["title"] == title]
+    rules = [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
+    (expression,) = [rule["expr"] for rule in rules if rule.get("alert") == alert]
+    *_, last = panel["fieldConfig"]["defaults"]["thresholds"]["steps"]
+    assert ("red", float(expression.split(">")[-1])) == (last["color"], last["value"])
 
 
 def test_metrics_that_other_programs_have_too_are_asked_of_the_workers_alone() -> None:

@@ -59,6 +59,46 @@ def test_a_value_without_a_frame_is_refused(value: bytes) -> None:
     assert ErrorCode.PAYLOAD_INVALID == caught.value.code
 
 
+APICURIO_ID = ("apicurio.value.contentId", (258).to_bytes(8, "big"))
+
+
+def test_a_serializer_of_apicurio_may_say_the_schemas_id_and_the_messages_name_in_headers() -> None:
+    assert (258, b"body") == split_frame(record(b"body", APICURIO_ID))
+    named = split_frame(record(b"body", APICURIO_ID, ("apicurio.protobuf.type", b"Ticket")))
+    assert (258, b"\x08\x0a\x06Ticketbody") == named
+
+
+@pytest.mark.parametrize(
+    ("refused", "setting"),
+    [
+        (record(b"{}", ("apicurio.value.globalId", bytes(8))), "apicurio.registry.use-id=contentId"),
+        (record(b"{}", ("apicurio.value.artifactId", b"in-value")), "apicurio.registry.use-id=contentId"),
+        (record(b"\0" + (258).to_bytes(8, "big") + b"body"), "apicurio.registry.as-confluent=true"),
+    ],
+)
+def test_an_id_that_only_apicurio_can_look_up_is_refused_with_the_setting_that_mends_it(
+    refused: Record, setting: str
+) -> None:
+    with pytest.raises(MessageError, match=setting) as caught:
+        split_frame(refused)
+    assert ErrorCode.PAYLOAD_INVALID == caught.value.code
+
+
+def test_a_message_of_protobuf_may_be_named_where_others_count() -> None:
+    message = b"\x08\x07\x12\x03\x0a\x01x"  # number: 7, content { body: "x" }
+    by_text = protobuf_reader(PROTOBUF_TEXT, {})
+    assert {"number": "7", "content": {"body": "x"}} == by_text(b"\x08\x0a\x06Ticket" + message)
+    assert {} == by_text(b"\x09\x0a\x07Ignored")
+
+
+def test_message_indexes_that_look_like_a_name_are_no_name_where_no_message_has_it() -> None:
+    inner = "message A { message B { string text = 8; } message C { string text = 8; } }"
+    schema = 'syntax = "proto3";\n' + "\n".join(f"message M{n} {{}}" for n in range(5)) + "\n" + inner
+    # Two indexes, 5 and 1: the message C in the sixth; as a name it would be "B" and what follows it.
+    body = b"\x04\x0a\x02" + b"\x42\x01x"
+    assert {"text": "x"} == protobuf_reader(schema, {})(body)
+
+
 def test_avro_is_read_with_what_its_schema_refers_to_and_becomes_plain() -> None:
     other = fastavro.parse_schema(OTHER)
     named = {"Other": other}

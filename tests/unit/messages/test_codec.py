@@ -298,6 +298,14 @@ def test_headers_and_key_of_any_bytes_are_carried_through_and_ours_replace_earli
     assert b"\xff" == out.key
 
 
+def test_headers_that_speak_of_the_schema_of_the_event_are_left_out() -> None:
+    of_the_event = ("__value_schema_id", "apicurio.value.contentId", "apicurio.value.msgType", "apicurio.protobuf.type")
+    of_the_key = ("apicurio.key.contentId", b"\0\0\0\0\0\0\0\1")
+    headers = (*((name, b"x") for name in of_the_event), of_the_key)
+    out = encode(PREDICTION, Request("e", "a"), record(b'{"text": "a"}', headers=headers, key=b"k"), STAMPS, ENVELOPE)
+    assert {of_the_key[0], "nli-schema", "nli-model", "content-type"} == {name for name, _ in out.headers}
+
+
 def test_a_prediction_takes_its_own_time_where_the_topic_says_so() -> None:
     out = encode(PREDICTION, Request("e", "a"), record(b"{}"), STAMPS, OutputShape("out", timestamp="now"))
     assert out.timestamp_ms is None

@@ -112,6 +112,14 @@ def test_only_the_engine_in_use_is_shown() -> None:
     assert ("bfloat16", 1.0) == (labels["precision"], value)
 
 
+def test_what_is_counted_of_a_topic_is_there_at_zero_once_its_lag_is_known() -> None:
+    metrics = Metrics()
+    metrics.lag_seen("in", 0, 7)
+    rendered = metrics.render().decode()
+    for name in ("records_consumed", "predictions_delivered", "abstentions"):
+        assert f'worker_{name}_total{{topic="in"}} 0.0\n' in rendered
+
+
 def test_the_lag_of_a_released_partition_is_not_shown_any_more() -> None:
     metrics = Metrics()
     metrics.lag_seen("in", 0, 7)
