@@ -7,17 +7,15 @@ from worker.cluster_checks import Finding, of_cluster
 from worker.engines.choice import EngineChoice, tensorrt_absence
 from worker.engines.load import LoadedModel, load_engine
 from worker.engines.source import BUNDLED
-from worker.errors import ConfigError, MessageError, SchemaError, WorkerError
+from worker.errors import ConfigError, SchemaError, WorkerError
 from worker.kafka.label_writer import LabelDesk
 from worker.kafka.registry_parts import REGISTRY
-from worker.label_sets import directory_source, pair_tokenizer
+from worker.label_sets import affordable, behind, directory_source, fitting, pair_tokenizer
 from worker.labels.notices import route_notices, schema_notices
 from worker.labels.registry import LabelRegistry
 from worker.labels.schema import LabelSchema
 from worker.messages.binding import Binding
 from worker.observability.tracing import is_reachable
-from worker.pipeline.planning import check_cost
-from worker.pipeline.tokenization import PairTokenizer
 
 _UNSEEN = (
     "the topic does not exist, or may not be seen: `worker check --create-topics` creates it, or grant Describe on it"
@@ -86,7 +84,7 @@ def findings(make: Assembler) -> Iterator[Finding]:
         yield from _of_gpu(choice)
     except WorkerError as error:
         yield Finding("failed", "model", str(error))
-    labels = LabelRegistry(make.config.limits, None if model is None else model.engine.info.stamp.digest)
+    labels = _registry(make, model)
     yield from _of_tracing(make)
     yield from _of_source(make, labels)
     yield from _of_label_topic(make, labels)
@@ -96,6 +94,14 @@ def findings(make: Assembler) -> Iterator[Finding]:
         model.engine.close()
     if make.registry is not None:
         make.registry.close()
+
+
+def _registry(make: Assembler, model: LoadedModel | None) -> LabelRegistry:
+    """One that judges as a worker's does, as far as the model is known."""
+    limits = make.config.limits
+    if model is None:
+        return LabelRegistry(limits, None, affordable(limits.pairs))
+    return LabelRegistry(limits, model.engine.info.stamp.digest, fitting(pair_tokenizer(model), limits.pairs))
 
 
 def _of_model(model: LoadedModel) -> Finding:
@@ -129,9 +135,11 @@ def _of_source(make: Assembler, labels: LabelRegistry) -> Iterator[Finding]:
     try:
         source = directory_source(make.config)
         if source is not None:
-            source.load_or_raise(labels)
+            source.load(labels)
     except (ConfigError, SchemaError) as error:
         yield Finding("failed", "label schemas", str(error))
+    for refusal in labels.refusals():
+        yield Finding("warning", "label schemas", f"{refusal}; a worker refuses this file and keeps the others")
 
 
 def _of_label_topic(make: Assembler, labels: LabelRegistry) -> Iterator[Finding]:
@@ -154,40 +162,30 @@ def _of_label_topic(make: Assembler, labels: LabelRegistry) -> Iterator[Finding]
     except WorkerError as error:
         yield Finding("failed", "label topic", str(error))
         return
-    labels.publish({name: state.of(name) for name in state.names()})
+    change = labels.publish({name: state.of(name) for name in state.names()})
     yield Finding("ok", schemas.topic, f"label schemas: {', '.join(state.names()) or 'none'}")
-    for refusal in labels.refusals():
+    for refusal in change.refused:
         yield Finding("warning", "label topic", f"{refusal}; what held before holds")
 
 
 def _of_schemas(make: Assembler, labels: LabelRegistry, model: LoadedModel | None) -> Iterator[Finding]:
-    tokenizer = None if model is None else pair_tokenizer(model)
     for name in labels.names():
         schema = labels.current(name)
         if schema is not None:
-            yield _of_schema(make, schema, model, tokenizer)
+            yield _of_schema(schema, model)
     for binding in make.config.topics:
         if binding.label_schema is None:
             yield Finding("ok", binding.input, "no label schema: every message brings its labels")
         elif labels.find(binding.label_schema) is None:
-            yield Finding("failed", binding.input, f"its label schema {binding.label_schema} is not there")
+            missing = f"its label schema {binding.label_schema} is not there"
+            reasons = [str(refusal) for refusal in behind(binding.label_schema, labels)[:1]]
+            yield Finding("failed", binding.input, ": ".join([missing, *reasons]))
     for notice in route_notices(make.config.topics, labels):
         yield Finding("warning", notice.subject, notice.message)
 
 
-def _of_schema(
-    make: Assembler, schema: LabelSchema, model: LoadedModel | None, tokenizer: PairTokenizer | None
-) -> Finding:
-    subject = f"label schema {schema.reference}"
-    try:
-        check_cost(schema, 1, make.config.limits.pairs)
-        if tokenizer is not None:
-            tokenizer.prepare(schema)
-    except MessageError as error:
-        return Finding("failed", subject, error.reason)
-    except SchemaError as error:
-        return Finding("failed", subject, str(error))
-    tree = schema.tree
+def _of_schema(schema: LabelSchema, model: LoadedModel | None) -> Finding:
+    subject, tree = f"label schema {schema.reference}", schema.tree
     cost = f"{len(tree.nodes)} labels, {'at most ' if tree.is_staged else ''}{tree.most_pairs} pairs per message"
     for notice in schema_notices(schema, None if model is None else model.engine.info.stamp.digest):
         return Finding("warning", subject, f"{cost}; {notice.message}")

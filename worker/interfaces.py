@@ -35,6 +35,7 @@ def interface_files() -> dict[str, str]:
         "prediction-headers.json": _json(_prediction_headers()),
         "dead-letter-headers.json": _json(_dead_letter_headers()),
         "label-pointer.json": _json(_label_pointer()),
+        "label-seal.json": _json(_label_seal()),
         "label-status.json": _json({"$schema": _DRAFT, **TypeAdapter(Answer).json_schema()}),
     }
     files = {f"messages/{name}": text for name, text in messages.items()}
@@ -120,8 +121,29 @@ def _label_pointer() -> dict[str, Any]:
         "title": "LabelPointer",
         "description": "Under the name of a label schema: which version holds. A null value unbinds it.",
         "type": "object",
-        "properties": {"version": {"type": "integer", "minimum": 1}},
+        "properties": {
+            "version": {"type": "integer", "minimum": 0},
+            "digest": {**_TEXT, "description": "Of its document; one that differs is refused."},
+        },
         "required": ["version"],
+    }
+
+
+def _label_seal() -> dict[str, Any]:
+    return {
+        "$schema": _DRAFT,
+        "title": "LabelSeal",
+        "description": "Under name@seal, written by the tool: what vouches for the documents that were applied.",
+        "type": "object",
+        "properties": {
+            "version": {"type": "integer", "description": "The highest that was applied; no pointer may stand below."},
+            "digests": {
+                "type": "object",
+                "additionalProperties": _TEXT,
+                "description": "By version; a document with another one was written anew, and is refused.",
+            },
+        },
+        "required": ["version", "digests"],
     }
 
 
@@ -147,8 +169,12 @@ _CHANNELS: Mapping[str, tuple[str, str, str, Mapping[str, tuple[str, str | None]
     "labelSchemas": (
         "{schemas_topic}",
         "receive",
-        "Compacted, one partition: documents under name@version, and under name which version holds.",
-        {"labelSchema": ("label-schema.json", None), "labelPointer": ("label-pointer.json", None)},
+        "Compacted, one partition: documents under name@version, under name which version holds, and its seal.",
+        {
+            "labelSchema": ("label-schema.json", None),
+            "labelPointer": ("label-pointer.json", None),
+            "labelSeal": ("label-seal.json", None),
+        },
     ),
     "labelStatus": (
         "{schemas_status_topic}",

@@ -57,12 +57,25 @@ def pair_tokenizer(model: LoadedModel, audit_every: int = 0) -> PairTokenizer:
     return PairTokenizer(model.tokenizer_file, most, vectors, audit_every=audit_every, reading=reading)
 
 
-def fitting(tokenizer: PairTokenizer, max_pairs: int) -> Callable[[LabelSchema], None]:
-    """A check that a label schema can be scored at all; it tokenises the hypotheses before the schema holds."""
+def affordable(max_pairs: int) -> Callable[[LabelSchema], None]:
+    """A check that a label schema costs no message more pairs than it may have."""
 
     def check(schema: LabelSchema) -> None:
         try:
             check_cost(schema, 1, max_pairs)
+        except MessageError as error:
+            raise SchemaError(error.reason) from None
+
+    return check
+
+
+def fitting(tokenizer: PairTokenizer, max_pairs: int) -> Callable[[LabelSchema], None]:
+    """A check that a label schema can be scored at all; it tokenises the hypotheses before the schema holds."""
+    check_cost_of = affordable(max_pairs)
+
+    def check(schema: LabelSchema) -> None:
+        check_cost_of(schema)
+        try:
             tokenizer.prepare(schema)
         except MessageError as error:
             raise SchemaError(error.reason) from None
@@ -102,7 +115,7 @@ class LabelSets:
             return
         for binding in self._config.topics:
             if binding.label_schema is not None and self.registry.find(binding.label_schema) is None:
-                for refusal in _behind(binding.label_schema, self.registry):
+                for refusal in behind(binding.label_schema, self.registry):
                     raise SchemaError(str(refusal))
 
     def has_own(self, topic: str, name: str | None) -> bool:
@@ -137,7 +150,7 @@ class LabelSets:
             log.warning("label_schema.unbound", name=name)
 
 
-def _behind(reference: str, labels: LabelRegistry) -> list[SchemaRefusal]:
+def behind(reference: str, labels: LabelRegistry) -> list[SchemaRefusal]:
     """The refusals that may be why there is no such label schema: of its name, then of files that say no name."""
     name = reference.partition("@")[0]
     found = [refusal for refusal in labels.refusals() if refusal.name in {None, name}]
@@ -168,6 +181,7 @@ def topic_follower(
         status_topic=status_topic,
         worker=str(answers["client.id"]),
         create=config.schemas.create,
+        used=frozenset(binding.label_schema.partition("@")[0] for binding in config.topics if binding.label_schema),
     )
     heartbeats.register(HEARTBEAT, SILENCE_SECONDS)
     return LabelTopicFollower(

@@ -24,6 +24,8 @@ from worker.types import JsonValue
 
 Document = Mapping[str, JsonValue]
 
+_UNSEEN = "configurations of which no worker has answered are not seen, nor label schemas that messages name"
+
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
@@ -35,6 +37,8 @@ class Proposal:
     differences: tuple[Difference, ...]
     is_needed: bool
     """False where the topic says so already."""
+    notes: tuple[str, ...] = ()
+    """What whoever decides should know besides."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,8 +167,8 @@ class SchemaDesk:
         """Unbinding `name`.
 
         Raises:
-            SchemaError: a binding uses it, or the topic does not bind it.
-            RetryableError: the label topic cannot be read.
+            SchemaError: a binding uses it, here or in a live worker of the group, or the topic does not bind it.
+            RetryableError: the label topic cannot be read, or the group not be asked.
         """
         for binding in self.config.topics:
             parsed = parse_reference(binding.label_schema or "")
@@ -176,7 +180,25 @@ class SchemaDesk:
         verdict = verdict_of(name, publication, self.config.limits)
         before = None if verdict.in_force is None else verdict.in_force.version
         gone = Difference("removed", f"label schema {name}")
-        return Proposal(Change(name, None, publication.pointer), before, (gone,), is_needed=True)
+        notes = (*self._elsewhere(name), _UNSEEN)
+        return Proposal(Change(name, None, publication.pointer), before, (gone,), is_needed=True, notes=notes)
+
+    def _elsewhere(self, name: str) -> list[str]:
+        """Who else has said that it uses `name`.
+
+        Raises:
+            SchemaError: a live worker of this group.
+        """
+        live, found = set(self.topic.live_workers()), list[str]()
+        for _, answer in sorted(self.topic.answers().items()):
+            if answer.name == name and answer.used:
+                if answer.worker in live:
+                    message = (
+                        f"the running worker {answer.worker} uses it; change the label_schema of its binding first"
+                    )
+                    raise SchemaError(f"{name}: {message}")
+                found.append(f"used by {answer.worker}, which is of another group or has not stopped in order")
+        return found
 
     def history(self, name: str) -> list[HistoryEntry]:
         """Every version of `name` in the topic, rising.
@@ -195,7 +217,6 @@ class SchemaDesk:
         for version in sorted(publication.documents):
             record = last[f"{name}@{version}".encode()]
             rollback_of = dict(record.headers).get(ROLLBACK_HEADER)
-            judged = verdict.judged[version]
             entries.append(
                 HistoryEntry(
                     version=version,
@@ -203,7 +224,7 @@ class SchemaDesk:
                     written_ms=record.timestamp_ms,
                     is_in_force=verdict.in_force is not None and verdict.in_force.version == version,
                     is_pointed=verdict.pointed == version,
-                    reason=judged.reason or (verdict.reason if verdict.pointed == version else None),
+                    reason=verdict.refused.get(version) or (verdict.reason if verdict.pointed == version else None),
                     rollback_of=None if rollback_of is None else rollback_of.decode("ascii", "replace"),
                 )
             )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from worker.config import fixed_config
 from worker.documents import DocumentError, parse_yaml
 from worker.errors import ConfigError, SchemaError
+from worker.labels.json_schema import json_schemas
 from worker.labels.schema import parse_schema
 from worker.messages.reference import INLINE
 
@@ -62,6 +63,7 @@ _PLAIN = """\
 """
 
 _SCHEMA = """\
+# yaml-language-server: $schema=messages/label-schema.json
 # A label set. Change it while the worker runs: edit, raise the version, save.
 # Try it on texts first: worker classify --schema {path} "some text"
 
@@ -75,6 +77,9 @@ labels:
 # abstain: {{below: 0.4, label: other}}    # select nothing where even the best score is lower
 """
 
+EDITOR_FILE = "label-schema.json"
+EDITOR_PATH = f"schemas/messages/{EDITOR_FILE}"
+"""Below the folder of label schemas, where no worker takes it for one."""
 _LABEL_HINT = "    # description: fills the template instead of the name, where the name alone says too little\n"
 _NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9._-]+")
 _LONGEST_NAME = 128
@@ -97,15 +102,15 @@ class Answers:
 
 @dataclass(frozen=True, slots=True)
 class Starter:
-    """Two files: path below the chosen folder, and text."""
+    """Two files: path below the chosen folder, and text. A third one has editors complete and check label schemas."""
 
     config: str
     schema_path: str
     schema: str
 
     def files(self) -> dict[str, str]:
-        """Both, by path."""
-        return {"worker.yaml": self.config, self.schema_path: self.schema}
+        """All three, by path."""
+        return {"worker.yaml": self.config, self.schema_path: self.schema, EDITOR_PATH: json_schemas()[EDITOR_FILE]}
 
 
 def split_labels(text: str) -> tuple[str, ...]:

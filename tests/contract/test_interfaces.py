@@ -19,8 +19,18 @@ SCHEMAS = Path(__file__).parents[2] / "schemas"
 RELEASED = SCHEMAS / "released"
 """Of the last release; written by `python -m worker.interfaces schemas/released` when one is made."""
 
-READ = {"input.json", "label-schema.json", "label-pointer.json"}
+READ = {"input.json", "label-schema.json", "label-pointer.json", "label-seal.json"}
 """Messages that others write; all the rest we write."""
+
+SAID_LATER = {
+    "label-schema.json": [
+        "$.abstain.label: pattern has changed",
+        "$.hypothesis_templates[]: pattern has changed",
+        "$.instruction: pattern has changed",
+        *(f"$.labels[].{key}: pattern has changed" for key in ("description", "hypothesis", "name", "negative")),
+    ]
+}
+"""What the worker of the last release refused too, and its file did not say: an editor says it now."""
 
 
 def direction(name: str) -> Direction:
@@ -74,7 +84,7 @@ def test_the_asyncapi_document_names_only_what_is_there() -> None:
 def test_what_the_last_release_promised_still_holds(name: str) -> None:
     before = json.loads((RELEASED / "messages" / name).read_text(encoding="utf-8"))
     after = json.loads(interface_files()[f"messages/{name}"])
-    assert [] == breaks(before, after, direction(name))
+    assert SAID_LATER.get(name, []) == breaks(before, after, direction(name))
 
 
 def test_the_avro_schema_of_the_last_release_and_this_one_read_each_other() -> None:

@@ -70,6 +70,8 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
         aggregate = draw(st.sampled_from(["max", "mean"]))
         overlap = draw(st.integers(0, 40))
         document["long_text"] = {"strategy": "windows", "overlap_tokens": overlap, "aggregate": aggregate}
+    if draw(st.booleans()):
+        document["top_k"] = draw(st.integers(1, 5))
     return document
 
 
@@ -84,12 +86,17 @@ def test_a_message_is_decided_as_the_document_says(tokenizer_file: Path, documen
     expected = ByHand(document, Tokenizer.from_file(str(tokenizer_file)), ENGINE).decide(text)
     found = _predict(tokenizer_file, parse_schema(document, "test"), text)
     scores = {each.label: each.score for each in found.scores}
-    assert expected.asked == scores.keys()
+    assert scores.keys() <= expected.asked
     assert pytest.approx({name: expected.scores[name] for name in scores}, abs=1e-6) == scores
+    assert (expected.spread is None) == (found.template_spread is None)
+    assert pytest.approx(expected.spread or 0.0, abs=1e-6) == (found.template_spread or 0.0)
     is_close = _is_close_call(document, expected)
-    event(f"windows: {found.text.windows > 1}, close call: {is_close}")
+    event(f"windows: {found.text.windows > 1}, close call: {is_close}, top_k cuts: {expected.asked != scores.keys()}")
+    event(f"path: {any(expected.paths.values())}, spread: {expected.spread is not None}")
     if not is_close:
         assert (expected.label, expected.selected) == (found.label, frozenset(found.selected))
+        assert expected.listed == tuple(scores)
+        assert expected.paths == {each.label: each.path for each in found.scores}
 
 
 def _predict(tokenizer_file: Path, schema: LabelSchema, text: str) -> Prediction:

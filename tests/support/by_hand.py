@@ -27,6 +27,12 @@ class Expected:
     scores: Mapping[str, float]
     asked: frozenset[str]
     """The labels that a single-label descent has to score."""
+    listed: tuple[str, ...]
+    """By falling score, cut to `top_k`, selected ones always among them."""
+    paths: Mapping[str, tuple[str, ...] | None]
+    """Of every label that is listed; None where it is not selected, or no label has children."""
+    spread: float | None
+    """Widest difference that a single template instead of another one would make to a label among its siblings."""
 
 
 class ByHand:
@@ -40,45 +46,62 @@ class ByHand:
         holds = calibration.get("model") == engine.info.stamp.digest
         self.temperature = calibration.get("temperature", 1.0) if holds else 1.0
         self.bias = calibration.get("bias", {}) if holds else {}
+        self.scores: dict[str, float] = {}
+        self.parents: dict[str, str | None] = {}
+        self.spreads: dict[str, float] = {}
 
     def decide(self, text: str) -> Expected:
-        scores: dict[str, float] = {}
-        parents: dict[str, str | None] = {}
-        self._score(text, self.document["labels"], None, scores, parents)
-        if self.is_multi:
-            over = {name for name, score in scores.items() if score >= self._threshold(name)}
-            return Expected(None, frozenset(self._with_ancestors(over, parents)), scores, frozenset(scores))
-        return self._descend(scores)
+        self.scores, self.parents, self.spreads = {}, {}, {}
+        self._score(text, self.document["labels"], None)
+        if not self.is_multi:
+            return self._descend(self.scores)
+        over = {name for name, score in self.scores.items() if score >= self._threshold(name)}
+        return self._expected(None, frozenset(self._with_ancestors(over, self.parents)), frozenset(self.scores))
 
-    def _score(
-        self,
-        text: str,
-        siblings: Sequence[Document],
-        parent: str | None,
-        scores: dict[str, float],
-        parents: dict[str, str | None],
-    ) -> None:
+    def _expected(self, label: str | None, selected: frozenset[str], asked: frozenset[str]) -> Expected:
+        ranking = sorted(asked, key=lambda name: -self.scores[name])
+        kept = {*ranking[: self.document.get("top_k") or len(ranking)], *selected}
+        listed = tuple(name for name in ranking if name in kept)
+        is_flat = set(self.parents.values()) == {None}
+        paths = {name: self._path(name) if name in selected and not is_flat else None for name in listed}
+        spreads = [self.spreads[name] for name in asked if name in self.spreads]
+        return Expected(label, selected, self.scores, asked, listed, paths, max(spreads, default=None))
+
+    def _path(self, name: str) -> tuple[str, ...]:
+        parent = self.parents[name]
+        return (name,) if parent is None else (*self._path(parent), name)
+
+    def _score(self, text: str, siblings: Sequence[Document], parent: str | None) -> None:
+        above = 1.0 if parent is None else self.scores[parent]
+        by_template = [self._shares(text, siblings, [template]) for template in self.templates]
+        for place, (label, share) in enumerate(
+            zip(siblings, self._shares(text, siblings, self.templates), strict=True)
+        ):
+            self.scores[label["name"]] = share * above
+            self.parents[label["name"]] = parent
+            if len(self.templates) > 1 and not all(each.get("hypothesis") for each in siblings):
+                shares = [each[place] for each in by_template]
+                self.spreads[label["name"]] = max(shares) - min(shares)
+        for label in siblings:
+            if label.get("children"):
+                self._score(text, label["children"], label["name"])
+
+    def _shares(self, text: str, siblings: Sequence[Document], templates: Sequence[str]) -> list[float]:
+        """What each of `siblings` has of 1, or has by itself, where `templates` are those of the document."""
         alone = self.is_multi or len(siblings) == 1
-        evidence = [self._evidence(text, label, alone=alone) for label in siblings]
+        evidence = [self._evidence(text, label, templates, alone=alone) for label in siblings]
         bias = [self.bias.get(label["name"], 0.0) for label in siblings]
         calibrated = [z / self.temperature + b for z, b in zip(evidence, bias, strict=True)]
         if alone:
-            shares = [1 / (1 + math.exp(-z)) for z in calibrated]
-        else:
-            total = math.fsum(math.exp(z) for z in calibrated)
-            shares = [math.exp(z) / total for z in calibrated]
-        for label, share in zip(siblings, shares, strict=True):
-            scores[label["name"]] = share * (1.0 if parent is None else scores[parent])
-            parents[label["name"]] = parent
-        for label in siblings:
-            if label.get("children"):
-                self._score(text, label["children"], label["name"], scores, parents)
+            return [1 / (1 + math.exp(-z)) for z in calibrated]
+        total = math.fsum(math.exp(z) for z in calibrated)
+        return [math.exp(z) / total for z in calibrated]
 
-    def _evidence(self, text: str, label: Document, *, alone: bool) -> float:
+    def _evidence(self, text: str, label: Document, templates: Sequence[str], *, alone: bool) -> float:
         """Templates averaged within each window, then the best window, or their mean."""
         own = label.get("hypothesis")
         filling = label.get("description") or label["name"]
-        hypotheses = [own] if own else [template.replace("{}", filling) for template in self.templates]
+        hypotheses = [own] if own else [template.replace("{}", filling) for template in templates]
         of_windows = []
         for window in self._windows(text):
             logits = [self._logits(window, hypothesis) for hypothesis in hypotheses]
@@ -173,4 +196,4 @@ class ByHand:
         ):
             winner = None
         selected = frozenset() if winner is None else frozenset({winner})
-        return Expected(abstain.get("label") if winner is None else winner, selected, scores, frozenset(asked))
+        return self._expected(abstain.get("label") if winner is None else winner, selected, frozenset(asked))

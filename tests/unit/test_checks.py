@@ -1,15 +1,20 @@
 """What `worker check` says without a cluster."""
 
+import json
 import socket
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 
+from worker.app import open_worker
 from worker.assembler import Assembler
-from worker.checks import _of_tracing
+from worker.checks import _of_schemas, _of_source, _of_tracing, _registry
 from worker.clock import ManualClock
-from worker.config import fixed_config
+from worker.config import Config, fixed_config
+from worker.engines.load import load_engine
+from worker.errors import SchemaError
 from worker.types import JsonValue
 
 
@@ -43,3 +48,69 @@ def test_a_missing_extra_fails_and_says_what_installs_it(monkeypatch: pytest.Mon
     [(verdict, message)] = verdicts({"endpoint": "http://127.0.0.1:1"})
     assert "failed" == verdict
     assert "nli-stream-worker[otel]" in message
+
+
+FOREIGN = "sha256:" + "0" * 64
+REFUSED: dict[str, dict[str, JsonValue]] = {
+    "label: expected no such key; did you mean `labels`?": {"label": [{"name": "a"}]},
+    "requires_model: expected the model of this worker, which is another": {"requires_model": FOREIGN},
+    "needs 3 pairs, the limit `limits.pairs` is 2": {"labels": [{"name": name} for name in "abc"]},
+}
+
+
+def label_config(folder: Path) -> Config:
+    return fixed_config(
+        {
+            "kafka": {"bootstrap_servers": "127.0.0.1:1", "group_id": "g"},
+            "engine": "fake",
+            "limits": {"pairs": 2},
+            "http": {"port": 0},
+            "schemas": {"directory": str(folder)},
+            "topics": [{"input": "in", "label_schema": "kinds"}],
+        }
+    )
+
+
+def of_labels(config: Config) -> list[tuple[str, str, str]]:
+    make = Assembler(config, ManualClock())
+    model = load_engine(make.engine_choice())
+    labels = _registry(make, model)
+    found = [*_of_source(make, labels), *_of_schemas(make, labels, model)]
+    return [(each.verdict, each.subject, each.message) for each in found]
+
+
+def write(folder: Path, version: int, **more: JsonValue) -> Path:
+    path = folder / f"{version}.json"
+    document: dict[str, JsonValue] = {"name": "kinds", "version": version, "labels": [{"name": "a"}]}
+    path.write_text(json.dumps(document | more))
+    return path
+
+
+@pytest.mark.parametrize("reason", REFUSED)
+def test_a_file_that_a_worker_refuses_and_does_without_is_a_warning(tmp_path: Path, reason: str) -> None:
+    write(tmp_path, 1)
+    bad = write(tmp_path, 2, **REFUSED[reason])
+    assert [
+        ("warning", "label schemas", f"{bad}: {reason}; a worker refuses this file and keeps the others"),
+        ("ok", "label schema kinds@1", "1 labels, 1 pairs per message"),
+    ] == of_labels(label_config(tmp_path))
+    with open_worker(label_config(tmp_path)) as worker:
+        assert (1,) == worker.labels.versions("kinds")
+
+
+@pytest.mark.parametrize("reason", REFUSED)
+def test_a_file_without_which_a_worker_ends_at_once_is_a_failure(tmp_path: Path, reason: str) -> None:
+    bad = write(tmp_path, 2, **REFUSED[reason])
+    found = of_labels(label_config(tmp_path))
+    assert ["warning", "failed"] == [verdict for verdict, _, _ in found]
+    assert ("failed", "in", f"its label schema kinds is not there: {bad}: {reason}") == found[1]
+    with pytest.raises(SchemaError) as caught, open_worker(label_config(tmp_path)):
+        pass
+    assert f"{bad}: {reason}" == str(caught.value)
+
+
+def test_a_folder_that_is_not_there_is_a_failure(tmp_path: Path) -> None:
+    config = label_config(tmp_path / "none")
+    assert ("failed", "label schemas") == of_labels(config)[0][:2]
+    with pytest.raises(SchemaError), open_worker(config):
+        pass

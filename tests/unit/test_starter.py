@@ -1,7 +1,9 @@
 """What `worker init` writes is what the worker reads."""
 
-from pathlib import Path
+import json
+from pathlib import Path, PurePosixPath
 
+import jsonschema
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,7 +20,7 @@ ANSWERS = Answers("localhost:9092,other:9092", "support.tickets", ("billing", "b
 def test_what_is_written_can_be_loaded(tmp_path: Path) -> None:
     made = starter(ANSWERS)
     for path, text in made.files().items():
-        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).parent.mkdir(exist_ok=True, parents=True)
         (tmp_path / path).write_text(text, encoding="utf-8")
     config = load_config(tmp_path / "worker.yaml")
     (binding,) = config.topics
@@ -27,6 +29,13 @@ def test_what_is_written_can_be_loaded(tmp_path: Path) -> None:
     assert schema.name == binding.label_schema
     assert ANSWERS.labels == tuple(label.name for label in schema.labels)
     assert config.schemas.directory == (tmp_path / made.schema_path).parent
+
+
+def test_an_editor_finds_the_json_schema_that_the_label_schema_names() -> None:
+    made = starter(ANSWERS)
+    first, _ = made.schema.split("\n", 1)
+    path = str(PurePosixPath(made.schema_path).parent / first.partition("$schema=")[2])
+    jsonschema.Draft202012Validator(json.loads(made.files()[path])).validate(parse_yaml(made.schema))
 
 
 def test_what_stands_in_comments_can_be_used_as_it_is() -> None:

@@ -69,6 +69,9 @@ def carry_out(desk: SchemaDesk, proposal: Proposal, ask: Ask) -> None:
     sink.put("version", version)
     sink.line(f"{change.name}: {_version(proposal.before)} -> {_version(version)}")
     print_differences(proposal.differences, sink)
+    sink.put("notes", list(proposal.notes))
+    for note in proposal.notes:
+        sink.line(f"  note: {note}")
     if proposal.is_needed:
         if not ask.yes and not typer.confirm("Write this?", err=True):
             raise typer.Exit(EXIT_FAILED)

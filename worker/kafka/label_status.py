@@ -35,6 +35,8 @@ class Answer:
     """Of the version in force."""
     reason: str | None
     """Why the version pointed to is refused."""
+    used: bool = False
+    """Whether a binding of the worker uses it."""
 
     @property
     def key(self) -> str:
@@ -135,6 +137,7 @@ def _answer(value: bytes) -> Answer | None:
         in_force=_number(document.get("in_force")),
         digest=_text(document.get("digest")),
         reason=_text(document.get("reason")),
+        used=document.get("used") is True,
     )
 
 

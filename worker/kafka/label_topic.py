@@ -42,6 +42,8 @@ class LabelTopics:
     """The client.id, under which this worker answers."""
     create: bool
     """Whether missing topics are created."""
+    used: frozenset[str] = frozenset()
+    """The label schemas that bindings of this worker use, by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +147,7 @@ class LabelTopicFollower:
             in_force=None if schema is None else schema.version,
             digest=None if schema is None else schema.digest,
             reason=verdict.reason,
+            used=name in self._parts.topics.used,
         )
 
     def _create_missing(self) -> None:

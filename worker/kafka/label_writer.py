@@ -15,9 +15,10 @@ from worker.kafka.clients import ClientSettings, apply_settings, connection, rea
 from worker.kafka.compacted import CompactedReader, Entry
 from worker.kafka.label_status import Answer, read_answers
 from worker.kafka.topics import TopicDirectory
-from worker.labels.changes import NewVersion
+from worker.labels.changes import NewVersion, sealed
 from worker.labels.published import Pointer, Publication, PublishedSchemas, pointer_bytes
 from worker.labels.schema import digest_of
+from worker.labels.seal import SEAL, seal_bytes
 from worker.settings import Kafka, Schemas
 from worker.types import Headers
 
@@ -144,7 +145,7 @@ class LabelDesk:
         return LabelTopicText(state, tuple(entries))
 
     def write(self, change: Change) -> None:
-        """Write document and pointer together, if the pointer is still the one that was seen.
+        """Write document, seal and pointer together, if the pointer is still the one that was seen.
 
         Raises:
             MovedError: it is not, or somebody else began to write; nothing was written.
@@ -164,8 +165,7 @@ class LabelDesk:
     def _transact(self, producer: Producer, change: Change) -> None:
         producer.begin_transaction()
         try:
-            self._require_unmoved(change)
-            for key, value, headers in _records(change):
+            for key, value, headers in _records(change, self._unmoved(change)):
                 producer.produce(self.topic, value, key, headers=list(headers), partition=0)
             producer.commit_transaction(CALL_SECONDS)
         except BaseException:
@@ -173,9 +173,11 @@ class LabelDesk:
                 producer.abort_transaction(CALL_SECONDS)
             raise
 
-    def _require_unmoved(self, change: Change) -> None:
-        if self.read().of(change.name).pointer != change.seen:
+    def _unmoved(self, change: Change) -> Publication:
+        found = self.read().of(change.name)
+        if found.pointer != change.seen:
             raise MovedError(f"{change.name}: somebody else has changed it since; look at it again")
+        return found
 
     def live_workers(self) -> tuple[str, ...]:
         """The members of the consumer group, by client.id.
@@ -241,11 +243,13 @@ class LabelDesk:
         return lambda: self._clock.monotonic() > deadline
 
 
-def _records(change: Change) -> Iterable[tuple[bytes, bytes | None, Headers]]:
-    new = change.new
+def _records(change: Change, found: Publication) -> Iterable[tuple[bytes, bytes | None, Headers]]:
+    """The seal last: whoever reads only the first of them sees no pointer that stands below its seal."""
+    name, new = change.name, change.new
     if new is None:
-        yield change.name.encode(), None, ()
-        return
-    note = () if new.rollback_of is None else ((ROLLBACK_HEADER, str(new.rollback_of).encode()),)
-    yield f"{change.name}@{new.version}".encode(), new.canonical, note
-    yield change.name.encode(), pointer_bytes(Pointer(new.version, digest_of(new.canonical))), ()
+        yield name.encode(), None, ()
+    else:
+        note = () if new.rollback_of is None else ((ROLLBACK_HEADER, str(new.rollback_of).encode()),)
+        yield f"{name}@{new.version}".encode(), new.canonical, note
+        yield name.encode(), pointer_bytes(Pointer(new.version, digest_of(new.canonical))), ()
+    yield f"{name}@{SEAL}".encode(), seal_bytes(sealed(found, new)), ()

@@ -6,6 +6,7 @@ from worker.documents import DocumentError, parse_json
 from worker.errors import SchemaError
 from worker.labels.published import Publication, read_pointer, read_published
 from worker.labels.schema import LabelLimits, LabelSchema, canonical_json, digest_of, parse_schema
+from worker.labels.seal import Seal, read_seal
 from worker.labels.snapshot import Verdict, judge
 from worker.types import JsonValue
 
@@ -47,7 +48,7 @@ def proposed(document: JsonValue, origin: str, publication: Publication, limits:
     """
     schema = parse_schema(document, origin, limits)
     new = NewVersion(schema.version, canonical_json(document))
-    least = max(publication.documents, default=-1) + 1
+    least = next_version(publication)
     if schema.version < least and not is_there(new, publication):
         raise SchemaError(f"{origin}: version: expected at least {least}; versions rise and are never used again")
     return new
@@ -86,14 +87,44 @@ def rolled_back(name: str, publication: Publication, to: int | None, limits: Lab
         raise SchemaError(f"{name}@{to}: expected a version that is there and valid")
     elif contents[to] == present and held == verdict.pointed:
         raise SchemaError(f"{name}@{to}: expected another version; its content holds already")
-    version = max(publication.documents) + 1
+    version = next_version(publication)
     return NewVersion(version, canonical_json({**contents[to], "version": version}), to)
+
+
+def next_version(publication: Publication) -> int:
+    """The lowest version that was never written, nor applied."""
+    seal = _seal(publication)
+    return max([seal.version, *seal.digests, *publication.documents], default=-1) + 1
+
+
+def sealed(publication: Publication, new: NewVersion | None) -> Seal:
+    """What is to vouch for the documents once `new` is applied, or the name unbound.
+
+    What was vouched for stays; a document that nobody has vouched for yet is taken as it is.
+    """
+    before = _seal(publication)
+    digests = {version: digest_at(publication, version) for version in publication.documents}
+    pointer = None if publication.pointer is None else read_pointer(publication.pointer)
+    if pointer is not None and pointer.digest is not None:
+        digests[pointer.version] = pointer.digest
+    found = {version: digest for version, digest in digests.items() if digest is not None}
+    found.update(before.digests)
+    if new is None:
+        return Seal(before.version, found)
+    return Seal(max(before.version, new.version), {**found, new.version: digest_of(new.canonical)})
 
 
 def digest_at(publication: Publication, version: int) -> str | None:
     """The digest of the document of `version`; None where there is none that can be read."""
     document = document_at(publication, version)
-    return None if document is None else digest_of(canonical_json(document))
+    try:
+        return None if document is None else digest_of(canonical_json(document))
+    except ValueError:  # a string that is no Unicode
+        return None
+
+
+def _seal(publication: Publication) -> Seal:
+    return (None if publication.seal is None else read_seal(publication.seal)) or Seal()
 
 
 def _content(publication: Publication, version: int) -> dict[str, JsonValue]:

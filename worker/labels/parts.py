@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 
 from worker.documents import MisfitError
 
@@ -28,8 +28,10 @@ def _is_template(text: str) -> str:
     return text
 
 
-Words = Annotated[str, AfterValidator(_not_blank)]
-Template = Annotated[str, AfterValidator(_is_template)]
+Words = Annotated[str, AfterValidator(_not_blank), WithJsonSchema({"type": "string", "pattern": r"\S"})]
+Template = Annotated[
+    str, AfterValidator(_is_template), WithJsonSchema({"type": "string", "pattern": r"^[^{}]*\{\}[^{}]*$"})
+]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 
@@ -47,7 +49,9 @@ class Label(BaseModel):
         default=None, description="Least score at which it is selected; null: 0.5 with `multi_label`, else none."
     )
     children: tuple["Label", ...] = Field(
-        default=(), description="What it divides into: more labels, 16 levels at most."
+        default=(),
+        description="What it divides into: more labels, 16 levels at most.",
+        json_schema_extra={"uniqueItems": True},
     )
 
 

@@ -5,13 +5,16 @@ Compaction keeps the last value of each key. Whoever decides by these alone deci
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from worker.documents import DocumentError, parse_json
 from worker.errors import SchemaError
 from worker.labels.schema import LabelLimits, LabelSchema, canonical_json, parse_schema
+from worker.labels.seal import SEAL
 from worker.messages.reference import SchemaReference, parse_reference
 from worker.types import JsonValue
+
+_Key = TypeVar("_Key", str, int)
 
 
 class Pointer(NamedTuple):
@@ -30,6 +33,8 @@ class Publication:
     """The document of each version."""
     pointer: bytes | None = None
     """None where the name is not bound."""
+    seal: bytes | None = None
+    """What vouches for the documents; None where nothing does."""
 
 
 class PublishedSchemas:
@@ -38,23 +43,21 @@ class PublishedSchemas:
     def __init__(self) -> None:
         self._documents: dict[str, dict[int, bytes]] = {}
         self._pointers: dict[str, bytes] = {}
+        self._seals: dict[str, bytes] = {}
 
     def note(self, key: bytes | None, value: bytes | None) -> str | None:
         """Take in the next record; the name that it concerns, None where the key names no label schema."""
+        if (sealed := _sealed(key)) is not None:
+            _keep(self._seals, sealed, value)
+            return sealed
         reference = _reference(key)
         if reference is None:
             return None
         name, version = reference
-        if version is not None:
-            documents = self._documents.setdefault(name, {})
-            if value is None:
-                documents.pop(version, None)
-            else:
-                documents[version] = value
-        elif value is None:
-            self._pointers.pop(name, None)
+        if version is None:
+            _keep(self._pointers, name, value)
         else:
-            self._pointers[name] = value
+            _keep(self._documents.setdefault(name, {}), version, value)
         return name
 
     def names(self) -> tuple[str, ...]:
@@ -63,7 +66,7 @@ class PublishedSchemas:
 
     def of(self, name: str) -> Publication:
         """What there is of `name`."""
-        return Publication(dict(self._documents.get(name, {})), self._pointers.get(name))
+        return Publication(dict(self._documents.get(name, {})), self._pointers.get(name), self._seals.get(name))
 
 
 def pointer_bytes(pointer: Pointer) -> bytes:
@@ -107,6 +110,19 @@ def read_published(reference: str, value: bytes, limits: LabelLimits | None = No
     if schema.reference != reference:
         raise SchemaError("name, version: expected those of the key that it stands under")
     return schema
+
+
+def _keep(kept: dict[_Key, bytes], key: _Key, value: bytes | None) -> None:
+    if value is None:
+        kept.pop(key, None)
+    else:
+        kept[key] = value
+
+
+def _sealed(key: bytes | None) -> str | None:
+    """The name whose seal stands under `key`."""
+    name, _, what = (key or b"").decode("utf-8", "replace").partition("@")
+    return name if what == SEAL and parse_reference(name) == SchemaReference(name) else None
 
 
 def _reference(key: bytes | None) -> SchemaReference | None:

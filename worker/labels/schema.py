@@ -75,7 +75,11 @@ class LabelSchema(BaseModel):
     instruction: Words | None = Field(
         default=None, description="The question put to an instruction model (`engine: t5_rank`); others ignore it."
     )
-    labels: tuple[Label, ...] = Field(min_length=1, description="In order of preference: ties go to the first.")
+    labels: tuple[Label, ...] = Field(
+        min_length=1,
+        description="In order of preference: ties go to the first.",
+        json_schema_extra={"uniqueItems": True},
+    )
     hierarchy: Hierarchy | None = Field(default=None, description="Only where labels have children; null: defaults.")
     abstain: Abstain | None = Field(default=None, description="Only without `multi_label`.")
     top_k: Annotated[int, Field(ge=1)] | None = Field(default=None, description="Most scores to list; null: all.")

@@ -1,14 +1,18 @@
 """Everything that is known of label schemas at one moment, replaced whole and never changed. Pure."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from worker.errors import SchemaError
 from worker.labels.published import Pointer, Publication, read_pointer
 from worker.labels.schema import LabelSchema
+from worker.labels.seal import SEAL, Seal, read_seal
 from worker.messages.reference import SchemaReference
 
 _MALFORMED = 'the pointer: expected {"version": n}'
+_MALFORMED_SEAL = "the seal: expected {version, digests}; nothing vouches for the documents"
+_ANEW = "digest: expected that under which it was applied; the document was written anew"
+_MISSING = "version: expected one that has a document"
 
 Read = Callable[[str, bytes], LabelSchema]
 """The label schema under a reference; raises SchemaError where it is none, or cannot be used here."""
@@ -35,9 +39,7 @@ class Judged:
     value: bytes
     schema: LabelSchema | None
     reason: str | None
-    """Why it is refused."""
-    first_digest: str | None
-    """Of the first document that was accepted under this version: no other can ever be."""
+    """Why it is refused by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +48,13 @@ class Verdict:
 
     judged: Mapping[int, Judged] = field(default_factory=dict)
     valid: Mapping[int, LabelSchema] = field(default_factory=dict)
+    refused: Mapping[int, str] = field(default_factory=dict)
+    """By version, why its document is refused."""
     is_bound: bool = False
     pointed: int | None = None
     """The version that the pointer names; None where there is no pointer, or it cannot be read."""
     in_force: LabelSchema | None = None
-    """The version pointed to if it is valid, else the highest valid one below it."""
+    """The version pointed to if it is valid, else the highest valid one below it, or up to a seal that is higher."""
     reason: str | None = None
     """Why the version pointed to is refused."""
     refusals: tuple[SchemaRefusal, ...] = ()
@@ -125,53 +129,73 @@ class Snapshot:
 
 
 def judge(name: str, publication: Publication, before: Verdict, read: Read) -> Verdict:
-    """What `publication` comes to, after `before`; documents that have not changed are not read again."""
+    """What `publication` comes to; documents that have not changed since `before` are not read again.
+
+    A function of `publication` alone, and so the same for whoever reads it: `before` only saves work.
+    """
     judged = {
         version: _judge_document(f"{name}@{version}", value, before.judged.get(version), read)
         for version, value in sorted(publication.documents.items())
     }
-    valid = {version: each.schema for version, each in judged.items() if each.schema is not None}
+    pointer = None if publication.pointer is None else read_pointer(publication.pointer)
+    seal = None if publication.seal is None else read_seal(publication.seal)
+    refused = dict(_refused(judged, seal or Seal(), pointer))
+    valid = {v: each.schema for v, each in judged.items() if each.schema is not None and v not in refused}
     if publication.pointer is None:
-        return Verdict(judged, valid)
-    refused = {version: each.reason for version, each in judged.items() if each.reason is not None}
-    pointer = read_pointer(publication.pointer)
-    if pointer is None:
-        in_force = valid[max(valid)] if valid else None
-        reason: str | None = _MALFORMED
-        malformed = SchemaRefusal(f"topic: {name}", _MALFORMED, name)
-        standing = (*_standing(name, refused, in_force), malformed)
-    else:
-        if (misfit := _misfit(pointer, valid)) is not None:
-            valid.pop(pointer.version, None)
-            refused.setdefault(pointer.version, misfit)
-        below = [version for version in valid if version <= pointer.version]
-        in_force = valid[max(below)] if below else None
-        reason = refused.get(pointer.version)
-        standing = _standing(name, refused, in_force)
-    pointed = None if pointer is None else pointer.version
-    return Verdict(judged, valid, True, pointed, in_force, reason, standing)  # noqa: FBT003
+        return Verdict(judged, valid, refused)
+    against = _against_pointer(name, pointer, seal or Seal(), judged.keys(), refused)
+    below = [v for v in valid if pointer is None or v <= max(pointer.version, (seal or Seal()).version)]
+    in_force = valid[max(below)] if below else None
+    standing = [*_standing(name, refused, in_force)]
+    if publication.seal is not None and seal is None:
+        standing.append(SchemaRefusal(f"topic: {name}@{SEAL}", _MALFORMED_SEAL, name))
+    if against is not None and against not in standing:
+        standing.append(against)
+    return Verdict(
+        judged=judged,
+        valid=valid,
+        refused=refused,
+        is_bound=True,
+        pointed=None if pointer is None else pointer.version,
+        in_force=in_force,
+        reason=None if against is None else against.reason,
+        refusals=tuple(standing),
+    )
 
 
 def _judge_document(reference: str, value: bytes, before: Judged | None, read: Read) -> Judged:
     if before is not None and before.value == value:
         return before
-    first = None if before is None else before.first_digest
     try:
-        schema = read(reference, value)
+        return Judged(value, read(reference, value), None)
     except SchemaError as error:
-        return Judged(value, None, str(error), first)
-    if first is not None and first != schema.digest:
-        return Judged(value, None, "version: expected one that is not in use; it had other content", first)
-    return Judged(value, schema, None, schema.digest)
+        return Judged(value, None, str(error))
 
 
-def _misfit(pointer: Pointer, valid: Mapping[int, LabelSchema]) -> str | None:
-    schema = valid.get(pointer.version)
-    if schema is None:
-        return "version: expected one that has a document"
-    if pointer.digest not in {None, schema.digest}:
-        return "digest: expected that of the pointer; the document was written anew"
-    return None
+def _refused(judged: Mapping[int, Judged], seal: Seal, pointer: Pointer | None) -> Iterator[tuple[int, str]]:
+    """Documents that are wrong by themselves, and those that are not what they were when they were applied."""
+    for version, each in judged.items():
+        vouched = {seal.digests.get(version)}
+        if pointer is not None and pointer.version == version:
+            vouched.add(pointer.digest)
+        if each.schema is None:
+            yield version, each.reason or ""
+        elif not vouched <= {None, each.schema.digest}:
+            yield version, _ANEW
+
+
+def _against_pointer(
+    name: str, pointer: Pointer | None, seal: Seal, there: Collection[int], refused: Mapping[int, str]
+) -> SchemaRefusal | None:
+    """Why the version pointed to does not hold; None where it does."""
+    if pointer is None:
+        return SchemaRefusal(f"topic: {name}", _MALFORMED, name)
+    version = pointer.version
+    if version < seal.version:
+        reason = f"the pointer: expected at least {seal.version}; versions rise, and a rollback writes a new one"
+        return SchemaRefusal(f"topic: {name}", reason, name)
+    why = refused.get(version) if version in there else _MISSING
+    return None if why is None else SchemaRefusal(f"topic: {name}@{version}", why, name)
 
 
 def _standing(name: str, refused: Mapping[int, str], in_force: LabelSchema | None) -> tuple[SchemaRefusal, ...]:

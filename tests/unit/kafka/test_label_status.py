@@ -27,3 +27,10 @@ def test_what_is_no_answer_is_passed_over() -> None:
     ]
     assert {} == read_answers(strange)
     assert {} == read_answers([(ANSWER.key.encode(), canonical_json({**asdict(ANSWER), "state": "asleep"}))])
+
+
+def test_an_answer_of_an_older_worker_says_of_nothing_that_it_is_used() -> None:
+    older = {key: value for key, value in asdict(ANSWER).items() if key != "used"}
+    values = [(ANSWER.key.encode(), canonical_json(each)) for each in (older, {**older, "used": True})]
+    assert {ANSWER.key: ANSWER} == read_answers(values[:1])
+    assert {ANSWER.key: replace(ANSWER, used=True)} == read_answers(values)

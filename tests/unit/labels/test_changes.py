@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 
 from worker.documents import parse_json
 from worker.errors import SchemaError
-from worker.labels.changes import NewVersion, is_there, proposed, rolled_back, verdict_of
+from worker.labels.changes import NewVersion, digest_at, is_there, proposed, rolled_back, sealed, verdict_of
 from worker.labels.published import Pointer, Publication, pointer_bytes
 from worker.labels.schema import DefaultLimits, canonical_json, digest_of
+from worker.labels.seal import seal_bytes
 from worker.types import JsonValue
 
 LIMITS = DefaultLimits()
@@ -23,6 +24,15 @@ def document(version: int, **more: JsonValue) -> dict[str, Any]:
 def publication(*documents: dict[str, Any], pointer: int | None = None) -> Publication:
     values = {each["version"]: canonical_json(each) for each in documents}
     return Publication(values, None if pointer is None else pointer_bytes(Pointer(pointer)))
+
+
+def applied(there: Publication, new: NewVersion | None) -> Publication:
+    """`there` with what the tool writes for `new`."""
+    seal = seal_bytes(sealed(there, new))
+    if new is None:
+        return Publication(there.documents, None, seal)
+    pointer = pointer_bytes(Pointer(new.version, digest_of(new.canonical)))
+    return Publication({**there.documents, new.version: new.canonical}, pointer, seal)
 
 
 def content(new: NewVersion) -> JsonValue:
@@ -100,3 +110,47 @@ def test_after_a_rollback_the_former_content_holds_under_a_new_version(contents:
     assert new.rollback_of is not None
     assert (len(contents), contents[new.rollback_of]) == (now.version, now.top_k)
     assert now.top_k != held.top_k
+
+
+def test_what_was_applied_once_is_vouched_for_ever_after_whatever_is_written_over_it() -> None:
+    there = applied(publication(document(1), document(2), pointer=2), proposed(document(3), "f", Publication(), LIMITS))
+    anew = {**there.documents, **publication(document(1, top_k=1), document(3, top_k=1)).documents}
+    rewritten = Publication(anew, there.pointer, there.seal)
+    assert [2] == [*verdict_of("kinds", rewritten, LIMITS).valid]
+    later = applied(rewritten, proposed(document(4), "f", rewritten, LIMITS))
+    assert [2, 4] == [*verdict_of("kinds", later, LIMITS).valid]
+    unbound = applied(later, None)
+    assert ([2, 4], False) == ([*(v := verdict_of("kinds", unbound, LIMITS)).valid], v.is_bound)
+    bound_by_hand = Publication(unbound.documents, pointer_bytes(Pointer(2)), unbound.seal)
+    held = verdict_of("kinds", bound_by_hand, LIMITS).in_force
+    assert held is not None
+    assert 4 == held.version
+
+
+def test_a_document_that_only_its_pointer_vouches_for_is_sealed_as_it_was_pointed_to() -> None:
+    original = digest_of(canonical_json(document(1)))
+    there = Publication(publication(document(1, top_k=1)).documents, pointer_bytes(Pointer(1, original)))
+    later = applied(there, proposed(document(2), "f", there, LIMITS))
+    assert [2] == [*verdict_of("kinds", later, LIMITS).valid]
+
+
+def test_a_version_is_not_free_again_once_its_document_was_taken_away() -> None:
+    there = applied(Publication(), proposed(document(7), "f", Publication(), LIMITS))
+    emptied = Publication({}, there.pointer, there.seal)
+    with pytest.raises(SchemaError, match="f: version: expected at least 8"):
+        proposed(document(7, top_k=1), "f", emptied, LIMITS)
+
+
+def test_a_pointer_that_was_moved_back_is_put_right_by_a_rollback() -> None:
+    there = applied(publication(document(1), pointer=1), proposed(document(2, top_k=1), "f", Publication(), LIMITS))
+    moved = Publication(there.documents, pointer_bytes(Pointer(1)), there.seal)
+    new = rolled_back("kinds", moved, None, LIMITS)
+    assert (3, 2) == (new.version, new.rollback_of)
+    found = verdict_of("kinds", applied(moved, new), LIMITS)
+    assert (3, None) == (found.pointed, found.reason)
+
+
+def test_a_document_with_a_string_that_is_no_unicode_has_no_digest() -> None:
+    broken = Publication({1: b'{"name": "\\ud800"}'}, pointer_bytes(Pointer(1)))
+    assert digest_at(broken, 1) is None
+    assert 2 == proposed(document(2), "f", applied(broken, None), LIMITS).version

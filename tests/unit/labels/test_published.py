@@ -10,10 +10,12 @@ from worker.errors import ErrorCode, MessageError, RetryableError, SchemaError
 from worker.labels.published import Pointer, PublishedSchemas, pointer_bytes, read_pointer
 from worker.labels.registry import LabelRegistry, RegistryChange
 from worker.labels.schema import DefaultLimits, LabelSchema, canonical_json, digest_of, parse_schema
+from worker.labels.seal import MOST_SEALED, Seal, read_seal, seal_bytes
 from worker.types import JsonValue, Request
 
 LIMITS = DefaultLimits()
 BAD_VERSIONS = frozenset({2, 5})
+ANEW = "digest: expected that under which it was applied; the document was written anew"
 Entry = tuple[bytes, bytes | None]
 
 
@@ -27,6 +29,12 @@ def written(version: int, name: str = "kinds", **more: JsonValue) -> Entry:
 
 def pointing(version: int, name: str = "kinds", digest: str | None = None) -> Entry:
     return name.encode(), pointer_bytes(Pointer(version, digest))
+
+
+def sealing(version: int, *versions: int, name: str = "kinds") -> Entry:
+    """A seal of the first writing of `versions`."""
+    digests = {each: digest_of(canonical_json(document(each, name))) for each in versions}
+    return f"{name}@seal".encode(), seal_bytes(Seal(version, digests))
 
 
 def registry_after(*entries: Entry, step: int = 1000, registry: LabelRegistry | None = None) -> LabelRegistry:
@@ -50,7 +58,7 @@ def test_the_pointer_decides_and_not_the_height_of_the_version() -> None:
     assert "topic" == labels.source("kinds")
 
 
-def test_a_pointer_may_go_back() -> None:
+def test_a_pointer_without_a_seal_may_go_back() -> None:
     assert 1 == version_in_force(registry_after(written(1), written(2), pointing(2), pointing(1), step=1))
 
 
@@ -105,14 +113,81 @@ def test_an_unreadable_pointer_is_refused_and_the_highest_valid_version_holds() 
         assert ["topic: kinds"] == [refusal.origin for refusal in labels.refusals()]
 
 
-def test_a_document_that_is_written_anew_under_its_version_never_takes_hold() -> None:
-    early = registry_after(written(1), written(2), pointing(2), written(2, top_k=1), step=1)
-    assert 1 == version_in_force(early)
-    digest = digest_of(canonical_json(document(2)))
-    for step in (1, 1000):
-        sealed = registry_after(written(1), written(2), pointing(2, digest=digest), written(2, top_k=1), step=step)
-        assert 1 == version_in_force(sealed)
-        assert sealed.find("kinds@2") is None
+@pytest.mark.parametrize("step", [1, 1000])
+@pytest.mark.parametrize("voucher", ["pointer", "seal"])
+def test_a_document_that_is_written_anew_under_its_version_never_takes_hold(step: int, voucher: str) -> None:
+    by_pointer = [pointing(2, digest=digest_of(canonical_json(document(2))))]
+    vouched = by_pointer if voucher == "pointer" else [pointing(2), sealing(2, 1, 2)]
+    labels = registry_after(written(1), written(2), *vouched, written(2, top_k=1), step=step)
+    assert 1 == version_in_force(labels)
+    assert labels.find("kinds@2") is None
+    assert [("topic: kinds@2", ANEW)] == [(each.origin, each.reason) for each in labels.refusals()]
+    registry_after(written(1), *vouched, written(2, top_k=1), written(2), step=step, registry=labels)
+    assert 2 == version_in_force(labels), "the document that was applied is there again"
+
+
+@pytest.mark.parametrize("step", [1, 1000])
+def test_a_seal_vouches_for_every_version_and_not_for_the_one_pointed_to_alone(step: int) -> None:
+    labels = registry_after(
+        written(1), written(2), pointing(2), sealing(2, 1, 2), written(1, top_k=1), pointing(3), written(3), step=step
+    )
+    assert 3 == version_in_force(labels)
+    assert (2, 3) == labels.versions("kinds")
+    assert {1: ANEW} == labels.verdict("kinds").refused
+
+
+@pytest.mark.parametrize("step", [1, 1000])
+def test_where_nothing_vouches_for_a_document_its_last_writing_holds_for_everybody(step: int) -> None:
+    labels = registry_after(written(1), written(2), pointing(2), written(2, top_k=1), step=step)
+    found = labels.current("kinds")
+    assert found is not None
+    assert (2, 1) == (found.version, found.top_k)
+
+
+@pytest.mark.parametrize("step", [1, 1000])
+def test_a_pointer_that_goes_back_below_its_seal_is_refused_and_the_version_that_held_holds(step: int) -> None:
+    entries = [written(n) for n in range(4)]
+    labels = registry_after(*entries, pointing(3), sealing(3, 1, 2, 3), pointing(1), step=step)
+    reason = "the pointer: expected at least 3; versions rise, and a rollback writes a new one"
+    assert 3 == version_in_force(labels)
+    assert (1, reason) == (labels.verdict("kinds").pointed, labels.verdict("kinds").reason)
+    assert [("topic: kinds", reason)] == [(each.origin, each.reason) for each in labels.refusals()]
+    registry_after(*entries, sealing(3, 1, 2, 3), written(4), pointing(4), registry=labels)
+    assert (4, ()) == (version_in_force(labels), labels.refusals())
+
+
+def test_a_pointer_that_goes_back_to_a_version_that_is_refused_too_is_told_of_both() -> None:
+    labels = registry_after(written(1, labels=[]), pointing(1), sealing(3, 1))
+    assert version_in_force(labels) is None
+    assert ["topic: kinds@1", "topic: kinds"] == [refusal.origin for refusal in labels.refusals()]
+    assert str(labels.verdict("kinds").reason).startswith("the pointer: expected at least 3")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"?",
+        b"\xff",
+        b"7",
+        b'{"version": 7}',
+        b'{"version": true, "digests": {}}',
+        b'{"version": 7, "digests": {"x": "sha256:"}}',
+        b'{"version": 7, "digests": {"1": 5}}',
+    ],
+)
+def test_a_seal_that_cannot_be_read_vouches_for_nothing_and_is_reported(value: bytes) -> None:
+    labels = registry_after(written(1), pointing(1), (b"kinds@seal", value))
+    assert 1 == version_in_force(labels)
+    assert ["topic: kinds@seal"] == [refusal.origin for refusal in labels.refusals()]
+    assert labels.verdict("kinds").reason is None
+
+
+def test_a_seal_keeps_to_the_highest_versions_where_there_are_too_many() -> None:
+    many = Seal(MOST_SEALED + 5, dict.fromkeys(range(MOST_SEALED + 6), "sha256:" + "0" * 64))
+    kept = read_seal(seal_bytes(many))
+    assert kept is not None
+    assert (MOST_SEALED + 5, set(range(6, MOST_SEALED + 6))) == (kept.version, set(kept.digests))
+    assert len(seal_bytes(many)) < 100 * MOST_SEALED
 
 
 def test_a_tombstone_unbinds_and_its_documents_can_still_be_pinned() -> None:
@@ -197,22 +272,25 @@ def _entry(name: str, version: int, kind: str) -> Entry:
     entries: dict[str, Entry] = {
         "document": written(version, name, **more),
         "gone": (f"{name}@{version}".encode(), None),
+        "anew": written(version, name, **{"top_k": 1, **more}),
         "pointer": pointing(version, name),
+        "vouching": pointing(version, name, digest_of(canonical_json(document(version, name)))),
+        "seal": sealing(version, *range(version + 1), name=name),
+        "no seal": (f"{name}@seal".encode(), None),
+        "bad seal": (f"{name}@seal".encode(), b"?"),
         "tombstone": (name.encode(), None),
         "malformed": (name.encode(), b"?"),
     }
     return entries[kind]
 
 
-ENTRIES = st.lists(
-    st.builds(
-        _entry,
-        st.sampled_from(["a", "b"]),
-        st.integers(0, 6),
-        st.sampled_from(["document", "document", "pointer", "pointer", "gone", "tombstone", "malformed"]),
-    ),
-    max_size=25,
-)
+def entries_of(*kinds: str) -> st.SearchStrategy[list[Entry]]:
+    entry = st.builds(_entry, st.sampled_from(["a", "b"]), st.integers(0, 6), st.sampled_from(kinds))
+    return st.lists(entry, max_size=25)
+
+
+UNSEALED = ("document", "document", "pointer", "pointer", "gone", "tombstone", "malformed")
+EVERYTHING = (*UNSEALED, "anew", "vouching", "seal", "seal", "no seal", "bad seal")
 
 
 def compacted(entries: list[Entry]) -> list[Entry]:
@@ -221,7 +299,7 @@ def compacted(entries: list[Entry]) -> list[Entry]:
 
 
 @settings(deadline=None)
-@given(ENTRIES, st.integers(1, 7))
+@given(entries_of(*EVERYTHING), st.integers(1, 7))
 def test_whoever_has_read_the_topic_decides_alike_however_it_was_read(entries: list[Entry], step: int) -> None:
     """Record by record or at once, before compaction or after it."""
     readers = [
@@ -232,8 +310,9 @@ def test_whoever_has_read_the_topic_decides_alike_however_it_was_read(entries: l
     for name in ("a", "b"):
         first, *others = [
             (
-                version_in_force(labels, name),
+                None if (held := labels.current(name)) is None else held.digest,
                 labels.versions(name),
+                labels.verdict(name).refused,
                 labels.verdict(name).pointed,
                 labels.verdict(name).reason,
                 labels.verdict(name).refusals,
@@ -244,7 +323,7 @@ def test_whoever_has_read_the_topic_decides_alike_however_it_was_read(entries: l
 
 
 @settings(deadline=None)
-@given(ENTRIES)
+@given(entries_of(*UNSEALED))
 def test_what_holds_is_the_version_pointed_to_or_the_highest_valid_one_below_it(entries: list[Entry]) -> None:
     labels = registry_after(*entries, step=1)
     last = dict(entries)
