@@ -2,6 +2,7 @@
 
 import signal
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,9 +12,9 @@ import pytest
 from confluent_kafka import Producer
 from confluent_kafka import TopicPartition as KafkaPartition
 
-from tests.fault.conftest import Measured, StreamFactory, Verdict
+from tests.fault.conftest import Measured, Noted, StreamFactory, Verdict
 from tests.support.broker import REQUEST_SECONDS, BrokerUnderTest
-from tests.support.chaos import PARTITIONS, SOON, Stream, event, metric
+from tests.support.chaos import PARTITIONS, SOON, Stream, Tally, event, metric, promised
 from tests.support.chaos_worker import Faults
 from tests.support.wait import conclusive, found_in_time, stays, wait_until
 from tests.support.worker import get
@@ -41,7 +42,7 @@ def committed(attacked: Stream, topic: str) -> int:
 
 
 def test_fifty_records_are_done_long_before_a_flood_of_another_topic(
-    kafka: BrokerUnderTest, stream: StreamFactory, measured: Measured
+    kafka: BrokerUnderTest, stream: StreamFactory, measured: Measured, noted: Noted
 ) -> None:
     attacked = stream(0, {"limits": {"in_flight_records": 500}})
     flood, trickle = attacked.setup.inputs
@@ -57,6 +58,14 @@ def test_fifty_records_are_done_long_before_a_flood_of_another_topic(
     measured(f"fairness: {TRICKLE} records waited {seconds:.1f} s behind a flood of which {of_the_flood} were done")
     conclusive(of_the_flood > TRICKLE, "nothing waited: the flood had not begun")
     assert of_the_flood < FLOOD * 0.7
+    with attacked.worker(Faults(engine="none"), "--until-end") as process:
+        assert 0 == process.wait(270)
+    total: Counter[str] = Counter()
+    for topic, count in ((flood, FLOOD), (trickle, TRICKLE)):
+        total += attacked.tally_topic(topic, kafka.read_committed(f"{topic}.predictions", f"{topic}.dlq"), count)
+    tally = Tally.of(total)
+    noted(f"{TRICKLE} records behind a flood of {FLOOD} of another topic (recovery: they are done)", tally, seconds)
+    assert Tally(FLOOD + TRICKLE, lost=0, doubled=0, reordered=0, misplaced=0) == promised(tally)
 
 
 def resident_megabytes(process: int, of: str = "VmRSS") -> float:

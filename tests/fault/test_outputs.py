@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from confluent_kafka import Message
+from confluent_kafka import ConsumerGroupTopicPartitions, Message
 from confluent_kafka import TopicPartition as KafkaPartition
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType  # type: ignore[attr-defined]  # re-exported unsaid
 
@@ -158,43 +158,64 @@ def test_predictions_that_are_deleted_under_load_close_their_input_and_no_more_a
     assert lay_in_it.isdisjoint(number_of(message) for message in kafka.read_committed(gone))
 
 
+def forget(kafka: BrokerUnderTest, topic: str, first_left: int) -> None:
+    """What retention does to partition 0 of `topic`."""
+    admin = kafka.admin()
+    (future,) = admin.delete_records([KafkaPartition(topic, 0, first_left)]).values()
+    future.result(REQUEST_SECONDS)
+
+
+def go_on_from(attacked: Stream, topic: str, offset: int) -> float:
+    """Set the group's offset of partition 0, as the worker advises, and work on to the end; seconds until a commit."""
+    wait_until(lambda: attacked.kafka.members(attacked.group) == 0, 60)
+    admin = attacked.kafka.admin()
+    wanted = ConsumerGroupTopicPartitions(attacked.group, [KafkaPartition(topic, 0, offset)])
+    admin.alter_consumer_group_offsets([wanted])[attacked.group].result(REQUEST_SECONDS)
+    return attacked.run_to_end()
+
+
 def test_a_position_that_retention_has_passed_is_an_error_with_the_gap_counted(
-    kafka: BrokerUnderTest, stream: StreamFactory
+    kafka: BrokerUnderTest, stream: StreamFactory, noted: Noted
 ) -> None:
     attacked = stream(100)
     attacked.run_to_end()
     attacked.feed(100)
     topic = attacked.setup.inputs[0]
-    admin = kafka.admin()
-    (future,) = admin.delete_records([KafkaPartition(topic, 0, 40)]).values()
-    future.result(REQUEST_SECONDS)
+    forget(kafka, topic, 40)
     with attacked.worker(HEALTHY, "--until-end") as process:
         assert 1 == process.wait(180)
     assert f"the position of {topic}/0 is out of range: 15 records are gone" in attacked.log()
     assert 25 == kafka.committed_offsets(attacked.group, topic)[0]
+    seconds = go_on_from(attacked, topic, 40)
+    tally = attacked.tally()
+    noted("retention passes the position, offset set as advised (lost: what it deleted)", tally, seconds)
+    assert Tally(400 - 15, lost=15, doubled=0, reordered=0, misplaced=0) == promised(tally)
 
 
 @pytest.mark.soak
 def test_retention_that_overtakes_a_worker_that_has_paused_ends_it_with_nothing_skipped(
-    kafka: BrokerUnderTest, stream: StreamFactory
+    kafka: BrokerUnderTest, stream: StreamFactory, noted: Noted
 ) -> None:
     """What was prefetched is thrown away by the pause: what is read next is no longer there."""
     attacked = stream(4000)
     topic, first_left = attacked.setup.inputs[0], 990
     with attacked.worker(Faults(engine_seconds=0.1)) as process:
+        wait_until(lambda: 0 in kafka.committed_offsets(attacked.group, topic), 60)
         wait_until(lambda: metric(attacked, "worker_partitions_paused ") == 2 * PARTITIONS, 60)
-        admin = kafka.admin()
-        (future,) = admin.delete_records([KafkaPartition(topic, 0, first_left)]).values()
-        future.result(REQUEST_SECONDS)
+        forget(kafka, topic, first_left)
         assert 1 == process.wait(270)
     position = kafka.committed_offsets(attacked.group, topic)[0]
-    assert position < first_left
+    conclusive(position < first_left, "it had read all of it by then")
     told = re.findall(rf"the position of {topic}/0 is out of range: (\d+) records are gone", attacked.log())
     assert first_left - position >= int(told[0]) > 0
     seen = Counter(number_of(m) for m in kafka.read_committed(f"{topic}.predictions", f"{topic}.dlq"))
     assert dict.fromkeys(range(0, position * PARTITIONS, PARTITIONS), 1) == {
         number: times for number, times in seen.items() if number % PARTITIONS == 0
     }
+    seconds, gone = go_on_from(attacked, topic, first_left), first_left - position
+    tally = attacked.tally()
+    noted("retention overtakes a paused worker, offset set as advised (lost: what it deleted)", tally, seconds)
+    assert Tally(8000 - gone, lost=gone, doubled=0, reordered=0, misplaced=0) == promised(tally)
 
 
 KEYLESS: Mapping[str, object] = {"key": None}
@@ -218,7 +239,7 @@ def test_a_record_that_its_output_refuses_for_good_is_a_dead_letter_and_the_rest
 
 
 def test_a_dead_letter_that_is_refused_too_closes_its_own_input_until_it_is_taken(
-    kafka: BrokerUnderTest, stream: StreamFactory
+    kafka: BrokerUnderTest, stream: StreamFactory, noted: Noted
 ) -> None:
     attacked = stream(0)
     topic, other = attacked.setup.inputs
@@ -230,16 +251,18 @@ def test_a_dead_letter_that_is_refused_too_closes_its_own_input_until_it_is_take
         assert sum(kafka.committed_offsets(attacked.group, topic).values()) < 100
         assert 200 == get(attacked.setup, "/livez")[0]
         alter(kafka, (f"{topic}.dlq",), cleanup_policy="delete")
-        wait_until(lambda: attacked.position() == 200, 60)
+        seconds = attacked.await_end()
         wait_until(lambda: get(attacked.setup, "/readyz")[0] == 200, 60)
         assert process.poll() is None
     assert kind_of(0) == "good"
     assert 0 in letters_of(attacked, topic)
-    assert Tally(attacked.total, lost=0, doubled=0, reordered=0, misplaced=1) == promised(attacked.tally())
+    tally = attacked.tally()
+    noted("a dead letter that its topic refuses, until it is taken (misplaced: itself)", tally, seconds)
+    assert Tally(attacked.total, lost=0, doubled=0, reordered=0, misplaced=1) == promised(tally)
 
 
 def test_an_output_that_has_come_to_take_less_costs_only_what_is_too_large_for_it(
-    kafka: BrokerUnderTest, stream: StreamFactory
+    kafka: BrokerUnderTest, stream: StreamFactory, noted: Noted
 ) -> None:
     """Its limit was lowered while the worker runs: what was made for the old one is refused by the broker alone."""
     attacked = stream(0)
@@ -254,17 +277,20 @@ def test_an_output_that_has_come_to_take_less_costs_only_what_is_too_large_for_i
     refused = {n: tell(letter)["nli-error-code"] for n, letter in letters_of(attacked, topic).items() if n == 100}
     conclusive(refused, "the new limit was heard of in time: nothing was made for the old one")
     assert {100: b"output_too_large"} == refused
-    assert Tally(attacked.total, lost=0, doubled=0, reordered=0, misplaced=1) == promised(attacked.tally())
+    tally = attacked.tally()
+    noted("an output's limit lowered under load (misplaced: what is too large for it)", tally, None)
+    assert Tally(attacked.total, lost=0, doubled=0, reordered=0, misplaced=1) == promised(tally)
 
 
 @pytest.mark.skipif(not kcat_is_installed(), reason="kcat is not installed")
 def test_header_names_that_are_not_utf8_cost_only_their_own_record(
-    kafka: BrokerUnderTest, stream: StreamFactory
+    kafka: BrokerUnderTest, stream: StreamFactory, noted: Noted
 ) -> None:
     attacked: Stream = stream(40)
     topic = attacked.setup.inputs[0]
     kafka.kcat_produce(topic, b'{"id": "n-40", "text": "odd"}\n', "-H", "\udcff\udcfe=1", "-p", "0")
     attacked.run_to_end()
-    seen = kafka.read_committed(f"{topic}.predictions", f"{topic}.dlq")
-    assert list(range(41)) == sorted(number_of(m) for m in seen)
     assert 40 in letters_of(attacked, topic)
+    tally = attacked.tally()
+    noted("a header name that is not UTF-8 (misplaced: its record's dead letter)", tally, None)
+    assert Tally(81, lost=0, doubled=0, reordered=0, misplaced=1) == promised(tally)

@@ -120,7 +120,7 @@ def test_partitions_that_are_added_under_load_are_read_in_order(
         assert ("predictions" if kind_of(number) == "good" else "dlq") == str(message.topic()).rsplit(".", 1)[1]
         lanes[message.topic(), source].append(number)
     assert [] == [lane for lane, numbers in lanes.items() if numbers != sorted(numbers)]
-    rest = attacked._tally_topic(other, kafka.read_committed(f"{other}.predictions", f"{other}.dlq"))
+    rest = attacked.tally_topic(other, kafka.read_committed(f"{other}.predictions", f"{other}.dlq"))
     tally = Tally(len(seen) + rest["results"], rest["lost"], rest["doubled"], rest["reordered"], rest["misplaced"])
     noted("partitions added under load", tally, None)
     assert Tally(1320, lost=0, doubled=0, reordered=0, misplaced=0) == promised(tally)

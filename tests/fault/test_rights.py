@@ -43,12 +43,13 @@ def done(attacked: Stream, topic: str) -> int:
     return sum(attacked.kafka.committed_offsets(attacked.group, topic).values())
 
 
+@pytest.mark.parametrize("output_of", ["predictions", pytest.param("dlq", marks=pytest.mark.soak)])
 def test_an_output_that_may_not_be_written_closes_its_own_input_until_it_may(
-    guarded: BrokerUnderTest, tmp_path: Path, verdict: Verdict
+    guarded: BrokerUnderTest, tmp_path: Path, verdict: Verdict, output_of: str
 ) -> None:
     attacked = stream_on(guarded, tmp_path, 0)
     closed, other = attacked.setup.inputs
-    output = f"{closed}.predictions"
+    output = f"{closed}.{output_of}"
     with attacked.worker(HEALTHY) as process:
         wait_until(lambda: get(attacked.setup, "/readyz")[0] == 200, 60)
         with without(guarded, Right("TOPIC", output, "WRITE")):
@@ -61,7 +62,8 @@ def test_an_output_that_may_not_be_written_closes_its_own_input_until_it_may(
         wait_until(lambda: attacked.position() == 800, 60)
         wait_until(lambda: get(attacked.setup, "/readyz")[0] == 200, 60)
         assert process.poll() is None
-    assert verdict(attacked, "right to write an output taken, given back", seconds).is_perfect
+    name = "an output" if output_of == "predictions" else "a dead letter topic"
+    assert verdict(attacked, f"right to write {name} taken, given back", seconds).is_perfect
 
 
 @pytest.mark.soak

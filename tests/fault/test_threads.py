@@ -1,12 +1,14 @@
 """Threads of our own that never come back from what they do."""
 
 import json
+import signal
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from tests.fault.conftest import StreamFactory, Verdict
-from tests.support.chaos import DELIVERY, Stream
+from tests.support.chaos import DELIVERY, STEADY, Stream, of_transactions
 from tests.support.chaos_worker import Faults
 from tests.support.wait import wait_until
 from tests.support.worker import get
@@ -54,3 +56,20 @@ def test_a_thread_that_hangs_is_named_by_liveness_and_what_it_had_in_hand_is_don
     assert any("chaos_worker:pass_by" in frame or "__main__:pass_by" in frame for frame in line["stack"])
     seconds = attacked.run_to_end()
     assert verdict(attacked, f"its {thread} thread hangs, killed by its probe", seconds).is_perfect
+
+
+@pytest.mark.soak
+@of_transactions
+def test_offsets_that_are_sent_for_ever_cost_no_restart(stream: StreamFactory, verdict: Verdict) -> None:
+    """The client's call does not come back, whatever its timeout says: it is left behind with its producer."""
+    attacked = stream(800)
+    with attacked.worker(replace(STEADY, phase="after_send_offsets", signal="hang")) as process:
+        wait_until(lambda: '"producer.replaced"' in attacked.log(), 60)
+        seconds = attacked.await_progress(100)
+        assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        assert 0 == process.wait(180)
+    assert "thread.overdue" not in attacked.log()
+    attacked.run_to_end()
+    name = "a call of its client never comes back"
+    assert verdict(attacked, name, seconds, phase="after send offsets").is_perfect

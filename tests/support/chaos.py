@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Self
 
 import pytest
 from confluent_kafka import Message
@@ -54,6 +55,11 @@ class Tally:
     reordered: int
     misplaced: int
     """Records with a result in the wrong partition, or a dead letter that should be a prediction, or the reverse."""
+
+    @classmethod
+    def of(cls, counts: Mapping[str, int]) -> Self:
+        """What was counted by these names; what is not there is 0."""
+        return cls(**dict.fromkeys(("results", "lost", "doubled", "reordered", "misplaced"), 0) | dict(counts))
 
     @property
     def is_perfect(self) -> bool:
@@ -224,10 +230,11 @@ class Stream:
         total: Counter[str] = Counter()
         for topic in self.setup.inputs:
             seen = self.kafka.read_committed(f"{topic}.predictions", f"{topic}.dlq")
-            total += self._tally_topic(topic, seen)
-        return Tally(*(total[name] for name in ("results", "lost", "doubled", "reordered", "misplaced")))
+            total += self.tally_topic(topic, seen)
+        return Tally.of(total)
 
-    def _tally_topic(self, topic: str, seen: Sequence[Message]) -> Counter[str]:
+    def tally_topic(self, topic: str, seen: Sequence[Message], count: int | None = None) -> Counter[str]:
+        """The same for one topic, of which `seen` came; `count` where it was fed another number than the others."""
         times = Counter(number_of(message) for message in seen)
         lanes: defaultdict[tuple[str, int], list[int]] = defaultdict(list)
         misplaced = set()
@@ -237,10 +244,13 @@ class Stream:
             suffix = ".predictions" if kind_of(number) == "good" else ".dlq"
             if place != (f"{topic}{suffix}", number % PARTITIONS):
                 misplaced.add(number)
+        for number in sorted(number for number, count in times.items() if count > 1)[:20]:
+            places = [(m.topic(), m.partition(), m.offset()) for m in seen if number_of(m) == number]
+            print(f"{topic}: {number} is at {places}")  # noqa: T201  pytest shows it beside the failure
         back = sum(later < earlier for lane in lanes.values() for earlier, later in pairwise(lane))
         return Counter(
             results=len(seen),
-            lost=len(set(range(self.count)) - times.keys()),
+            lost=len(set(range(self.count if count is None else count)) - times.keys()),
             doubled=sum(count - 1 for count in times.values()),
             reordered=back,
             misplaced=len(misplaced),

@@ -13,8 +13,11 @@ import random
 import signal
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
 
@@ -27,8 +30,10 @@ from worker.cli.main import main
 from worker.engines.base import Engine
 from worker.engines.load import EngineChoice, LoadedModel, load_engine
 from worker.errors import EngineOutOfMemoryError
+from worker.flow import PartitionsGone
 from worker.kafka import replay
 from worker.kafka.clients import ClientSettings
+from worker.kafka.offsets import Ownership
 from worker.kafka.publishing import PublisherParts
 from worker.messages.codec import decode
 from worker.observability import liveness
@@ -37,6 +42,8 @@ from worker.types import Batch, EngineInfo, PairScores
 POISON_TOKENS = 60
 """A pair as long as this breaks the engine: every test's poison records have a text that makes such pairs."""
 FEW_PAIRS = 4
+HELD_SECONDS = 0.02
+"""How often an engine that is held looks whether it still is."""
 COMMIT_SHARE = 0.5
 """Of what the shortest commit took: in so much of the next one, or of an abort, it is interrupted."""
 ENVIRONMENT = "CHAOS"
@@ -68,6 +75,8 @@ class Faults:
     """How long every batch takes at least."""
     pair_seconds: float = 0.0
     """How long every pair takes in addition."""
+    held_by: str = ""
+    """From batch `at` on none comes back as long as this file is there."""
     patience_seconds: float = 0.0
     """Above zero: the limit of every thread's heartbeat, and of standing still."""
     slow_call: str = "never"
@@ -77,6 +86,8 @@ class Faults:
     """Above zero: the budget of a rebalance."""
     broken: bool = False
     """Commits offsets first and outputs after: a build that nobody must ship."""
+    unfiltered: bool = False
+    """Publishes what it has of partitions that are no longer its own: another one."""
 
 
 class Trap:
@@ -108,6 +119,19 @@ class Trap:
 
     def _spring(self) -> None:
         os.kill(os.getpid(), getattr(signal, self._faults.signal))
+
+
+@contextmanager
+def _told(call: str, **values: object) -> Iterator[None]:
+    """Logs what came of a call of the client."""
+    outcome = "done"
+    try:
+        yield
+    except KafkaException as error:
+        outcome = error.args[0].name()
+        raise
+    finally:
+        log.info("transaction.told", call=call, outcome=outcome, **values)
 
 
 class ChaosProducer(Producer):
@@ -145,7 +169,10 @@ class ChaosProducer(Producer):
             super().flush(2)  # so that the broker has the records
         self._trap.pass_by("after_produce")
         self._linger("send_offsets")
-        super().send_offsets_to_transaction(*arguments)
+        # For whoever asks later in which transaction a record was published twice.
+        positions = [f"{each.topic}/{each.partition}@{each.offset}" for each in arguments[0]]
+        with _told("offsets_sent", positions=positions, member=hash(arguments[1]) % 10_000):
+            super().send_offsets_to_transaction(*arguments)
         self._trap.pass_by("after_send_offsets")
 
     def commit_transaction(self, *arguments: Any) -> None:  # noqa: ANN401
@@ -156,7 +183,8 @@ class ChaosProducer(Producer):
         self._linger("commit")
         self._trap.pass_by("during_commit", self._commit_seconds)
         began = time.monotonic()
-        super().commit_transaction(*arguments)
+        with _told("committed"):
+            super().commit_transaction(*arguments)
         # The first one takes longest: by it, most traps would spring when a later one is over.
         self._shortest_seconds = min(self._shortest_seconds, time.monotonic() - began)
         self._commit_seconds = self._shortest_seconds * COMMIT_SHARE
@@ -171,7 +199,8 @@ class ChaosProducer(Producer):
 
     def abort_transaction(self, *arguments: Any) -> None:  # noqa: ANN401
         self._trap.pass_by("during_abort", self._commit_seconds)
-        super().abort_transaction(*arguments)
+        with _told("aborted"):
+            super().abort_transaction(*arguments)
         self._trap.leave()
 
     def _linger(self, call: str) -> None:
@@ -199,6 +228,8 @@ class ChaosEngine:
         seconds = self._faults.engine_seconds + self._faults.pair_seconds * len(batch.refs)
         if seconds:
             threading.Event().wait(seconds)  # the engine is slow, whoever waits
+        while self._batches >= self._faults.at and self._faults.held_by and Path(self._faults.held_by).exists():
+            threading.Event().wait(HELD_SECONDS)
         self._trap.pass_by("while_scoring")
         self._refuse_if_dead()
         if self._is_due("hang"):
@@ -241,6 +272,9 @@ def _install(faults: Faults) -> None:
         trap.pass_by("after_poll")
         return decode(*arguments)
 
+    if faults.unfiltered:
+        _replace(processor, "PartitionsGone", lambda _: PartitionsGone(frozenset()))
+        cast("Any", Ownership).owned = lambda _, finished: list(finished)
     if faults.revoke_seconds:
         _replace(processor, "REVOKE_SECONDS", faults.revoke_seconds)
     if faults.patience_seconds:
