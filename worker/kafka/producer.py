@@ -163,14 +163,20 @@ class TransactionalPublisher:
             raise AbortAndRedo(exception.args[0].name()) from exception
         if reports is not None:
             self._await(producer, reports)
-        # Before the offsets are sent nothing keeps the next owner from reading the same records; after it, the
-        # broker makes it wait for the end of this transaction.
-        if len(self._parts.assignment.snapshot().owned(finished)) < len(finished):
-            raise AbortAndRedo("a partition was revoked meanwhile")
+        # Not worth the offsets, where it is known already.
+        self._require_owned(finished)
         self._call(partial(self._send_offsets, producer, offsets, ownership.membership))
+        # Until the broker has the offsets, nothing keeps the next owner from reading the same records; from then on
+        # it waits for the end of this transaction. The next owner may be this member again: one that was lost and
+        # comes back can be in the same generation, and the broker takes offsets that were under way all the while.
+        self._require_owned(finished)
         self._is_deciding = True
         self._call(lambda: producer.commit_transaction(CALL_SECONDS))
         self._began_at = None
+
+    def _require_owned(self, finished: Sequence[Finished]) -> None:
+        if len(self._parts.assignment.snapshot().owned(finished)) < len(finished):
+            raise AbortAndRedo("a partition was revoked meanwhile")
 
     def _send_offsets(self, producer: Producer, offsets: list[KafkaPartition], membership: object) -> None:
         try:

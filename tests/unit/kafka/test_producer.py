@@ -220,6 +220,20 @@ def test_a_partition_revoked_before_the_offsets_are_sent_aborts_and_the_others_g
     assert kept == list(published.committed)
 
 
+def test_a_partition_that_went_and_came_back_while_its_offsets_were_sent_is_not_committed(scene: Scene) -> None:
+    def lose_and_regain() -> None:
+        scene.assignment.revoke([LANES[0]])
+        scene.assignment.assign([LANES[0]])  # in the same generation: the broker takes the offsets
+
+    scene.broker.plan("send_offsets", Step(before=lose_and_regain))
+    lost, kept = finished_lane(0, [0]), finished_lane(1, [0])
+    published = scene.publisher.publish(lost + kept)
+    assert 1 == scene.broker.calls.count("abort")
+    assert {LANES[1]: 1} == scene.broker.offsets
+    assert values_of(kept) == scene.values()
+    assert kept == list(published.committed)
+
+
 def test_records_of_a_former_assignment_are_never_sent(scene: Scene) -> None:
     scene.assignment.revoke([LANES[0]])
     scene.assignment.assign([LANES[0]])  # back again, under a new epoch
