@@ -11,12 +11,21 @@ from hypothesis import settings
 from structlog.testing import LogCapture
 
 from tests.support.broker import REQUEST_SECONDS, BrokerUnderTest
+from worker.kafka import embedded_storage
 from worker.kafka.embedded import EmbeddedKafka
 from worker.kafka.embedded_jars import BrokerUnavailableError
 
 # Without a deadline for one example: a busy machine is no broken promise.
 settings.register_profile("worker", deadline=None)
 settings.load_profile("worker")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give each process of pytest-xdist ports of its own: a broker that is down keeps its port to itself."""
+    count, number = os.environ.get("PYTEST_XDIST_WORKER_COUNT"), os.environ.get("PYTEST_XDIST_WORKER")
+    if count and number:
+        embedded_storage._PORT_RANGE = embedded_storage._PORT_RANGE[int(number.removeprefix("gw")) :: int(count)]
+
 
 LogEvents = list[MutableMapping[str, Any]]
 TopicsFactory = Callable[..., list[str]]
