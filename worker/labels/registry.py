@@ -68,6 +68,7 @@ class LabelRegistry:
         Each document is accepted or refused by itself; the refusals are those of this load from now on.
         """
         refusals = [SchemaRefusal(origin, reason) for origin, reason in (unreadable or {}).items()]
+        newest: dict[str, tuple[int, str]] = {}
         with self._writing:
             before = self._snapshot
             after = before
@@ -80,6 +81,8 @@ class LabelRegistry:
                     refusals.append(SchemaRefusal(origin, reason, _name_in(document)))
                 else:
                     after = after.holding(schema)
+                    newest[schema.name] = max(newest.get(schema.name, (-1, "")), (schema.version, origin))
+            refusals += after.fallen_back(newest)
             after = replace(after, file_refusals=tuple(refusals))
             self._snapshot = after
         return self._tell(before, after)

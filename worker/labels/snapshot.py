@@ -110,6 +110,14 @@ class Snapshot:
         versions = {schema.version: schema, **self.files.get(schema.name, {})}
         return replace(self, files={**self.files, schema.name: versions})
 
+    def fallen_back(self, newest: Mapping[str, tuple[int, str]]) -> Iterator[SchemaRefusal]:
+        """What is to be said where the `newest` file of a name, its version and origin, is older than what holds."""
+        for name, (version, origin) in newest.items():
+            held = max(self.files[name])
+            if version < held and self.source(name) == "directory":
+                reason = f"version: expected at least {held}, which holds; give what is to hold again a higher version"
+                yield SchemaRefusal(origin, reason, name)
+
     def hearing(self, verdicts: Mapping[str, Verdict]) -> "Snapshot":
         """With `verdicts` in the place of earlier ones of the same names; remembers what goes."""
         after = replace(self, topic={**self.topic, **verdicts})

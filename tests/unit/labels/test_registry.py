@@ -96,6 +96,20 @@ def test_a_schema_whose_document_is_gone_still_holds() -> None:
     assert (2,) == labels.versions("support")
 
 
+def test_a_file_that_goes_back_to_a_lower_version_is_told_and_what_held_still_holds() -> None:
+    """A ConfigMap that was reverted: a worker that starts would take the lower version, so nobody may overlook it."""
+    labels = registry(document(version=1))
+    labels.load({"a": document(version=2)})
+    change = labels.load({"a": document(version=1)})
+    reason = "version: expected at least 2, which holds; give what is to hold again a higher version"
+    assert [("a", reason, "support")] == [(each.origin, each.reason, each.name) for each in change.refused]
+    held = labels.current("support")
+    assert held is not None
+    assert 2 == held.version
+    assert () == labels.load({"a": document(version=1), "b": document(version=3)}).refused
+    assert () == labels.refusals()
+
+
 def test_listeners_hear_of_what_holds_now_and_of_new_refusals_only() -> None:
     labels = registry(document(version=2))
     changes: list[RegistryChange] = []

@@ -53,6 +53,19 @@ def test_a_hypothesis_without_room_is_found_before_any_text_comes(tokenizer_file
     assert ErrorCode.HYPOTHESIS_TOO_LONG is refusal.value.code
 
 
+def test_a_label_schema_is_prepared_by_tokenising_all_its_hypotheses_and_refused_where_one_has_no_room(
+    tokenizer_file: Path,
+) -> None:
+    tokenizer = PairTokenizer(tokenizer_file, SPECIAL_TOKENS + 4)
+    tokenizer.prepare(plan_of("a", "x", "x y", "x y z").schema)
+    prepared = tokenizer._hypothesis.cache_info().misses
+    tokenizer.tokenize([plan_of("a b", "x", "x y", "x y z")])
+    assert 3 == prepared == tokenizer._hypothesis.cache_info().misses
+    with pytest.raises(MessageError) as refusal:
+        tokenizer.prepare(plan_of("a", "x", "x y z w").schema)
+    assert ErrorCode.HYPOTHESIS_TOO_LONG is refusal.value.code
+
+
 def test_the_reason_quotes_no_hypothesis(tokenizer_file: Path) -> None:
     [refused] = PairTokenizer(tokenizer_file, 8).tokenize([plan_of("a", "secret words that are far too long")])
     assert isinstance(refused, MessageError)
