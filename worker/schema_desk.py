@@ -1,7 +1,7 @@
 """What `worker schemas` does, before it is printed: label schemas of one configuration, looked at and changed."""
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from worker.labels.changes import NewVersion, digest_at, document_at, is_there, 
 from worker.labels.diff import Difference, differences
 from worker.labels.published import Publication
 from worker.labels.registry import LabelRegistry
-from worker.labels.schema import LabelSchema, parse_schema
+from worker.labels.schema import parse_schema
 from worker.labels.sources import DirectorySource
 from worker.messages.reference import parse_reference
 from worker.types import JsonValue
@@ -109,6 +109,20 @@ class SchemaDesk:
             labels.publish({name: state.of(name) for name in state.names()})
         return labels
 
+    def held(self, name: str) -> int | None:
+        """The version of `name` that all live workers hold, of those that the topic has; None where they do not say.
+
+        Refusals that are a matter of the model only they can tell: a tool has none.
+
+        Raises:
+            RetryableError: the broker does not answer, or the label topic cannot be read.
+        """
+        publication = self.text().of(name)
+        pointed = verdict_of(name, publication, self.config.limits).pointed
+        said = {answer.in_force for answer in self.answers() if answer.name == name and answer.version == pointed}
+        version = said.pop() if len(said) == 1 else None
+        return version if version in publication.documents else None
+
     def answers(self) -> list[Answer]:
         """What the live workers of the group have answered; nothing where there is no label topic.
 
@@ -161,7 +175,8 @@ class SchemaDesk:
             RetryableError: the label topic cannot be read.
         """
         publication = self.text().of(name)
-        return self._proposal(name, publication, rolled_back(name, publication, to, self.config.limits))
+        new = rolled_back(name, publication, to, self.config.limits, self.held(name))
+        return self._proposal(name, publication, new)
 
     def deletion(self, name: str) -> Proposal:
         """Unbinding `name`.
@@ -211,7 +226,9 @@ class SchemaDesk:
         publication = text.of(name)
         if not publication.documents:
             raise SchemaError(f"{name}: expected a label schema that the topic has")
-        verdict = verdict_of(name, publication, self.config.limits)
+        verdict, held = verdict_of(name, publication, self.config.limits), self.held(name)
+        if held is None and verdict.in_force is not None:
+            held = verdict.in_force.version
         last = {entry.key: entry for entry in text.entries}
         entries = []
         for version in sorted(publication.documents):
@@ -222,7 +239,7 @@ class SchemaDesk:
                     version=version,
                     digest=digest_at(publication, version),
                     written_ms=record.timestamp_ms,
-                    is_in_force=verdict.in_force is not None and verdict.in_force.version == version,
+                    is_in_force=version == held,
                     is_pointed=verdict.pointed == version,
                     reason=verdict.refused.get(version) or (verdict.reason if verdict.pointed == version else None),
                     rollback_of=None if rollback_of is None else rollback_of.decode("ascii", "replace"),
@@ -238,12 +255,15 @@ class SchemaDesk:
         )
 
     def _proposal(self, name: str, publication: Publication, new: NewVersion) -> Proposal:
-        held = self.registry().current(name)
+        held = self.held(name)
+        before = None if held is None else document_at(publication, held)
+        if before is None:
+            current = self.registry().current(name)
+            held = None if current is None else current.version
+            before = {} if current is None else current.document()
         after = parse_json(new.canonical.decode())
-        before: Document = {} if held is None else held.document()
         found = differences(before, after if isinstance(after, dict) else {})
-        change = Change(name, new, publication.pointer)
-        return Proposal(change, None if held is None else held.version, found, not is_there(new, publication))
+        return Proposal(Change(name, new, publication.pointer), held, found, not is_there(new, publication))
 
 
 @contextmanager
@@ -276,14 +296,3 @@ def read_file(path: Path) -> JsonValue:
         return read_document(path)
     except DocumentError as error:
         raise ConfigError(f"{path}: {error}") from None
-
-
-def checked_files(files: Iterable[Path]) -> Iterator[tuple[Path, LabelSchema | str]]:
-    """Each file with the label schema in it, or why it holds none."""
-    for file in files:
-        try:
-            yield file, parse_schema(read_document(file), str(file))
-        except DocumentError as error:
-            yield file, str(error)
-        except SchemaError as error:
-            yield file, str(error).removeprefix(f"{file}: ")

@@ -171,6 +171,30 @@ def test_a_former_version_comes_back_as_a_new_one(fleet: Fleet) -> None:
     assert "- label v2\n" in shown
 
 
+def test_after_versions_that_only_a_worker_can_refuse_list_and_rollback_go_by_what_it_holds(fleet: Fleet) -> None:
+    """Two of them in a row: whoever has no model would take the first for a version to go back to."""
+
+    def shown(*arguments: str) -> Any:  # noqa: ANN401  what a command printed as JSON
+        return json.loads(fleet.schemas(*arguments, "--json").output)
+
+    fleet.apply(1)
+    with running(fleet.setup):
+        _wait_live(fleet, 1)
+        fleet.apply(2)
+        for version in (3, 4):
+            file = fleet.file(version, requires_model="sha256:" + str(version) * 64)
+            assert 1 == fleet.schemas("apply", file, "--yes").exit_code
+        [schema] = shown("list")["schemas"]
+        assert (2, 4) == (schema["version"], schema["pointer"])
+        assert [2] == [each["version"] for each in shown("history", "kinds")["versions"] if each["is_in_force"]]
+        back = fleet.schemas("rollback", "kinds", "--yes")
+        assert 0 == back.exit_code, back.output
+        [schema] = shown("list")["schemas"]
+        assert [("accepted", 5, 5)] == [(w["state"], w["version"], w["in_force"]) for w in schema["workers"]]
+        [rolled_back] = [each for each in shown("history", "kinds")["versions"] if each["is_in_force"]]
+        assert (5, "2") == (rolled_back["version"], rolled_back["rollback_of"])
+
+
 def test_apply_names_the_worker_that_is_silent_and_the_one_that_refuses(fleet: Fleet) -> None:
     fleet.apply(1)
     silent = Consumer(

@@ -40,7 +40,7 @@ def validate(
 ) -> None:
     """Check documents by themselves. Exits 1 if one would be refused, 2 if there is no such file."""
     from worker.cli.schemas_text import Sink
-    from worker.schema_desk import checked_files
+    from worker.labels.sources import checked_files
 
     sink, failed = Sink(as_json), False
     for file, outcome in checked_files(files):

@@ -111,11 +111,14 @@ def print_list(desk: SchemaDesk, sink: Sink) -> None:
         said = [answer for answer in answers if answer.name == name]
         source = labels.source(name) if schema is not None else None
         item: dict[str, object] = {"name": name, "source": source, "pointer": verdict.pointed}
-        item["version"] = None if schema is None else schema.version
+        # The workers know the model, and with it what they refuse; this command has none.
+        held = desk.held(name) if source == "topic" else None
+        version = held if held is not None or schema is None else schema.version
+        item["version"] = version
         item["versions"] = list(labels.versions(name))
         item["workers"] = [asdict(answer) for answer in said]
         sink.item("schemas", item)
-        sink.line(f"{name}  {_version(None if schema is None else schema.version)}  {source or 'not bound'}")
+        sink.line(f"{name}  {_version(version)}  {source or 'not bound'}")
         for answer in said:
             state = answer.state if answer.reason is None else f"{answer.state}: {answer.reason}"
             sink.line(f"  {answer.worker}  holds {_version(answer.in_force)}, {_version(answer.version)} {state}")

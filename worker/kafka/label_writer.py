@@ -1,6 +1,7 @@
 """Changing what the label topic says: one change at a time, never half of it, and what the fleet makes of it."""
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
@@ -27,6 +28,8 @@ ROLLBACK_HEADER = "nli-rollback-of"
 CALL_SECONDS = 15.0
 READ_SECONDS = 30.0
 LOOK_SECONDS = 0.2
+_COORDINATOR_COMES = frozenset({"NOT_COORDINATOR", "COORDINATOR_NOT_AVAILABLE", "COORDINATOR_LOAD_IN_PROGRESS"})
+"""What a cluster says on which no group has been yet, for a moment, and one whose coordinator moves."""
 _FENCED = frozenset({"_FENCED", "INVALID_PRODUCER_EPOCH", "PRODUCER_FENCED"})
 
 
@@ -185,14 +188,20 @@ class LabelDesk:
         Raises:
             RetryableError: the group's coordinator does not answer.
         """
-        try:
-            described = self._admin.describe_consumer_groups([self._group_id], request_timeout=CALL_SECONDS)
-            members = described[self._group_id].result().members
-        except KafkaException as error:
-            if error.args[0].name() == "GROUP_ID_NOT_FOUND":
-                return ()
-            raise RetryableError(f"group {self._group_id} cannot be described ({error.args[0].name()})") from None
-        return tuple(sorted({member.client_id for member in members}))
+        is_over, pause = self._over_in(CALL_SECONDS), threading.Event()
+        while True:
+            try:
+                described = self._admin.describe_consumer_groups([self._group_id], request_timeout=CALL_SECONDS)
+                members = described[self._group_id].result().members
+            except KafkaException as error:
+                name = error.args[0].name()
+                if name == "GROUP_ID_NOT_FOUND":
+                    return ()
+                if name not in _COORDINATOR_COMES or is_over():
+                    raise RetryableError(f"group {self._group_id} cannot be described ({name})") from None
+                pause.wait(LOOK_SECONDS)
+            else:
+                return tuple(sorted({member.client_id for member in members}))
 
     def answers(self) -> dict[str, Answer]:
         """The last answers of all workers, by `worker/name`.

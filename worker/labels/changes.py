@@ -61,11 +61,13 @@ def is_there(new: NewVersion, publication: Publication) -> bool:
     return is_pointed and digest_at(publication, new.version) == digest_of(new.canonical)
 
 
-def rolled_back(name: str, publication: Publication, to: int | None, limits: LabelLimits) -> NewVersion:
+def rolled_back(
+    name: str, publication: Publication, to: int | None, limits: LabelLimits, held: int | None = None
+) -> NewVersion:
     """The content of version `to` as the next version.
 
     Without `to` that of the last version before the one in force that differs from it; where the version pointed to
-    is refused, that of the one in force.
+    is refused, that of the one in force. That is `held` where the workers have said so: they know the model.
 
     Raises:
         SchemaError: there is no such version, it is not valid, or it is what holds already.
@@ -74,7 +76,8 @@ def rolled_back(name: str, publication: Publication, to: int | None, limits: Lab
     if not verdict.is_bound:
         raise SchemaError(f"{name}: expected a label schema that the topic binds")
     contents = {version: _content(publication, version) for version in verdict.valid}
-    held = None if verdict.in_force is None else verdict.in_force.version
+    if held not in contents:
+        held = None if verdict.in_force is None else verdict.in_force.version
     present = None if held is None else contents[held]
     if to is None and held != verdict.pointed:
         to = held

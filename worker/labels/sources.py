@@ -2,7 +2,7 @@
 
 import hashlib
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -12,6 +12,7 @@ import watchfiles
 from worker.documents import DocumentError, read_document
 from worker.errors import SchemaError
 from worker.labels.registry import LabelRegistry
+from worker.labels.schema import LabelSchema, parse_schema
 from worker.types import JsonValue
 
 _SUFFIXES = frozenset({".yaml", ".yml", ".json"})
@@ -149,3 +150,14 @@ class DirectorySource:
             digest.update(hashlib.sha256(str(path).encode("utf-8", "surrogateescape")).digest())
             digest.update(hashlib.sha256(content).digest())
         return digest.digest()
+
+
+def checked_files(files: Iterable[Path]) -> Iterator[tuple[Path, LabelSchema | str]]:
+    """Each file with the label schema in it, or why it holds none."""
+    for file in files:
+        try:
+            yield file, parse_schema(read_document(file), str(file))
+        except DocumentError as error:
+            yield file, str(error)
+        except SchemaError as error:
+            yield file, str(error).removeprefix(f"{file}: ")

@@ -71,6 +71,12 @@ def test_a_rollback_from_a_refused_version_takes_the_one_that_holds() -> None:
     assert 2 == rolled_back("kinds", there, None, LIMITS).rollback_of
 
 
+def test_a_rollback_from_what_only_the_workers_refuse_takes_what_they_hold() -> None:
+    """As with a `requires_model` that is not theirs: whoever has no model sees nothing wrong with it."""
+    there = publication(document(1, top_k=1), document(2), document(3, top_k=3), document(4, top_k=4), pointer=4)
+    assert 2 == rolled_back("kinds", there, None, LIMITS, held=2).rollback_of
+
+
 def test_a_rollback_goes_to_the_version_that_is_named() -> None:
     there = publication(document(1, top_k=1), document(2, top_k=2), document(3), pointer=3)
     assert document(4, top_k=1) == content(rolled_back("kinds", there, 1, LIMITS))
