@@ -43,6 +43,8 @@ JOIN_SECONDS = 15.0
 """How long a thread may take to end once it was told: longer than every single wait of its own."""
 FULL_SECONDS = 0.5
 """How long a full worker waits for room before it pauses its partitions: pausing throws away what was prefetched."""
+POLL_EVERY_SECONDS = 2.0
+"""However slowly the backlog goes down: the group takes who does not poll for dead, and a rebalance waits for it."""
 FULL = "paused until half of what is in flight is done: records come faster than they are scored"
 REVOKE_SECONDS = 10.0
 """The budget of a rebalance for committing what is finished; the rest is dropped and read again by the next owner."""
@@ -92,7 +94,7 @@ class StreamProcessor:
         self._is_full = False
         self._batches = 0
         self._admit_records = FIRST_ADMIT_RECORDS
-        self._observed_at = self._looked_at = 0.0
+        self._observed_at = self._looked_at = self._polled_at = 0.0
         self._progress, self._drain_estimate = ProgressWatch(), DrainEstimate()
         self._backlog = parts.backlog
         self._drain_until: float | None = None
@@ -145,11 +147,13 @@ class StreamProcessor:
         if self._is_full:
             self._is_full = not parts.in_flight.is_low()
         elif (backlog or parts.in_flight.room() == 0) and not backlog.favoured:
-            self._is_full = not parts.in_flight.wait_for_room(FULL_SECONDS)
+            is_overdue = parts.clock.monotonic() - self._polled_at >= POLL_EVERY_SECONDS
+            self._is_full = is_overdue or not parts.in_flight.wait_for_room(FULL_SECONDS)
         if self._is_full != was_full:
             parts.readiness.remark("backpressure", FULL if self._is_full else None)
         parts.metrics.partitions_paused.set(parts.consumer.apply_holds())
         if self._is_full or not backlog or backlog.favoured:
+            self._polled_at = parts.clock.monotonic()
             with parts.heartbeats.busy("poll"):
                 backlog.add(parts.consumer.poll(POLL_RECORDS, POLL_SECONDS))
             parts.consumer.commit(parts.offered.take(), wait=False)

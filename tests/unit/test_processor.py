@@ -3,6 +3,7 @@
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -17,7 +18,7 @@ from tests.support.strategies import pairs_of
 from tests.support.strategies import record as record_at
 from tests.support.wait import wait_until
 from worker.backlog import Backlog
-from worker.clock import SystemClock
+from worker.clock import ManualClock, SystemClock
 from worker.delivery import Cadence, Delivery, DeliveryParts, Encoder
 from worker.engine_retry import RetryingScorer, ScorerParts
 from worker.engines.fake import FakeEngine
@@ -38,7 +39,7 @@ from worker.pipeline.batching import Batcher
 from worker.pipeline.evidence import ModelView
 from worker.pipeline.score_cache import ScoreCache
 from worker.pipeline.tokenization import PairTokenizer
-from worker.processor import ProcessorParts, StreamProcessor
+from worker.processor import POLL_EVERY_SECONDS, ProcessorParts, StreamProcessor
 from worker.types import Batch, Finished, OutboundRecord, PairScores, Record, Request, TopicPartition
 
 LABELS = parse_schema({"name": "kinds", "version": 1, "labels": [{"name": "a"}, {"name": "b"}]}, "test")
@@ -271,6 +272,27 @@ def test_records_of_a_former_assignment_are_not_taken_in(tmp_path: Path) -> None
     scene.consumer.waiting.extend(record_at(offset=offset, epoch=9) for offset in range(10, 20))
     scene.run()
     assert list(range(10)) == scene.publisher.offsets
+
+
+def test_a_backlog_that_goes_down_ever_so_slowly_keeps_no_worker_from_polling(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever does not poll is taken for dead by its group."""
+    scene, clock = Scene(tmp_path, 100), ManualClock()
+    scene.processor._parts = replace(scene.processor._parts, clock=clock)
+    scene.consumer.subscribe(["in"], scene.processor)
+    monkeypatch.setattr(InFlight, "wait_for_room", lambda _self, _seconds: True)  # there was room for a moment
+    clock.advance(POLL_EVERY_SECONDS)
+    for _ in range(3):
+        scene.processor._step()
+    polls, waiting = scene.consumer.polls, len(scene.backlog)
+    assert waiting > 0
+    for _ in range(5):
+        scene.processor._step()
+    assert polls == scene.consumer.polls
+    clock.advance(POLL_EVERY_SECONDS)
+    scene.processor._step()
+    assert (polls + 1, waiting, True) == (scene.consumer.polls, len(scene.backlog), scene.consumer.is_held)
 
 
 def test_an_input_whose_outputs_are_missing_is_held(tmp_path: Path) -> None:
