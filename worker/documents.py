@@ -123,6 +123,15 @@ def parse_json(text: str) -> JsonValue:
     return document
 
 
+def mapping_in(value: bytes) -> dict[str, JsonValue] | None:
+    """The JSON object that `value` is, in UTF-8; None where it is none."""
+    try:
+        document = parse_json(value.decode("utf-8"))
+    except (UnicodeDecodeError, DocumentError):
+        return None
+    return document if isinstance(document, dict) else None
+
+
 def first_problem(error: ValidationError, model: type[BaseModel] | None = None) -> Problem:
     """What to tell a person of a failed validation: the key and what was expected, never a value.
 

@@ -63,6 +63,7 @@ class SchemaDesk:
         self.config = config
         self._topic = topic
         self._text: LabelTopicText | None = None
+        self._answers: list[Answer] | None = None
 
     @property
     def topic(self) -> LabelDesk:
@@ -124,15 +125,18 @@ class SchemaDesk:
         return version if version in publication.documents else None
 
     def answers(self) -> list[Answer]:
-        """What the live workers of the group have answered; nothing where there is no label topic.
+        """What the live workers of the group have answered, asked once; nothing where there is no label topic.
 
         Raises:
             RetryableError: the broker does not answer.
         """
         if self._topic is None:
             return []
-        live = set(self._topic.live_workers())
-        return [answer for _, answer in sorted(self._topic.answers().items()) if answer.worker in live]
+        if self._answers is None:
+            live = set(self._topic.live_workers())
+            said = sorted(self._topic.answers().items())
+            self._answers = [answer for _, answer in said if answer.worker in live]
+        return self._answers
 
     def document(self, reference: str) -> Document:
         """The document that a file, `name` or `name@version` stands for.
@@ -208,10 +212,8 @@ class SchemaDesk:
         for _, answer in sorted(self.topic.answers().items()):
             if answer.name == name and answer.used:
                 if answer.worker in live:
-                    message = (
-                        f"the running worker {answer.worker} uses it; change the label_schema of its binding first"
-                    )
-                    raise SchemaError(f"{name}: {message}")
+                    fix = "change the label_schema of its binding first"
+                    raise SchemaError(f"{name}: the running worker {answer.worker} uses it; {fix}")
                 found.append(f"used by {answer.worker}, which is of another group or has not stopped in order")
         return found
 

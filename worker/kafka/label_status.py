@@ -8,7 +8,7 @@ import structlog
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from worker.clock import Clock
-from worker.documents import DocumentError, parse_json
+from worker.documents import mapping_in
 from worker.kafka.clients import ClientSettings
 from worker.labels.schema import canonical_json
 from worker.types import JsonValue
@@ -122,11 +122,8 @@ class StatusWriter:
 
 
 def _answer(value: bytes) -> Answer | None:
-    try:
-        document = parse_json(value.decode("utf-8"))
-    except (UnicodeDecodeError, DocumentError):
-        return None
-    if not isinstance(document, dict) or not _is_answer(document):
+    document = mapping_in(value)
+    if document is None or not _is_answer(document):
         return None
     state: Literal["accepted", "refused"] = "accepted" if document["state"] == "accepted" else "refused"
     return Answer(

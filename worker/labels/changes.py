@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from worker.documents import DocumentError, parse_json
+from worker.documents import mapping_in
 from worker.errors import SchemaError
 from worker.labels.published import Publication, read_pointer, read_published
 from worker.labels.schema import LabelLimits, LabelSchema, canonical_json, digest_of, parse_schema
@@ -33,11 +33,8 @@ def verdict_of(name: str, publication: Publication, limits: LabelLimits) -> Verd
 
 def document_at(publication: Publication, version: int) -> dict[str, JsonValue] | None:
     """The document of `version` as it stands in the topic; None where there is none that is a mapping."""
-    try:
-        document = parse_json(publication.documents[version].decode("utf-8"))
-    except (KeyError, UnicodeDecodeError, DocumentError):
-        return None
-    return document if isinstance(document, dict) else None
+    value = publication.documents.get(version)
+    return None if value is None else mapping_in(value)
 
 
 def proposed(document: JsonValue, origin: str, publication: Publication, limits: LabelLimits) -> NewVersion:

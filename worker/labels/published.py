@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
 
-from worker.documents import DocumentError, parse_json
+from worker.documents import DocumentError, mapping_in, parse_json
 from worker.errors import SchemaError
 from worker.labels.schema import LabelLimits, LabelSchema, canonical_json, parse_schema
 from worker.labels.seal import SEAL
@@ -79,11 +79,8 @@ def pointer_bytes(pointer: Pointer) -> bytes:
 
 def read_pointer(value: bytes) -> Pointer | None:
     """The pointer that `value` is; None where it is none."""
-    try:
-        document = parse_json(value.decode("utf-8"))
-    except (UnicodeDecodeError, DocumentError):
-        return None
-    if not isinstance(document, dict):
+    document = mapping_in(value)
+    if document is None:
         return None
     version, digest = document.get("version"), document.get("digest")
     if isinstance(version, bool) or not isinstance(version, int) or version < 0:

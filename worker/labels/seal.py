@@ -7,7 +7,7 @@ own, so that whoever reads the topic later still knows what a document was when 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from worker.documents import DocumentError, parse_json
+from worker.documents import mapping_in
 from worker.labels.schema import canonical_json
 from worker.types import JsonValue
 
@@ -36,11 +36,8 @@ def seal_bytes(seal: Seal) -> bytes:
 
 def read_seal(value: bytes) -> Seal | None:
     """The seal that `value` is; None where it is none."""
-    try:
-        document = parse_json(value.decode("utf-8"))
-    except (UnicodeDecodeError, DocumentError):
-        return None
-    if not isinstance(document, dict):
+    document = mapping_in(value)
+    if document is None:
         return None
     version, digests = document.get("version"), document.get("digests")
     if isinstance(version, bool) or not isinstance(version, int) or not isinstance(digests, dict):
