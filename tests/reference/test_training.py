@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("safetensors.torch")
+import torch
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from tests.support import tiny_models
+from tests.support.tiny_torch import write_tiny_torch_model
 from tests.support.training_data import write_recipe, write_world
 from worker.cli.main import build_app
 from worker.clock import ManualClock
@@ -27,7 +29,7 @@ from worker.training.prepare import HeldOut, Told
 from worker.training.recipe import Optimisation, read_recipe
 from worker.training.store import PairJoiner, write_store
 from worker.training.train import RunOptions, Trained, train
-from worker.training.weights import load_trainable
+from worker.training.weights import load_trainable, set_dropout
 from worker.types import JsonValue
 
 LONG: dict[str, JsonValue] = {"learning_rate": 0.003, "batch_pairs": 8, "epochs": 6, "accumulate": 2}
@@ -81,6 +83,23 @@ def test_the_loss_falls_and_pairs_that_no_step_saw_are_told_apart(base: Path, tm
     assert 20 == learnt.held_back
     assert learnt.held_back_accuracy is not None
     assert learnt.held_back_accuracy > 0.9
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "deberta-v2", "modernbert"])
+def test_without_dropout_a_model_in_training_says_the_same_twice(family: str, tmp_path: Path) -> None:
+    trainable = load_trainable(write_tiny_torch_model(tmp_path / family, family), 0)
+    module = trainable.module.train()
+    ids = torch.arange(5, 85).reshape(4, 20)
+
+    def said() -> list[list[float]]:
+        with torch.no_grad():
+            found: list[list[float]] = module(input_ids=ids).logits.tolist()
+        return found
+
+    set_dropout(module, 0.3)
+    assert said() != said()
+    set_dropout(module, 0.0)
+    assert said() == said()
 
 
 def test_the_card_says_how_pairs_that_no_step_saw_were_told_apart(trained: Trained) -> None:

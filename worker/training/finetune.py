@@ -16,7 +16,7 @@ from worker.training.journal import Journal
 from worker.training.place import chosen_place
 from worker.training.recipe import Optimisation
 from worker.training.store import PairStore, length_grouped
-from worker.training.weights import Trainable, need_torch
+from worker.training.weights import Trainable, need_torch, set_dropout
 
 CHECKPOINT_FILE: Final = "checkpoint.pt"
 LOG_EVERY_STEPS: Final = 10
@@ -95,10 +95,15 @@ class _Run:
         place = chosen_place(self._torch, loop.device, loop.precision)
         self._device, self._has_autocast = place.device, place.has_autocast
         self._module = trainable.module.to(self._device).train()
+        if self._device == "cpu":
+            # The fused form's gradient takes twice the time of the plain one's there.
+            self._module.set_attn_implementation("eager")
+        if how.dropout is not None:
+            set_dropout(self._module, how.dropout)
         decays = [weights for weights in self._module.parameters() if weights.ndim > 1]
         stays = [weights for weights in self._module.parameters() if weights.ndim <= 1]
         groups = [{"params": decays, "weight_decay": how.weight_decay}, {"params": stays, "weight_decay": 0.0}]
-        self._optimizer = self._torch.optim.AdamW(groups, lr=how.learning_rate)
+        self._optimizer = self._torch.optim.AdamW(groups, lr=how.learning_rate, fused=True)
         order = np.random.default_rng([loop.seed, 0]).permutation(len(store))
         back = min(_HELD_BACK, len(store) // _HELD_BACK_SHARE)
         self._held_back, self._rows = np.sort(order[:back]), np.sort(order[back:])

@@ -114,6 +114,8 @@ def stage_table(stage: Stage, left: SetTable, table: SetTable) -> SetTable:
     Pairs that were recast from the task of a classification set come with the classification sets: a stage of NLI alone
     is then one, and models that are kept from different tasks can share it.
     """
+    if stage.only == "shippable":
+        left = left.shippable()
     if stage.classification is not None:
         return SetTable(classification=left.classification, nli=left.nli if stage.nli else ())
     clusters = table.clusters()

@@ -104,6 +104,13 @@ class SetTable(BaseModel):
         """The clusters of the classification sets, in order of their first set."""
         return tuple(dict.fromkeys(each.cluster for each in self.classification))
 
+    def shippable(self) -> "SetTable":
+        """The sets whose licence lets a model be given away."""
+        return SetTable(
+            classification=tuple(each for each in self.classification if each.is_shippable()),
+            nli=tuple(each for each in self.nli if each.is_shippable()),
+        )
+
 
 def read_table(path: Path) -> SetTable:
     """The table in a file.

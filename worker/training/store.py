@@ -21,6 +21,8 @@ _TYPES: Final = "types.u8"
 _INDEX: Final = "index.npz"
 _FACTS: Final = "facts.json"
 _CHUNK_PAIRS: Final = 2_048
+_PADDED_TO: Final = 8
+"""Tokens: libraries of matrix products prepare, and keep, something for every shape that they meet."""
 _CHUNKS_SORTED: Final = 50
 """Batches that are cut from one sorted stretch: pairs of like length share a batch, and batches still come mixed."""
 
@@ -48,9 +50,10 @@ class PairStore:
         return np.diff(self.offsets)
 
     def padded(self, rows: npt.NDArray[np.int64], pad_id: int) -> tuple[npt.NDArray[np.int64], ...]:
-        """`input_ids`, `attention_mask` and `type_ids` of some pairs, each int64 [rows, longest]."""
+        """`input_ids`, `attention_mask` and `type_ids` of some pairs, each int64 [rows, longest and a few]."""
         lengths = self.lengths[rows]
-        shape = (len(rows), int(lengths.max(initial=0)))
+        longest = int(lengths.max(initial=0))
+        shape = (len(rows), longest + -longest % _PADDED_TO)
         ids, types = np.full(shape, pad_id, np.int64), np.zeros(shape, np.int64)
         for place, (row, length) in enumerate(zip(rows.tolist(), lengths.tolist(), strict=True)):
             start = self.offsets[row]

@@ -83,6 +83,16 @@ def load_trainable(folder: Path, seed: int) -> Trainable:
     return Trainable(module, entailment, int(getattr(config, "pad_token_id", 0) or 0), types > 1, is_new)
 
 
+def set_dropout(module: Any, probability: float) -> None:  # noqa: ANN401  # torch is optional
+    """Let every layer of a torch module forget with `probability`; what is saved later does not say so."""
+    torch = need_torch()
+    for layer in module.modules():
+        if isinstance(layer, torch.nn.Dropout):
+            layer.p = probability
+        if isinstance(getattr(layer, "attention_dropout", None), float):
+            layer.attention_dropout = probability  # of architectures that give it to the attention as a number
+
+
 def save_trained(trained: Trainable, base: Path, target: Path) -> None:
     """Write a model folder: weights, configuration, and the tokenizer of `base` without its own cutting and padding."""
     target.mkdir(parents=True, exist_ok=True)

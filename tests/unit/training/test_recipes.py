@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from worker.errors import ConfigError
+from worker.training.prepare import stage_table
 from worker.training.recipe import read_recipe
 from worker.training.sets import read_table
 
@@ -41,11 +42,22 @@ def test_no_test_file_is_trained_on() -> None:
     assert not {each.train for each in sets if each.train} & {each.test for each in sets if each.test}
 
 
-def test_both_recipes_are_the_same_but_for_their_sets_and_the_length_of_the_first_stage() -> None:
+def test_the_shipped_recipe_is_the_other_without_the_stage_for_sets_that_may_not_be_given_away() -> None:
     everything, shipped = (read_recipe(RECIPES / f"universal{name}.yaml")[0] for name in ("", "-shipped"))
 
-    assert everything.stages[1:] == shipped.stages[1:]
+    assert "shippable" == everything.stages[0].only
+    assert (everything.stages[0], *everything.stages[2:]) == shipped.stages
     assert everything.seed == shipped.seed
+
+
+def test_the_stage_that_both_recipes_have_sees_the_same_sets() -> None:
+    seen = []
+    for name in ("", "-shipped"):
+        recipe, table = read_recipe(RECIPES / f"universal{name}.yaml")
+        seen.append(stage_table(recipe.stages[0], table, table))
+
+    assert seen[0] == seen[1]
+    assert {"yes"} == {each.licence.ship for each in seen[0].nli}
 
 
 @pytest.mark.parametrize(
