@@ -9,6 +9,7 @@ from worker.delivery import Encoder
 from worker.engine_retry import RetryingScorer, ScorerParts
 from worker.engines.base import Engine
 from worker.engines.load import EngineChoice, LoadedModel
+from worker.engines.trt_order import PlanForm
 from worker.flow import Inbox, PairQueue
 from worker.in_flight import Bounds, InFlight
 from worker.kafka.at_least_once import AtLeastOncePublisher
@@ -76,7 +77,7 @@ class Assembler:
 
     def engine_choice(self) -> EngineChoice:
         """What the configuration says of model and engine."""
-        config = self.config
+        config, plan = self.config, self.config.tensorrt
         return EngineChoice(
             config.model,
             config.engine,
@@ -84,6 +85,7 @@ class Assembler:
             strict=config.strict,
             cache_dir=config.cache_dir,
             threads=config.threads,
+            plan=PlanForm(plan.layout, plan.max_tokens, plan.buckets, plan.level),
         )
 
     def use_model(self, model: LoadedModel) -> PairTokenizer:

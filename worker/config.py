@@ -21,7 +21,17 @@ from worker.messages.binding import REGISTRY_FORMATS, Binding
 from worker.messages.bindings import Bindings
 from worker.messages.outbound import MAX_RECORD_BYTES
 from worker.registry_settings import Registry
-from worker.settings import MAX_BYTES, OWNED_BY_THE_WORKER, QUEUE_KILOBYTES, Batching, Http, Kafka, Limits, Schemas
+from worker.settings import (
+    MAX_BYTES,
+    OWNED_BY_THE_WORKER,
+    QUEUE_KILOBYTES,
+    Batching,
+    Http,
+    Kafka,
+    Limits,
+    Schemas,
+    TensorRt,
+)
 from worker.tracing_settings import TracingSettings
 from worker.types import JsonValue
 
@@ -76,6 +86,9 @@ class Config(BaseSettings):
     )
     strict: bool = Field(default=False, description="True: never fall back to another engine.")
     cache_dir: Path | None = Field(default=None, description="For built engines; null: the user's cache folder.")
+    tensorrt: TensorRt = Field(
+        default=TensorRt(), description="Which plan runs on a GPU; built otherwise it is another one, and not found."
+    )
     limits: Limits = Field(default=Limits(), description="What one message may ask for, and what may be in flight.")
     schemas: Schemas = Field(default=Schemas(), description="Where label schemas come from.")
     batching: Batching = Field(default=Batching(), description="How pairs are put together for the engine.")

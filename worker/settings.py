@@ -210,6 +210,19 @@ class Batching(Part):
     )
 
 
+class TensorRt(Part):
+    """What plans are built for, and looked for by; the same as the options of `worker engine build`."""
+
+    layout: Literal["padded", "lengths", "packed"] = Field(
+        default="padded", description="How pairs lie beside each other; docs/gpu.md says which model can be built how."
+    )
+    max_tokens: Positive = Field(default=16_384, description="Tokens of one run.")
+    buckets: tuple[Positive, ...] = Field(
+        default=(), description="Lengths in tokens that pairs are padded to; none: the usual ones."
+    )
+    level: Annotated[int, Field(ge=0, le=5)] = Field(default=3, description="How long to look for faster kernels.")
+
+
 class Http(Part):
     """Health, metrics and the label schemas in force."""
 

@@ -26,7 +26,7 @@ pytestmark = [
     ),
 ]
 
-FAMILIES = ("bert", "roberta", "deberta-v2", "modernbert")
+FAMILIES = ("bert", "roberta", "xlm-roberta", "deberta-v2", "modernbert")
 
 
 @pytest.fixture(scope="session")

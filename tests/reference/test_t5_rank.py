@@ -16,7 +16,7 @@ from worker.engines.generic_torch import TorchOptions
 from worker.engines.golden import join_batches, ranking_golden
 from worker.engines.load import EngineChoice, load_engine
 from worker.engines.t5_rank import T5RankEngine, open_ranking_folder
-from worker.errors import ConfigError, EngineError
+from worker.errors import ConfigError, EngineError, EngineOutOfMemoryError
 from worker.labels.schema import parse_schema
 from worker.settings import Limits
 from worker.training.evaluate import evaluate_task
@@ -115,6 +115,28 @@ def test_what_is_no_t5_and_what_overflows_is_refused(t5: Path, tmp_path: Path) -
         load_engine(EngineChoice(str(t5), "t5_rank", "float16"))
     with pytest.raises(ConfigError, match="bundled"):
         load_engine(EngineChoice(engine="t5_rank"))
+
+
+def test_too_little_memory_for_a_batch_is_named_as_such_and_a_smaller_one_is_scored(
+    t5: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch  # noqa: PLC0415  # optional
+
+    folder = open_ranking_folder(t5)
+    engine = T5RankEngine(folder, TorchOptions(device="cpu"))
+    singles = ranking_golden(folder)[:4]
+    likelihood = engine._likelihood
+
+    def scarce(prompts: Any, rows: Any, options: Any) -> Any:  # noqa: ANN401  # passed on
+        if len(rows) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return likelihood(prompts, rows, options)
+
+    monkeypatch.setattr(engine, "_likelihood", scarce)
+    with pytest.raises(EngineOutOfMemoryError, match=r"lower batching\.max_tokens"):
+        engine.score(join_batches(singles))
+    assert engine.score(singles[0]).logits.shape == (1, 2)
+    engine.close()
 
 
 def test_it_is_measured_beside_nli_models_each_template_by_itself(t5: Path, tmp_path: Path) -> None:

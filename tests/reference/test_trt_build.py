@@ -21,6 +21,7 @@ from worker.engines.profiles import choose_profiles
 from worker.engines.trt import TensorRtEngine, TensorRtOptions
 from worker.engines.trt_build import BuildOptions, Recipe, build_plan
 from worker.engines.trt_builder import ignore_progress
+from worker.engines.trt_order import PlanForm
 from worker.types import Batch, Float32Array
 
 pytestmark = [
@@ -78,7 +79,7 @@ def _expected(folder: ModelFolder, batch: Batch) -> Float32Array:
 
 @pytest.mark.parametrize("precision", ["float16", "bfloat16", "float8"])
 @pytest.mark.parametrize("layout", ["lengths", "packed"])
-@pytest.mark.parametrize("family", ["bert", "roberta"])
+@pytest.mark.parametrize("family", ["bert", "roberta", "xlm-roberta"])
 def test_a_network_written_from_weights_says_what_transformers_says(
     family: str, layout: str, precision: str, tiny: Callable[[str], ModelFolder], tmp_path: Path
 ) -> None:
@@ -107,13 +108,13 @@ def test_a_network_written_from_weights_says_what_transformers_says(
     engine.close()
 
 
-@pytest.mark.parametrize("family", ["bert", "roberta", "deberta-v2", "modernbert"])
+@pytest.mark.parametrize("family", ["bert", "roberta", "xlm-roberta", "deberta-v2", "modernbert"])
 def test_a_plan_is_built_in_a_process_of_its_own_checked_and_kept(
     family: str, tiny: Callable[[str], ModelFolder], tmp_path: Path
 ) -> None:
     folder = tiny(family)
     said: list[str] = []
-    wish = Wish(str(folder.path), "float32", "padded", 1024, (32, 64), 3, 300.0, False, tmp_path)
+    wish = Wish(str(folder.path), "float32", PlanForm("padded", 1024, (32, 64)), 300.0, False, tmp_path)
     checked = build_checked(wish, lambda phase, _done: said.append(phase))
     assert (checked.report.passed, checked.report.reason) == (True, "")
     assert checked.report.largest_logit_error <= 1e-3

@@ -87,7 +87,8 @@ class HostStream:
             state.recording = None
 
         def replay() -> None:
-            state.told("replay")
+            if state.told("replay") is False:
+                raise RuntimeError("CUDA error: the device is gone")
             for run in recorded:
                 run()
 

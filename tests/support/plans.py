@@ -80,23 +80,27 @@ def plain_recipe(timings: bytes = b"") -> Recipe:
     return Recipe(BuildOptions(), timings, lambda _phase, _done: None)
 
 
-def compile_tiny(layout: str, source: BertSource) -> Built:
+def compile_tiny(layout: str, source: BertSource, token_budget: int = 256) -> Built:
     """A tiny plan, kept nowhere."""
-    profiles = choose_profiles(layout, LONGEST, 256, (16, 32))
+    profiles = choose_profiles(layout, LONGEST, token_budget, (16, 32))
     return build_plan(fake_tensorrt, source, layout, profiles, plain_recipe())
 
 
-def build_tiny(root: Path, layout: str, precision: str = "float16", **source: bool) -> StoredPlan:
+def build_tiny(root: Path, layout: str, precision: str = "float16", token_budget: int = 256) -> StoredPlan:
     """A tiny plan in a store at `root`."""
-    facts = tiny_facts(layout, precision)
-    built = compile_tiny(layout, bert_source(precision, **source))
+    facts = tiny_facts(layout, precision, token_budget)
+    built = compile_tiny(layout, bert_source(precision), token_budget)
     return PlanStore(root).put(facts, built.plan, {"fused_attention": built.fused_attention})  # type: ignore[arg-type]  # JSON values
 
 
 def open_tiny(
-    root: Path, layout: str, options: TensorRtOptions | None = None, precision: str = "float16"
+    root: Path,
+    layout: str,
+    options: TensorRtOptions | None = None,
+    precision: str = "float16",
+    token_budget: int = 256,
 ) -> TensorRtEngine:
     """An engine of a tiny plan on a device in the host's memory."""
     folder = write_folder(root / "model")
-    stored = build_tiny(root / "plans", layout, precision)
+    stored = build_tiny(root / "plans", layout, precision, token_budget)
     return TensorRtEngine(fake_tensorrt, HostDevice(), folder, stored, options or TensorRtOptions())

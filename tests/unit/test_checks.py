@@ -8,12 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.plans import write_folder
+from worker import checks
 from worker.app import open_worker
 from worker.assembler import Assembler
 from worker.checks import _of_schemas, _of_source, _of_tracing, _registry
 from worker.clock import ManualClock
 from worker.config import Config, fixed_config
-from worker.engines.load import load_engine
+from worker.engines import trt_api
+from worker.engines.load import EngineChoice, load_engine
 from worker.errors import SchemaError
 from worker.types import JsonValue
 
@@ -114,3 +117,39 @@ def test_a_folder_that_is_not_there_is_a_failure(tmp_path: Path) -> None:
     assert ("failed", "label schemas") == of_labels(config)[0][:2]
     with pytest.raises(SchemaError), open_worker(config):
         pass
+
+
+LACK = 'tensorrt is not installed: pip install "nli-stream-worker[tensorrt]"'
+
+
+@pytest.mark.parametrize(
+    ("model", "engine", "lack", "said"),
+    [
+        ("some/folder", "auto", LACK, [("ok", "tensorrt", f"not used: {LACK}")]),
+        ("some/folder", "auto", None, []),
+        ("some/folder", "openvino", LACK, []),
+        ("bundled", "auto", LACK, []),
+    ],
+)
+def test_what_tensorrt_lacks_is_said_where_it_might_have_been_chosen(
+    monkeypatch: pytest.MonkeyPatch, model: str, engine: str, lack: str | None, said: list[tuple[str, str, str]]
+) -> None:
+    monkeypatch.setattr(checks, "tensorrt_absence", lambda: lack)
+    found = checks._of_gpu(EngineChoice(model, engine))
+    assert said == [(each.verdict, each.subject, each.message) for each in found]
+
+
+def test_a_missing_tensorrt_that_is_asked_for_fails_with_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trt_api, "_MODULES", ("no_such_module",))
+    document: dict[str, JsonValue] = {
+        "kafka": {"bootstrap_servers": "127.0.0.1:1", "group_id": "g"},
+        "model": str(write_folder(tmp_path / "model").path),
+        "engine": "tensorrt",
+        "cache_dir": str(tmp_path),
+        "topics": [{"input": "in"}],
+    }
+    found = next(iter(checks.findings(Assembler(fixed_config(document), ManualClock()))))
+    assert ("failed", "model") == (found.verdict, found.subject)
+    assert "nli-stream-worker[tensorrt]" in found.message

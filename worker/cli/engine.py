@@ -3,14 +3,22 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
 from worker.cli.options import EXIT_FAILED
 
+if TYPE_CHECKING:
+    from worker.engines.trt_order import PlanForm
+
 MODEL = typer.Argument(..., help="`bundled`, a folder, or a Hugging Face id@revision.")
 AS_JSON = typer.Option(False, "--json", help="One JSON object.")
 CACHE = typer.Option(None, help="Where plans are kept; without it the user's cache folder.")
+LAYOUT = typer.Option("padded", help="padded | lengths | packed: which plan.")
+MAX_TOKENS = typer.Option(16_384, min=1, help="Tokens of one run of the plan.")
+BUCKETS = typer.Option(None, help="Lengths that the plan pads to, with commas between them.")
+LEVEL = typer.Option(3, min=0, max=5, help="How long was looked for faster kernels of the plan.")
 
 
 def register(app: typer.Typer) -> None:
@@ -25,9 +33,9 @@ def register(app: typer.Typer) -> None:
 def build(
     model: str = typer.Argument(..., help="A folder, or a Hugging Face id@revision, with safetensors."),
     precision: str = typer.Option("auto", help="auto | float16 | bfloat16 | float32 | float8"),
-    layout: str = typer.Option("padded", help="padded | lengths | packed"),
-    max_tokens: int = typer.Option(16_384, min=1, help="Tokens of one run."),
-    buckets: str | None = typer.Option(None, help="Lengths to pad to, with commas between them."),
+    layout: str = LAYOUT,
+    max_tokens: int = MAX_TOKENS,
+    buckets: str | None = BUCKETS,
     level: int = typer.Option(3, min=0, max=5, help="How long to look for faster kernels."),
     seconds: float = typer.Option(3600.0, min=1, help="After which a build is given up."),
     again: bool = typer.Option(False, "--again", help="Build even where a plan is kept."),
@@ -36,17 +44,18 @@ def build(
 ) -> None:
     """Build a TensorRT plan for this machine's GPU, check it against float32 and keep it.
 
-    Without a precision the fastest that agrees with float32 is kept. Exits 1 if none does.
+    Without a precision the fastest that agrees with float32 is kept. Exits 1 if none does. A worker finds the plan if
+    its configuration says the same under `tensorrt`.
     """
-    from worker.cli.engine_text import BuildPrinter, plan_as_text
+    from worker.cli.engine_text import BuildPrinter, form_as_text, plan_as_text
     from worker.engines.plan_workshop import Wish, build_checked
     from worker.observability.logging import configure_logging
 
     configure_logging("warning")
-    wish = Wish(model, precision, layout, max_tokens, lengths_in(buckets), level, seconds, again, cache_dir)
+    wish = Wish(model, precision, form_of(layout, max_tokens, buckets, level), seconds, again, cache_dir)
     with BuildPrinter(is_quiet=as_json) as printer:
         checked = build_checked(wish, printer.show)
-    print(json.dumps(checked.as_object()) if as_json else plan_as_text(checked.as_object()))
+    print(json.dumps(checked.as_object()) if as_json else plan_as_text(checked.as_object()) + form_as_text(wish.form))
     if not checked.report.passed:
         raise typer.Exit(EXIT_FAILED)
 
@@ -55,6 +64,10 @@ def verify(
     model: str = MODEL,
     engine: str = typer.Option("auto", help="auto | tensorrt | pytorch | openvino"),
     precision: str = typer.Option("auto", help="auto | float32 | float16 | bfloat16 | float8"),
+    layout: str = LAYOUT,
+    max_tokens: int = MAX_TOKENS,
+    buckets: str | None = BUCKETS,
+    level: int = LEVEL,
     cache_dir: Path | None = CACHE,
     as_json: bool = AS_JSON,
 ) -> None:
@@ -64,7 +77,8 @@ def verify(
     from worker.observability.logging import configure_logging
 
     configure_logging("error")
-    choice = EngineChoice(model, engine, precision, strict=precision != "auto", cache_dir=cache_dir)
+    form = form_of(layout, max_tokens, buckets, level)
+    choice = EngineChoice(model, engine, precision, strict=precision != "auto", cache_dir=cache_dir, plan=form)
     loaded = load_engine(choice, is_fresh=True)
     try:
         print(json.dumps(as_object(loaded)) if as_json else as_text(loaded))
@@ -78,6 +92,10 @@ def info(
     model: str | None = typer.Argument(None, help="As for `verify`; without it, the plans that are kept."),
     engine: str = typer.Option("auto", help="auto | tensorrt | pytorch | openvino"),
     precision: str = typer.Option("auto", help="auto | float32 | float16 | bfloat16 | float8"),
+    layout: str = LAYOUT,
+    max_tokens: int = MAX_TOKENS,
+    buckets: str | None = BUCKETS,
+    level: int = LEVEL,
     cache_dir: Path | None = CACHE,
     as_json: bool = AS_JSON,
 ) -> None:
@@ -96,11 +114,23 @@ def info(
         ]
         print(json.dumps(kept) if as_json else "\n".join(map(plan_as_text, kept)) or "no plan is kept")
         return
-    loaded = load_engine(EngineChoice(model, engine, precision, cache_dir=cache_dir))
+    form = form_of(layout, max_tokens, buckets, level)
+    loaded = load_engine(EngineChoice(model, engine, precision, cache_dir=cache_dir, plan=form))
     try:
         print(json.dumps(as_object(loaded)) if as_json else as_text(loaded))
     finally:
         loaded.engine.close()
+
+
+def form_of(layout: str, max_tokens: int, buckets: str | None, level: int) -> "PlanForm":
+    """What the options say of a plan.
+
+    Raises:
+        ConfigError: a bucket is no length.
+    """
+    from worker.engines.trt_order import PlanForm
+
+    return PlanForm(layout, max_tokens, lengths_in(buckets), level)
 
 
 def lengths_in(text: str | None) -> tuple[int, ...]:

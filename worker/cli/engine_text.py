@@ -11,6 +11,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from worker.engines.base import Engine
 from worker.engines.build import BATCH_BOUNDS, LOGIT_BOUNDS, GateReport
 from worker.engines.load import LoadedModel
+from worker.engines.trt_order import PlanForm
 from worker.types import JsonValue
 
 
@@ -92,6 +93,17 @@ def plan_as_text(plan: Mapping[str, JsonValue]) -> str:
     else:
         lines.append("  gate: not yet measured; not used before it is")
     return "\n".join(lines)
+
+
+def form_as_text(form: PlanForm) -> str:
+    """What a worker's configuration has to say to find a plan of this form, as a line more; `""` for the usual one."""
+    usual, names = asdict(PlanForm()), {"token_budget": "max_tokens"}
+    said = [
+        f"{names.get(name, name)}: {list(value) if isinstance(value, tuple) else value}"
+        for name, value in asdict(form).items()
+        if value != usual[name]
+    ]
+    return f"\n  a worker uses it with  tensorrt: {{{', '.join(said)}}}" if said else ""
 
 
 def _gate_lines(engine: Engine, gate: GateReport | None) -> list[str]:

@@ -1,7 +1,7 @@
 """The gate: an engine is used once it agrees with the float32 model, and gives a pair the same logits in any batch."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -53,18 +53,26 @@ def verify_singles(
 ) -> GateReport:
     """As `verify`, of batches of one pair each and the float32 model's logits of them."""
     logits = _in_sorted_batches(engine, singles)
-    errors = np.abs(logits - expected)
-    flips = _label_flips(expected, logits)
     dependence = _batch_dependence(engine, singles, logits)
     precision = engine.info.stamp.precision
+    report = judge(expected, logits, dependence, precision, has_8bit_weights=has_8bit_weights)
+    return replace(report, pairs=len(singles))
+
+
+def judge(
+    expected: Float32Array, found: Float32Array, dependence: float, precision: str, *, has_8bit_weights: bool
+) -> GateReport:
+    """What is to be said of logits that are `found` where float32 says `expected`, and that depend on their batch."""
+    errors = np.abs(found - expected)
+    flips = _label_flips(expected, found)
     reasons = (
         [] if has_8bit_weights else _over("logits differ from float32", float(errors.max()), LOGIT_BOUNDS[precision])
     )
     if flips:
-        reasons.append(f"{flips} of {len(logits)} labels differ from float32")
+        reasons.append(f"{flips} of {len(found)} labels differ from float32")
     reasons += _over("logits differ between batches", dependence, BATCH_BOUNDS[precision])
     return GateReport(
-        pairs=len(singles),
+        pairs=len(found),
         largest_logit_error=float(errors.max()),
         mean_logit_error=float(errors.mean()),
         label_flips=flips,

@@ -1,6 +1,6 @@
 """Which engine is tried for a model, in which order, and why: one line for people."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -8,7 +8,7 @@ from worker.engines import ov, pytorch, trt_api
 from worker.engines.artifact import ModelFolder
 from worker.engines.cuda import cuda_absence
 from worker.engines.source import BUNDLED
-from worker.engines.trt_order import precision_ladder
+from worker.engines.trt_order import PlanForm, precision_ladder
 from worker.errors import ConfigError
 
 ENGINES: Final = ("tensorrt", "pytorch", "openvino", "t5_rank", "gliclass", "fake")
@@ -29,6 +29,8 @@ class EngineChoice:
     """None: the user's cache folder."""
     threads: int | None = None
     """None: every core this process may use."""
+    plan: PlanForm = field(default_factory=PlanForm)
+    """Which of TensorRT's plans: one that was built otherwise is another one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +90,17 @@ def _best(folder: ModelFolder, choice: EngineChoice) -> list[Attempt]:
     if pytorch.has_cuda() and choice.precision not in {"int8", "float8"}:
         why = f"there is a GPU; {absence}" if absence else "there is a GPU"
         ways += _pytorch(folder, choice, why)
-    reason = "the best engine for a CPU" if not ways else "the GPU's engines were refused"
+    reason = "the GPU's engines were refused" if ways else f"the best engine for a CPU; none of a GPU: {_lack(absence)}"
     return [*ways, *_openvino(choice, reason)]
 
 
+def _lack(absence: str | None) -> str:
+    """What a GPU's engine would need first: torch, where it is there, knows best whether there is a GPU at all."""
+    return (cuda_absence() if pytorch.has_torch() else None) or absence or "none can do this"
+
+
 def _tensorrt(folder: ModelFolder, choice: EngineChoice, why: str) -> list[Attempt]:
-    precisions = precision_ladder(folder) if choice.precision == "auto" else (choice.precision,)
+    precisions = choice.plan.precisions(folder, choice.precision)
     return [Attempt("tensorrt", precision, why) for precision in precisions]
 
 

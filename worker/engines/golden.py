@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -19,6 +19,7 @@ from worker.types import Batch, Float32Array, JsonValue, LabelRow, PairRef
 GOLDEN_FILE: Final = "golden.json"
 MIN_GOLDEN_PAIRS: Final = 64
 _GOLDEN_LABELS: Final = 16
+_EDGE_PAIRS: Final = 2
 _TEXTS_FILE: Final = Path(__file__).with_name("golden_texts.json")
 
 
@@ -93,15 +94,28 @@ def encode_pairs(folder: ModelFolder, pairs: Sequence[TextPair]) -> tuple[Batch,
     tokenizer.no_padding()
     tokenizer.enable_truncation(folder.max_pair_tokens, strategy="only_first")
     encodings = tokenizer.encode_batch([(pair.premise, pair.hypothesis) for pair in pairs])
-    return tuple(
-        Batch(
-            refs=(PairRef(0, index),),
-            token_ids=np.array(encoding.ids, dtype=np.int32),
-            type_ids=np.array(encoding.type_ids, dtype=np.int32),
-            lengths=np.array([len(encoding.ids)], dtype=np.int32),
-        )
-        for index, encoding in enumerate(encodings)
-    )
+    return tuple(_single(index, encoding.ids, encoding.type_ids) for index, encoding in enumerate(encodings))
+
+
+def edge_pairs(folder: ModelFolder, lengths: Iterable[int]) -> tuple[Batch, ...]:
+    """Pairs of exactly so many tokens, two of each length that has room for a hypothesis, as batches of their own."""
+    tokenizer = Tokenizer.from_file(str(folder.tokenizer_file))
+    tokenizer.no_padding()
+    texts = golden_texts()
+    premise = max((pair.premise for pair in texts), key=len)
+    hypotheses = sorted({pair.hypothesis for pair in texts}, key=len)[:_EDGE_PAIRS]
+    tokenizer.no_truncation()
+    least = [len(tokenizer.encode("", hypothesis).ids) for hypothesis in hypotheses]
+    batches: list[Batch] = []
+    for length in sorted({min(length, folder.max_pair_tokens) for length in lengths}):
+        tokenizer.enable_truncation(length, strategy="only_first")
+        # No word is less than a token.
+        text = " ".join([premise] * (length // len(premise.split()) + 1))
+        for hypothesis, needed in zip(hypotheses, least, strict=True):
+            if needed < length:
+                made = tokenizer.encode(text, hypothesis)
+                batches.append(_single(len(batches), made.ids, made.type_ids))
+    return tuple(batches)
 
 
 def ranking_golden(folder: ModelFolder) -> tuple[Batch, ...]:
@@ -154,6 +168,12 @@ def join_batches(batches: Sequence[Batch]) -> Batch:
         lengths=np.concatenate([batch.lengths for batch in batches]),
         hypotheses=None if all(batch.hypotheses is None for batch in batches) else np.concatenate(counts),
     )
+
+
+def _single(index: int, ids: Sequence[int], types: Sequence[int]) -> Batch:
+    """One pair as a batch."""
+    token_ids, type_ids, lengths = (np.array(each, dtype=np.int32) for each in (ids, types, [len(ids)]))
+    return Batch((PairRef(0, index),), token_ids, type_ids, lengths)
 
 
 def _pair(row: JsonValue) -> TextPair:

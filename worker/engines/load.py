@@ -24,7 +24,7 @@ from worker.engines.golden import (
     score_alone,
 )
 from worker.engines.graph import REWRITES
-from worker.engines.plan_gate import as_notes, verify_plan
+from worker.engines.plan_gate import as_notes, measure_edges, verify_plan
 from worker.engines.plans import PlanStore, StoredPlan
 from worker.engines.source import BUNDLED_FOLDER, fetch_folder, fetch_model
 from worker.engines.trt import TensorRtEngine
@@ -144,7 +144,7 @@ def _load_one_pass(choice: EngineChoice) -> LoadedModel:
 def _try_engine(folder: ModelFolder, attempt: Attempt, choice: EngineChoice, *, is_fresh: bool) -> LoadedModel:
     cache_dir = choice.cache_dir or default_cache_dir()
     if attempt.engine == "tensorrt":
-        opened = _open_tensorrt(folder, attempt, cache_dir)
+        opened = _open_tensorrt(folder, choice.plan.order(attempt.precision), cache_dir)
     elif attempt.engine == "pytorch":
         opened = _open_pytorch(folder, attempt, choice)
     else:
@@ -163,10 +163,10 @@ def _try_engine(folder: ModelFolder, attempt: Attempt, choice: EngineChoice, *, 
     return LoadedModel(opened.engine, where.tokenizer_file, where.path, why, report, is_verified)
 
 
-def _open_tensorrt(folder: ModelFolder, attempt: Attempt, cache_dir: Path) -> _Opened:
-    engine, plan = trt_open.open_tensorrt(folder, BuildOrder(attempt.precision), cache_dir)
+def _open_tensorrt(folder: ModelFolder, order: BuildOrder, cache_dir: Path) -> _Opened:
+    engine, plan = trt_open.open_tensorrt(folder, order, cache_dir)
     # The plan's name stands for library, driver, GPU; its digest for its kernels, which are others in every build.
-    return _Opened(engine, folder, (plan.folder.name, plan.digest), attempt.precision == "float8", plan)
+    return _Opened(engine, folder, (plan.folder.name, plan.digest), order.precision == "float8", plan)
 
 
 def _open_openvino(folder: ModelFolder, attempt: Attempt, choice: EngineChoice) -> _Opened:
@@ -270,6 +270,6 @@ def _checked(engine: Engine, report: GateReport) -> GateReport:
 def _measured(opened: _Opened, golden: Golden) -> GateReport:
     if opened.plan is None or not isinstance(opened.engine, TensorRtEngine):
         return verify(opened.engine, opened.folder, golden, has_8bit_weights=opened.has_8bit_weights)
-    report = verify_plan(opened.engine, opened.folder, golden)
+    report = verify_plan(opened.engine, opened.folder, golden, measure_edges(opened.engine, opened.folder))
     PlanStore(opened.plan.folder.parent).amend(opened.plan, as_notes(report))
     return report

@@ -1,16 +1,19 @@
 """The gate for compiled plans: every profile agrees with float32, in any order and beside any neighbour."""
 
 import dataclasses
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from worker.engines.artifact import ModelFolder
-from worker.engines.base import Engine
-from worker.engines.build import BATCH_BOUNDS, GateReport, verify
-from worker.engines.golden import Golden, encode_pairs, join_batches
+from worker.engines.build import BATCH_BOUNDS, GateReport, judge, verify_singles
+from worker.engines.golden import Golden, edge_pairs, encode_pairs, join_batches
+from worker.engines.layout import filler_batch
+from worker.engines.profiles import Profile
+from worker.engines.pytorch import PyTorchEngine, PyTorchOptions
 from worker.engines.trt import TensorRtEngine
-from worker.types import Batch, EngineInfo, JsonValue, PairScores
+from worker.types import Batch, EngineInfo, Float32Array, JsonValue, PairScores
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +45,48 @@ class InProfile:
         """Nothing: the engine is closed by whoever opened it."""
 
 
-def verify_plan(engine: TensorRtEngine, folder: ModelFolder, golden: Golden) -> GateReport:
-    """The worst of what all profiles give, and of the engine as a whole; the reason names the profile."""
-    reports = [_verify_profile(InProfile(engine, index), folder, golden) for index in range(len(engine.profiles))]
-    # Twice, so that what profiles leave behind for each other shows.
-    reports += [_verify_profile(InProfile(engine, index), folder, golden) for index in range(len(engine.profiles))]
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Pairs as batches of their own, and what the float32 model says of them: float32 [pairs, classes]."""
+
+    singles: tuple[Batch, ...] = ()
+    logits: Float32Array = field(default_factory=lambda: np.empty((0, 0), np.float32))
+
+    def take(self, rows: Sequence[int]) -> "Sample":
+        """The pairs in `rows`, in that order."""
+        return Sample(tuple(self.singles[row] for row in rows), self.logits[list(rows)])
+
+
+def measure_edges(engine: TensorRtEngine, folder: ModelFolder) -> Sample:
+    """Pairs just as long as the profiles of `engine` take, with float32 logits from the CPU. Blocks for seconds.
+
+    Golden pairs are as long as texts are: between two of them a profile's last places would go unseen.
+
+    Raises:
+        EngineError: torch is not installed, or cannot load the model.
+    """
+    longest = engine.info.max_pair_tokens
+    lengths = [longest] if engine.layout == "packed" else [profile.tokens for profile in engine.profiles]
+    singles = edge_pairs(folder, lengths)
+    plain = PyTorchEngine(folder, PyTorchOptions(device="cpu"))
     try:
-        whole = verify(engine, folder, golden, has_8bit_weights=_is_8bit(engine))
+        return Sample(singles, np.concatenate([plain.score(single).logits for single in singles]))
+    finally:
+        plain.close()
+
+
+def verify_plan(engine: TensorRtEngine, folder: ModelFolder, golden: Golden, edges: Sample | None = None) -> GateReport:
+    """The worst of what all profiles give, and of the engine as a whole; the reason names the profile."""
+    sample = Sample(encode_pairs(folder, golden.pairs), golden.logits)
+    if edges is not None and edges.singles:
+        sample = Sample(sample.singles + edges.singles, np.concatenate([sample.logits, edges.logits]))
+    # Twice, so that what profiles leave behind for each other shows.
+    profiles = [*range(len(engine.profiles))] * 2
+    reports = [_verify_profile(InProfile(engine, index), sample) for index in profiles]
+    try:
+        whole = verify_singles(engine, sample.singles, sample.logits, has_8bit_weights=_is_8bit(engine))
     except (ValueError, RuntimeError) as error:
-        whole = _unmeasured(len(golden.pairs), str(error))
+        whole = _unmeasured(len(sample.singles), str(error))
     return worst_of([*reports, whole])
 
 
@@ -73,28 +109,24 @@ def worst_of(reports: list[GateReport]) -> GateReport:
     )
 
 
-def _verify_profile(engine: InProfile, folder: ModelFolder, golden: Golden) -> GateReport:
+def _verify_profile(engine: InProfile, everything: Sample) -> GateReport:
     kind = engine.engine.profiles[engine.profile]
     name = f"profile of {kind.pairs} pairs and {kind.tokens} tokens"
-    singles = encode_pairs(folder, golden.pairs)
-    fitting = [index for index, single in enumerate(singles) if single.token_ids.size <= engine.info.max_pair_tokens]
-    if not fitting:
+    sizes = [single.token_ids.size for single in everything.singles]
+    sample = everything.take([row for row, size in enumerate(sizes) if size <= engine.info.max_pair_tokens])
+    if not sample.singles:
         return GateReport(0, 0.0, 0.0, 0, 0.0, passed=False, reason=f"{name}: no golden pair is so short")
-    part = Golden(tuple(golden.pairs[index] for index in fitting), golden.logits[fitting])
     try:
-        report = verify(engine, folder, part, has_8bit_weights=_is_8bit(engine.engine))
-        moved = _order_dependence(engine, [singles[index] for index in fitting])
+        report = worst_of(
+            [
+                verify_singles(engine, sample.singles, sample.logits, has_8bit_weights=_is_8bit(engine.engine)),
+                *_in_large_batches(engine, sample),
+            ]
+        )
     except (ValueError, RuntimeError) as error:
-        return _unmeasured(len(fitting), f"{name}: {error}")
-    reasons = [report.reason] if report.reason else []
-    # Not `moved > bound`: a NaN must fail.
-    if not moved <= BATCH_BOUNDS[engine.info.stamp.precision]:
-        reasons.append(f"logits differ with the order of rows by {moved:.2g}")
+        return _unmeasured(len(sample.singles), f"{name}: {error}")
     return dataclasses.replace(
-        report,
-        batch_dependence=max(report.batch_dependence, moved),
-        passed=not reasons,
-        reason=f"{name}: {'; '.join(reasons)}" if reasons else "",
+        report, pairs=len(sample.singles), reason=f"{name}: {report.reason}" if report.reason else ""
     )
 
 
@@ -103,11 +135,59 @@ def _unmeasured(pairs: int, reason: str) -> GateReport:
     return GateReport(pairs, np.inf, np.inf, 0, np.inf, passed=False, reason=reason)
 
 
-def _order_dependence(engine: Engine, singles: list[Batch]) -> float:
-    """Largest change of a logit when all rows are scored together the other way round."""
-    forward = engine.score(join_batches(singles)).logits
-    backward = engine.score(join_batches(singles[::-1])).logits
-    return float(np.abs(forward - backward[::-1]).max())
+def _in_large_batches(engine: InProfile, sample: Sample) -> Iterator[GateReport]:
+    """What is to be said of all pairs at once, and of batches that leave no room: for these kernels were chosen."""
+    stamp, kind = engine.info.stamp, engine.engine.profiles[engine.profile]
+    sizes = [single.token_ids.size for single in sample.singles]
+    together = engine.score(join_batches(sample.singles)).logits
+    whole = [*range(len(sizes))]
+    for rows in (whole, *fullest(sizes, kind, engine.engine.layout)):
+        forward = together if rows is whole else _filled(engine, sample, rows)
+        backward = _filled(engine, sample, rows[::-1])
+        apart = float(np.abs(forward - together[rows]).max())
+        report = judge(sample.logits[rows], forward, apart, stamp.precision, has_8bit_weights=_is_8bit(engine.engine))
+        reasons = [report.reason] if report.reason else []
+        moved = float(np.abs(forward - backward[::-1]).max())
+        # Not `moved > bound`: a NaN must fail.
+        if not moved <= BATCH_BOUNDS[stamp.precision]:
+            reasons.append(f"logits differ with the order of rows by {moved:.2g}")
+        yield dataclasses.replace(
+            report,
+            batch_dependence=float(np.max([apart, moved])),
+            passed=not reasons,
+            reason=f"in a batch of {len(rows)}, {'; '.join(reasons)}" if reasons else "",
+        )
+
+
+def fullest(sizes: Sequence[int], profile: Profile, layout: str) -> list[list[int]]:
+    """Which pairs of these sizes, again and again, fill the profile up: the longest first, each list a batch.
+
+    Packed, there are two ways to be full: of tokens, and of pairs.
+    """
+    order = sorted(range(len(sizes)), key=lambda row: -sizes[row])
+    if layout != "packed":
+        return [[order[place % len(order)] for place in range(profile.pairs)]]
+    rows: list[int] = []
+    left, before = profile.tokens, -1
+    while before < len(rows) < profile.pairs:
+        before = len(rows)
+        for row in order:
+            if sizes[row] <= left and len(rows) < profile.pairs:
+                rows.append(row)
+                left -= sizes[row]
+    short = [row for row in order if sizes[row] * profile.pairs <= profile.tokens]
+    many = [short[place % len(short)] for place in range(profile.pairs)] if short else []
+    return [each for each in (rows, many) if each]
+
+
+def _filled(engine: InProfile, sample: Sample, rows: Sequence[int]) -> Float32Array:
+    """Logits of the pairs in `rows`, scored at once; what room they leave among packed tokens is filled up."""
+    kind = engine.engine.profiles[engine.profile]
+    batches = [sample.singles[row] for row in rows]
+    left = kind.tokens - sum(batch.token_ids.size for batch in batches)
+    if engine.engine.layout == "packed" and len(rows) < kind.pairs and 0 < left <= engine.info.max_pair_tokens:
+        batches.append(filler_batch(1, left))
+    return engine.score(join_batches(batches)).logits[: len(rows)]
 
 
 def _is_8bit(engine: TensorRtEngine) -> bool:

@@ -1,20 +1,18 @@
 """Building a plan on demand: down the ladder of precisions until one agrees with float32."""
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from worker.engines.artifact import ModelFolder
 from worker.engines.build import GateReport
 from worker.engines.golden import Golden, golden_texts, read_golden, score_alone
-from worker.engines.plan_gate import as_notes, verify_plan
+from worker.engines.plan_gate import as_notes, measure_edges, verify_plan
 from worker.engines.plans import StoredPlan
 from worker.engines.pytorch import PyTorchEngine, PyTorchOptions
 from worker.engines.source import fetch_model
-from worker.engines.trt_build import BuildOptions
 from worker.engines.trt_builder import Progress
 from worker.engines.trt_open import open_builder, open_plan, warn_of_unfused
-from worker.engines.trt_order import BuildOrder, check_order, check_version, precision_ladder
+from worker.engines.trt_order import PlanForm, check_order, check_version
 from worker.engines.verdicts import default_cache_dir
 from worker.types import JsonValue
 
@@ -25,10 +23,7 @@ class Wish:
 
     model: str
     precision: str
-    layout: str
-    max_tokens: int
-    buckets: Sequence[int]
-    level: int
+    form: PlanForm
     seconds: float
     again: bool
     cache_dir: Path | None
@@ -54,13 +49,7 @@ def build_checked(wish: Wish, progress: Progress) -> CheckedPlan:
         EngineError: nothing can be built here.
     """
     folder = fetch_model(wish.model)
-    precisions = precision_ladder(folder) if wish.precision == "auto" else (wish.precision,)
-    options = BuildOptions(level=wish.level)
-    orders = [
-        BuildOrder(precision, wish.layout, wish.max_tokens, tuple(wish.buckets), options)
-        for precision in precisions
-        if wish.layout == "padded" or precision != "float32"
-    ]
+    orders = [wish.form.order(precision) for precision in wish.form.precisions(folder, wish.precision)]
     check_order(orders[0], folder)
     builder = open_builder(wish.cache_dir or default_cache_dir(), progress, wish.seconds)
     check_version(orders[0], builder.tensorrt)
@@ -72,7 +61,7 @@ def build_checked(wish: Wish, progress: Progress) -> CheckedPlan:
         progress("checking against float32", 0.0)
         engine = open_plan(folder, stored)
         try:
-            report = verify_plan(engine, folder, golden)
+            report = verify_plan(engine, folder, golden, measure_edges(engine, folder))
         finally:
             engine.close()
         checked = CheckedPlan(builder.store.amend(stored, as_notes(report)), report)

@@ -21,7 +21,8 @@ from worker.engines.artifact import (
 from worker.engines.checkpoints import load_module
 from worker.engines.generic_torch import TorchOptions, open_torch
 from worker.engines.layout import checked_logits
-from worker.errors import EngineError
+from worker.engines.memory import with_memory_errors_told
+from worker.errors import EngineError, EngineOutOfMemoryError
 from worker.types import Batch, EngineInfo, ModelStamp, NliHead, PairRef, PairScores
 
 HEAD: Final = NliHead(classes=2, entailment=0, contradiction=1)
@@ -73,6 +74,7 @@ class T5RankEngine:
         """Of every pair the mean log-likelihood of its option and 0, float32 [pairs, 2], in the batch's order. Blocks.
 
         Raises:
+            EngineOutOfMemoryError: there is no memory for this batch.
             EngineError: the engine is closed.
             ValueError: a pair has no prompt or no option, or a likelihood is not finite.
         """
@@ -85,7 +87,12 @@ class T5RankEngine:
         places = {prompt: place for place, prompt in enumerate(unique)}
         rows = np.array([places[each.tobytes()] for each in prompts], np.int64)
         first = [np.frombuffer(prompt, np.int32) for prompt in unique]
-        likelihood = self._likelihood(first, rows, options)
+        try:
+            likelihood = with_memory_errors_told(lambda: self._likelihood(first, rows, options))
+        except EngineOutOfMemoryError:
+            # What the failed attempt had reserved would stand in the way of a smaller one.
+            self._place.empty_cache()
+            raise
         return PairScores(checked_logits(np.stack((likelihood, np.zeros_like(likelihood)), axis=1), len(rows), HEAD))
 
     def close(self) -> None:

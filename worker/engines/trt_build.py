@@ -13,6 +13,9 @@ from worker.errors import EngineError
 
 _GIB: Final = 1 << 30
 
+LEVEL: Final = 3
+"""How long to look for faster kernels, 0 to 5, where nothing else is said."""
+
 Progress = Callable[[str, float], None]
 """Told which phase the build is in, and which part of its steps are done."""
 
@@ -21,7 +24,7 @@ Progress = Callable[[str, float], None]
 class BuildOptions:
     """How the library is to look for kernels; part of a plan's key."""
 
-    level: int = 3
+    level: int = LEVEL
     """0 to 5: how long to look for faster kernels."""
     workspace_gib: int = 8
     is_batch_independent: bool = False

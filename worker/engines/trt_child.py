@@ -5,8 +5,10 @@
 """
 
 import contextlib
+import ctypes
 import json
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Callable
@@ -34,6 +36,8 @@ TIMINGS_FILE: Final = "timings"
 RESULT: Final = "result"
 """The key of the last line, with what is to be noted of the plan."""
 FAILURE: Final = "failure"
+_PARENT_DEATH_SIGNAL: Final = 1
+"""PR_SET_PDEATHSIG of prctl(2)."""
 
 Say = Callable[[dict[str, Any]], None]
 
@@ -113,8 +117,15 @@ def _largest_inputs(encoder: Encoder, folder: ModelFolder) -> dict[str, float]:
     return {name: float(np.float32(value)) for name, value in largest.items()}
 
 
+def _end_with_parent() -> None:
+    """Where the process that asked is killed, nobody wants the plan any more, and the next may build at once."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL)
+
+
 def main() -> int:
     """Build what standard input asks for; 0 done, 1 failed."""
+    _end_with_parent()
     # What libraries print goes where it does no harm.
     with os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1) as told:
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())

@@ -9,7 +9,7 @@ from worker.engines.artifact import CONFIG_FILE, ModelFolder, read_json_object
 from worker.engines.cuda import DeviceFacts
 from worker.engines.profiles import LAYOUTS, choose_profiles
 from worker.engines.trt_api import INSTALL_HINT
-from worker.engines.trt_build import BuildOptions
+from worker.engines.trt_build import LEVEL, BuildOptions
 from worker.errors import ConfigError, EngineError
 from worker.types import JsonValue
 
@@ -52,6 +52,28 @@ class BuildOrder:
             "driver": device.driver,
             "cuda": device.runtime,
         }
+
+
+@dataclass(frozen=True, slots=True)
+class PlanForm:
+    """What somebody wants of a plan beside its precision: who builds and who looks for it say it so."""
+
+    layout: str = "padded"
+    token_budget: int = TOKEN_BUDGET
+    buckets: tuple[int, ...] = ()
+    """Lengths to pad to; none: those that are usual."""
+    level: int = LEVEL
+    """0 to 5: how long to look for faster kernels."""
+
+    def order(self, precision: str) -> BuildOrder:
+        """What is to be built, or was."""
+        return BuildOrder(precision, self.layout, self.token_budget, self.buckets, BuildOptions(level=self.level))
+
+    def precisions(self, folder: ModelFolder, wanted: str) -> tuple[str, ...]:
+        """What to try, best first: `wanted` alone, or with `auto` what the layout can be built in."""
+        if wanted != "auto":
+            return (wanted,)
+        return tuple(each for each in precision_ladder(folder) if self.layout == "padded" or each != "float32")
 
 
 def check_order(order: BuildOrder, folder: ModelFolder) -> None:

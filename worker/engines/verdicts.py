@@ -13,7 +13,7 @@ from typing import Final
 from worker.engines.build import GateReport
 
 _FOLDER: Final = "gate"
-_RULES_VERSION: Final = 2
+_RULES_VERSION: Final = 3
 """Rises when the gate's rules or bounds change, so that old verdicts no longer count."""
 
 

@@ -6,6 +6,7 @@ from tests.support.plans import write_folder
 from worker.engines import choice, ov, pytorch, trt_api
 from worker.engines.artifact import ModelFolder
 from worker.engines.choice import EngineChoice, attempts, tensorrt_absence
+from worker.engines.trt_order import PlanForm
 
 LADDER = ("float16", "bfloat16", "float32")
 CPU = "openvino float32"
@@ -21,9 +22,10 @@ def _plain_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ov, "has_fast_bfloat16", lambda: False)
 
 
-def _machine(monkeypatch: pytest.MonkeyPatch, *, gpu: bool, tensorrt: bool) -> None:
+def _machine(monkeypatch: pytest.MonkeyPatch, *, gpu: bool, tensorrt: bool, torch: bool = True) -> None:
     monkeypatch.setattr(trt_api, "has_tensorrt", lambda: tensorrt)
     monkeypatch.setattr(pytorch, "has_cuda", lambda: gpu)
+    monkeypatch.setattr(pytorch, "has_torch", lambda: torch)
     monkeypatch.setattr(choice, "cuda_absence", lambda: None if gpu else "torch finds no CUDA device")
 
 
@@ -73,3 +75,29 @@ def test_what_the_gpu_lacks_is_said_with_what_to_install(folder: ModelFolder, mo
     assert tensorrt_absence() == "torch finds no CUDA device"
     _machine(monkeypatch, gpu=True, tensorrt=True)
     assert tensorrt_absence() is None
+
+
+@pytest.mark.parametrize(
+    ("tensorrt", "torch", "lack"),
+    [
+        (False, False, 'tensorrt is not installed: pip install "nli-stream-worker[tensorrt]"'),
+        (False, True, "torch finds no CUDA device"),
+        (True, True, "torch finds no CUDA device"),
+    ],
+)
+def test_where_the_cpu_is_taken_it_is_said_in_one_line_why_no_gpu_is(
+    folder: ModelFolder, monkeypatch: pytest.MonkeyPatch, lack: str, *, tensorrt: bool, torch: bool
+) -> None:
+    _machine(monkeypatch, gpu=False, tensorrt=tensorrt, torch=torch)
+    (only,) = attempts(folder, EngineChoice(model=str(folder.path)))
+    assert only.why == f"the best engine for a CPU; none of a GPU: {lack}"
+
+
+def test_the_layout_decides_which_precisions_of_tensorrt_there_are(
+    folder: ModelFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Attention over packed tokens computes in 16 bits: float32 is left to the next engine."""
+    _machine(monkeypatch, gpu=True, tensorrt=True)
+    ways = attempts(folder, EngineChoice(model=str(folder.path), plan=PlanForm("packed")))
+    assert [way.precision for way in ways if way.engine == "tensorrt"] == ["float16", "bfloat16"]
+    assert [way.precision for way in ways if way.engine == "pytorch"] == list(LADDER)

@@ -1,4 +1,4 @@
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +9,12 @@ from tests.support.batches import batch_of, random_pairs
 from tests.support.fake_cuda import HostDevice
 from tests.support.fake_tensorrt import state
 from tests.support.plans import build_tiny, open_tiny, write_folder
+from tests.support.wait import found_in_time
+from worker.engines.cuda import Stream
 from worker.engines.profiles import LAYOUTS
 from worker.engines.trt import TensorRtEngine, TensorRtOptions
 from worker.errors import EngineError, EngineOutOfMemoryError
+from worker.types import Float32Array, Int32Array
 
 NETWORK_LAYOUTS = ("lengths", "packed")
 
@@ -236,3 +239,56 @@ def test_what_is_said_of_the_engine_is_complete(tmp_path: Path) -> None:
     assert (info.stamp.engine, info.stamp.precision, info.max_pair_tokens) == ("tensorrt", "float16", 64)
     assert info.details["device"] == "Fake GPU"
     assert info.token_budget >= info.max_pair_tokens
+
+
+class _Watched:
+    """A lane's stream that notes what it is asked for, and whose work is done only when `is_done` says so."""
+
+    def __init__(self, stream: Stream, name: str, seen: list[tuple[str, str]], is_done: Callable[[], None]) -> None:
+        self._stream, self._name, self._seen, self._is_done = stream, name, seen, is_done
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._stream, name)
+
+    def upload(self, values: Int32Array) -> int:
+        self._seen.append((self._name, "prepared"))
+        return self._stream.upload(values)
+
+    def download(self, count: int) -> Float32Array:
+        self._seen.append((self._name, "launched"))
+        self._is_done()
+        fetched = self._stream.download(count)
+        self._seen.append((self._name, "done"))
+        return fetched
+
+
+def test_the_next_chunk_is_prepared_and_launched_while_the_one_before_still_computes(tmp_path: Path) -> None:
+    """The first lane's work takes until the second has launched its own: one after the other, it would never end."""
+    engine = open_tiny(tmp_path, "lengths", TensorRtOptions(recorded_shapes=0))
+    expected = engine.score(many := batch_of(*random_pairs(40, 60, 30_000))).logits
+    seen: list[tuple[str, str]] = []
+    first, second = engine._lanes
+
+    def until_the_other_has_launched() -> None:
+        if seen.count(("second", "launched")) == 0:
+            found_in_time(lambda: ("second", "launched") in seen)
+
+    first._stream = _Watched(first._stream, "first", seen, until_the_other_has_launched)  # type: ignore[assignment]  # as one
+    second._stream = _Watched(second._stream, "second", seen, lambda: None)  # type: ignore[assignment]  # as above
+    assert np.array_equal(engine.score(many).logits, expected)
+    engine.close()
+    done = seen.index(("first", "done"))
+    assert {("second", "prepared"), ("second", "launched")} <= set(seen[:done])
+
+
+def test_a_lane_prepares_nothing_before_what_it_computes_is_fetched(tmp_path: Path) -> None:
+    """It has one piece of memory for inputs: what is copied there too early would be read by the chunk before."""
+    engine = open_tiny(tmp_path, "lengths", TensorRtOptions(lanes=1, recorded_shapes=0))
+    seen: list[tuple[str, str]] = []
+    (lane,) = engine._lanes
+    lane._stream = _Watched(lane._stream, "only", seen, lambda: None)  # type: ignore[assignment]  # as above
+    engine.score(batch_of(*random_pairs(40, 60, 30_000)))
+    engine.close()
+    steps = [step for _, step in seen]
+    assert len(steps) >= 6
+    assert steps == ["prepared", "launched", "done"] * (len(steps) // 3)

@@ -1,5 +1,7 @@
+import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -7,11 +9,12 @@ import pytest
 
 from tests.support.fake_cuda import FACTS
 from tests.support.plans import write_folder
+from tests.support.wait import found_in_time
 from worker.engines import trt_builder
-from worker.engines.artifact import ModelFolder
+from worker.engines.artifact import ModelFolder, open_folder
 from worker.engines.plans import LAYERS_FILE, PLAN_FILE, PlanStore
 from worker.engines.trt_builder import Builder
-from worker.engines.trt_order import BuildOrder, check_order, precision_ladder
+from worker.engines.trt_order import BuildOrder, check_order, precision_ladder, timings_key
 from worker.errors import ConfigError, EngineError
 
 ORDER = BuildOrder("float16", "packed", 512)
@@ -82,10 +85,92 @@ def test_measured_kernels_are_handed_to_the_next_build(
 def test_a_process_that_hangs_is_ended_at_the_limit(
     folder: ModelFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    builder = _builder(tmp_path, monkeypatch, "import signal; signal.pause()", seconds=0.5)
+    told = tmp_path / "pid"
+    # It hangs before or after it has said who it is, whichever comes first.
+    hanging = f"import os, pathlib, signal; pathlib.Path({str(told)!r}).write_text(str(os.getpid())); signal.pause()"
+    builder = _builder(tmp_path, monkeypatch, hanging, seconds=0.5)
     with pytest.raises(EngineError, match=r"not built within 0\.5 s; fewer profiles take less time"):
         builder.build(folder, ORDER)
     assert builder.find(folder, ORDER) is None
+    assert [path.name for path in builder.store.root.iterdir()] == [".building"]
+    assert not (told.exists() and told.read_text() and _is_running(int(told.read_text())))
+    # Whoever comes next may build at once.
+    assert _builder(tmp_path, monkeypatch, PLAN).build(folder, ORDER).plan_file.read_bytes() == b"plan"
+
+
+_ASKING = """
+import subprocess, sys
+child = subprocess.Popen([sys.executable, "-c", sys.argv[1]], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+child.stdin.write("{}")
+child.stdin.close()
+child.stdout.readline()
+print(child.pid, flush=True)
+child.wait()
+"""
+
+
+def test_a_build_ends_with_the_process_that_asked_for_it() -> None:
+    """Killed, that one frees the lock, and the next would build beside a process that nobody waits for."""
+    building = _CHILD_THAT.format("import signal; say({'phase': 'tactics', 'done': 0.0}); signal.pause()")
+    with subprocess.Popen([sys.executable, "-c", _ASKING, building], stdout=subprocess.PIPE, text=True) as asking:
+        assert asking.stdout is not None
+        child = int(asking.stdout.readline())
+        assert _is_running(child)
+        asking.kill()
+    found_in_time(lambda: not _is_running(child))
+
+
+def _is_running(process: int) -> bool:
+    """Whether it is there, and not only what is left of it until somebody asks how it ended."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def _build_marked(root: str, folder: str, marks: str) -> None:
+    """Build in a process of its own; every run of the building process leaves a mark."""
+    mark = f"import os, pathlib; pathlib.Path({marks!r}, str(os.getpid())).touch()"
+    trt_builder._CHILD = (sys.executable, "-c", f"{mark}\n{PLAN}")  # type: ignore[misc]  # for this process alone
+    Builder(PlanStore(Path(root)), "11.2.1.2", FACTS).build(open_folder(Path(folder)), ORDER)
+
+
+def test_two_workers_that_start_at_once_build_one_plan_between_them(folder: ModelFolder, tmp_path: Path) -> None:
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    context = multiprocessing.get_context("spawn")
+    places = (str(tmp_path / "plans"), str(folder.path), str(marks))
+    workers = [context.Process(target=_build_marked, args=places) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert [worker.exitcode for worker in workers] == [0, 0]
+    assert len(list(marks.iterdir())) == 1
+    assert Builder(PlanStore(tmp_path / "plans"), "11.2.1.2", FACTS).find(folder, ORDER) is not None
+
+
+def test_a_disk_that_is_full_when_the_plan_is_to_be_kept_leaves_none_and_names_the_fix(
+    folder: ModelFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The minutes are lost; the error says what to do, and the measured kernels, where they found room, are kept."""
+    builder = _builder(tmp_path, monkeypatch, PLAN)
+    real = os.fsync
+
+    def full(handle: int) -> None:
+        if builder.store.recall_timings(_key(builder)):
+            raise OSError(28, "No space left on device")
+        real(handle)
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(EngineError, match=r"the engine cannot be kept \(No space left .*; free space there, or set"):
+        builder.build(folder, ORDER)
+    assert builder.find(folder, ORDER) is None
+    assert not [path for path in builder.store.root.iterdir() if path.name.startswith((".new.", ".build."))]
+
+
+def _key(builder: Builder) -> str:
+    return timings_key({"tensorrt": builder.tensorrt, "gpu": [FACTS.name, "9.0", 132], "driver": FACTS.driver})
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """A TensorRT engine is opened by its plan, and used on what was measured of that very plan."""
 
 import dataclasses
-import functools
 import re
 import sys
 from collections.abc import Iterator
@@ -9,24 +8,35 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from structlog.testing import capture_logs
+from typer.testing import CliRunner
 
 from tests.support import fake_cuda, fake_tensorrt
+from tests.support.batches import batch_of
 from tests.support.plans import bert_source, compile_tiny, open_tiny
-from worker.engines import cuda, load, plan_workshop, trt_builder
+from worker.assembler import Assembler
+from worker.cli.engine import form_of
+from worker.cli.engine_text import form_as_text
+from worker.cli.main import build_app
+from worker.clock import ManualClock
+from worker.config import fixed_config
+from worker.engines import choice, cuda, load, plan_workshop, trt_builder
 from worker.engines.artifact import ModelFolder, open_folder
 from worker.engines.choice import Attempt
 from worker.engines.golden import GOLDEN_FILE, Golden, golden_texts, score_alone, write_golden
 from worker.engines.load import EngineChoice, load_engine
-from worker.engines.plan_gate import verify_plan
+from worker.engines.plan_gate import Sample, verify_plan
 from worker.engines.plan_workshop import Wish, build_checked
 from worker.engines.plans import LAYERS_FILE, PLAN_FILE, StoredPlan
 from worker.engines.trt_builder import ignore_progress
 from worker.engines.trt_open import warn_of_unfused
-from worker.engines.trt_order import BuildOrder
+from worker.engines.trt_order import PlanForm
 from worker.errors import EngineError
+from worker.types import JsonValue
 
-LAYOUT, PRECISION, BUDGET, BUCKETS = "lengths", "float16", 256, (16, 32)
+LAYOUT, PRECISION = "lengths", "float16"
+FORM = PlanForm(LAYOUT, 256, (16, 32))
 CHILD = f"""
 import json, pathlib, shutil, sys
 order = json.load(sys.stdin)
@@ -42,8 +52,9 @@ def _fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     fake_tensorrt.state.reset()
     monkeypatch.setitem(sys.modules, "tensorrt", fake_tensorrt)
     monkeypatch.setattr(cuda, "open_device", fake_cuda.HostDevice)
-    tiny = functools.partial(BuildOrder, layout=LAYOUT, token_budget=BUDGET, buckets=BUCKETS)
-    monkeypatch.setattr(load, "BuildOrder", tiny)
+    # What float32 says of the longest pairs takes torch; the test of it is among those of the reference.
+    for room in (load, plan_workshop):
+        monkeypatch.setattr(room, "measure_edges", lambda *_: Sample())
     yield
     fake_tensorrt.state.reset()
 
@@ -68,13 +79,12 @@ def _plan(*, off_by: float = 0.0) -> bytes:
 
 def _keep(folder: ModelFolder, cache_dir: Path, plan: bytes) -> StoredPlan:
     """Put a plan where the worker will look for its own."""
-    order = BuildOrder(PRECISION, LAYOUT, BUDGET, BUCKETS)
-    facts = order.facts(folder, fake_tensorrt.__version__, fake_cuda.FACTS)
+    facts = FORM.order(PRECISION).facts(folder, fake_tensorrt.__version__, fake_cuda.FACTS)
     return trt_builder.plan_store(cache_dir).put(facts, plan, {"fused_attention": 2})
 
 
 def _choice(folder: ModelFolder, cache_dir: Path) -> EngineChoice:
-    return EngineChoice(str(folder.path), "tensorrt", PRECISION, cache_dir=cache_dir)
+    return EngineChoice(str(folder.path), "tensorrt", PRECISION, cache_dir=cache_dir, plan=FORM)
 
 
 def _load(folder: ModelFolder, cache_dir: Path) -> str:
@@ -127,7 +137,7 @@ def test_a_plan_that_failed_the_gate_when_it_was_built_again_is_refused_by_worke
     _keep(folder, tmp_path, _plan())
     _load(folder, tmp_path)
     _build_with(monkeypatch, tmp_path, _plan(off_by=0.1))
-    wish = Wish(str(folder.path), PRECISION, LAYOUT, BUDGET, BUCKETS, 3, 60.0, True, tmp_path)
+    wish = Wish(str(folder.path), PRECISION, FORM, 60.0, True, tmp_path)
     assert not build_checked(wish, ignore_progress).report.passed
     with pytest.raises(EngineError, match="does not agree"):
         _load(folder, tmp_path)
@@ -145,7 +155,7 @@ def test_a_plan_that_no_longer_passes_is_measured_whatever_it_did_before(
 
     monkeypatch.setattr(plan_workshop, "verify_plan", failing)
     monkeypatch.setattr(load, "verify_plan", failing)
-    wish = Wish(str(folder.path), PRECISION, LAYOUT, BUDGET, BUCKETS, 3, 60.0, False, tmp_path)
+    wish = Wish(str(folder.path), PRECISION, FORM, 60.0, False, tmp_path)
     assert not build_checked(wish, ignore_progress).report.passed
     with pytest.raises(EngineError, match="for the test"):
         _load(folder, tmp_path)
@@ -207,7 +217,7 @@ def test_where_tensorrt_cannot_be_used_the_next_engine_is_and_the_log_says_why(
     _keep(folder, tmp_path, _plan())
     fake_tensorrt.state.answers[call] = answer
     with capture_logs() as logs:
-        loaded = load_engine(EngineChoice(str(folder.path), cache_dir=tmp_path))
+        loaded = load_engine(EngineChoice(str(folder.path), cache_dir=tmp_path, plan=FORM))
     assert loaded.engine is next_one.engine
     loaded.engine.close()
     (refused,) = [entry for entry in logs if entry["event"] == "engine.refused"]
@@ -224,3 +234,95 @@ def test_attention_that_is_not_one_kernel_in_every_layer_is_warned_of(
         warn_of_unfused(folder, noted)
     said = {"event": "engine.attention_not_fused", "model": "model", "fused": fused, "layers": 2}
     assert logs == ([{**said, "log_level": "warning"}] if is_warned_of else [])
+
+
+@pytest.mark.parametrize("engine", ["auto", "tensorrt"])
+def test_strict_ends_with_the_reason_where_the_gpu_is_gone_by_the_time_it_is_opened(
+    folder: ModelFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str
+) -> None:
+    """It was there when the engine was chosen; nothing else is tried in its stead."""
+    monkeypatch.setattr(choice, "cuda_absence", lambda: None)
+    monkeypatch.setattr(cuda, "open_device", gone)
+    for room in ("_open_pytorch", "_open_openvino"):
+        monkeypatch.setattr(load, room, lambda *_: pytest.fail("another engine was tried"))
+    wanted = EngineChoice(str(folder.path), engine, strict=True, cache_dir=tmp_path, plan=FORM)
+    with pytest.raises(EngineError, match="no GPU: it has fallen off the bus"):
+        load_engine(wanted)
+
+
+def gone() -> cuda.Device:
+    raise EngineError("engine: no GPU: it has fallen off the bus")
+
+
+def test_a_gpu_that_goes_away_while_the_worker_runs_fails_every_batch_and_never_gives_old_logits(
+    folder: ModelFolder, tmp_path: Path
+) -> None:
+    """What then becomes of the worker is `engine_retry`'s: tried again for a while, then the end; never a CPU."""
+    _keep(folder, tmp_path, _plan())
+    loaded = load_engine(dataclasses.replace(_choice(folder, tmp_path), strict=True))
+    fake_tensorrt.state.answers |= {"execute_async_v3": False, "replay": False}
+    fake_tensorrt.state.complaint = "Error Code 1: Cuda Runtime (CUDA-capable device(s) is/are busy or unavailable)"
+    launched, recorded = batch_of(*[[5, 6, 7]] * 3), batch_of([5, 6, 7])
+    for batch, error in (
+        (launched, "did not run this batch: Error Code 1: Cuda"),
+        (recorded, "the device is gone"),
+    ) * 2:
+        with pytest.raises(RuntimeError, match=error):
+            loaded.engine.score(batch)
+    loaded.engine.close()
+
+
+def _configured(folder: ModelFolder, cache_dir: Path, **plan: JsonValue) -> EngineChoice:
+    """What a worker takes from its configuration."""
+    document: dict[str, JsonValue] = {
+        "kafka": {"bootstrap_servers": "127.0.0.1:1", "group_id": "g"},
+        "model": str(folder.path),
+        "engine": "tensorrt",
+        "precision": PRECISION,
+        "cache_dir": str(cache_dir),
+        "topics": [{"input": "in"}],
+        "tensorrt": plan,
+    }
+    return Assembler(fixed_config(document), ManualClock()).engine_choice()
+
+
+def test_the_plan_that_the_command_builds_is_the_one_that_a_worker_of_the_same_form_loads(
+    folder: ModelFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _build_with(monkeypatch, tmp_path, _plan())
+    options = [
+        "--precision",
+        PRECISION,
+        "--layout",
+        LAYOUT,
+        "--max-tokens",
+        "256",
+        "--buckets",
+        "16,32",
+        "--level",
+        "4",
+    ]
+    command = ["engine", "build", str(folder.path), "--cache-dir", str(tmp_path), *options]
+    told = CliRunner().invoke(build_app(), command, catch_exceptions=False)
+    assert told.exit_code == 0
+    form = "tensorrt: {layout: lengths, max_tokens: 256, buckets: [16, 32], level: 4}"
+    assert f"a worker uses it with  {form}" in told.stdout
+    (kept,) = trt_builder.plan_store(tmp_path).plans()
+    monkeypatch.setattr(trt_builder, "_CHILD", ("false",))
+    loaded = load_engine(_configured(folder, tmp_path, **yaml.safe_load(form)["tensorrt"]))
+    loaded.engine.close()
+    assert loaded.engine.info.details["plan"] == kept.folder.name
+    for other in ({"layout": "packed"}, {"max_tokens": 512}, {"buckets": [16]}, {"level": 3}):
+        said = {**yaml.safe_load(form)["tensorrt"], **other}
+        with pytest.raises(EngineError, match=r"the process that builds the plan died"):
+            load_engine(_configured(folder, tmp_path, **said))
+    for name in ("info", "verify"):
+        command = ["engine", name, str(folder.path), "--engine", "tensorrt", "--cache-dir", str(tmp_path), *options]
+        assert kept.folder.name in CliRunner().invoke(build_app(), command, catch_exceptions=False).stdout
+
+
+def test_a_configuration_that_says_nothing_of_plans_means_what_the_command_builds_by_itself(
+    folder: ModelFolder, tmp_path: Path
+) -> None:
+    assert _configured(folder, tmp_path).plan == form_of("padded", 16_384, None, 3) == PlanForm()
+    assert form_as_text(PlanForm()) == ""
