@@ -2,8 +2,8 @@
 
 Every stage can be run again and goes on where it stopped; it begins nothing new after `--seconds`. Results are
 appended to `--out` as JSON lines, and `--stage table` shows them. `--dry` runs all of it on a CPU, with tiny models and
-a stand-in for the library: it shows that the script works and measures nothing. `--stage lengths --data FOLDER` takes
-the lengths of real texts anew.
+a stand-in for the library, in a folder of its own: it shows that the script works and measures nothing.
+`--stage lengths --data FOLDER` takes the lengths of real texts anew.
 """
 
 import argparse
@@ -34,11 +34,17 @@ def main() -> int:
     if options.question:
         return _answer(options)
     if options.dry:
+        # Its tiny models and its figures must never be taken for real ones.
+        options.root /= "dry"
         _stand_in_for_gpu(options.root)
     options.root.mkdir(parents=True, exist_ok=True)
     from benchmarks.gpu_journal import Journal, table  # noqa: PLC0415  # the path is set above
 
     journal = Journal(options.out or options.root / "results.jsonl", options.seconds, again=options.again)
+    if options.stage in {"probe", "build", "parity", "bench"}:
+        from benchmarks.gpu_probe import versions  # noqa: PLC0415  # as above
+
+        journal.begin(" ".join(["python", *sys.argv]), versions())
     if options.stage == "lengths":
         from benchmarks.gpu_models import write_length_mix  # noqa: PLC0415  # as above
 
@@ -73,12 +79,14 @@ def _probe(options: argparse.Namespace, journal: Any) -> None:  # noqa: ANN401  
     from benchmarks.gpu_probe import QUESTIONS  # noqa: PLC0415  # the path is set above
 
     for question in QUESTIONS:
-        if options.dry and question == "varlen":
-            continue
         journal.measure({"stage": "probe", "question": question}, lambda question=question: _ask(options, question))
 
 
 def _ask(options: argparse.Namespace, question: str) -> dict[str, Any]:
+    from benchmarks.gpu_journal import SkippedError  # noqa: PLC0415  # as above
+
+    if options.dry and question == "varlen":
+        raise SkippedError("torch's packed attention runs on a GPU only")
     command = [sys.executable, __file__, "--question", question, "--root", str(options.root)]
     command += ["--dry"] if options.dry else []
     done = subprocess.run(command, capture_output=True, text=True, timeout=QUESTION_SECONDS, check=False)
@@ -113,8 +121,7 @@ def _parity(options: argparse.Namespace, journal: Any, model: str) -> None:  # n
 
     folder = gpu_models.make_model(options.root / "models", model, is_dry=options.dry)
     golden = gpu_runs.float32_golden(folder)
-    names = [*gpu_runs.orders(model, is_dry=options.dry), *gpu_runs.TORCH]
-    for name, _ in _wanted(options, ((name, None) for name in names)):
+    for name, _ in _wanted(options, ((name, None) for name in gpu_runs.names(model, is_dry=options.dry))):
         journal.measure(
             {"stage": "parity", "model": model, "engine": name},
             lambda name=name: gpu_runs.parity(options.root, folder, name, golden, is_dry=options.dry),
@@ -125,23 +132,26 @@ def _bench(options: argparse.Namespace, journal: Any, model: str) -> None:  # no
     from benchmarks import gpu_models, gpu_runs  # noqa: PLC0415  # the path is set above
 
     folder = gpu_models.make_model(options.root / "models", model, is_dry=options.dry)
-    names = [*gpu_runs.orders(model, is_dry=options.dry), *gpu_runs.TORCH]
-    for name, _ in _wanted(options, ((name, None) for name in names)):
+    for name, _ in _wanted(options, ((name, None) for name in gpu_runs.names(model, is_dry=options.dry))):
         if journal.left() == 0.0:
             print(f"no time left for {model}, {name}: run this stage again")
             return
-        try:
-            engine = gpu_runs.open_engine(options.root, folder, name, is_dry=options.dry)
-        except Exception as error:  # noqa: BLE001  # the next engine is to be measured all the same
-            print(f"{model}, {name}: {type(error).__name__}: {error}")
-            continue
-        try:
-            _bench_engine(options, journal, (model, name), engine)
-        finally:
-            engine.close()
+        opened: list[Any] = []
+
+        def open_one(name: str = name, opened: list[Any] = opened) -> dict[str, Any]:
+            opened.append(gpu_runs.open_engine(options.root, folder, name, is_dry=options.dry))
+            return {"details": dict(opened[0].info.details)}
+
+        journal.open({"stage": "open", "model": model, "engine": name}, open_one)
+        for engine in opened:
+            try:
+                _bench_engine(options, journal, (model, name), engine)
+            finally:
+                engine.close()
     for workload in WORKLOADS:
         for size in PIPELINE_SIZES[: 1 if options.dry else None]:
-            key = {"stage": "bench", "model": model, "engine": "transformers pipeline", "precision": "float16"}
+            half = "float32" if options.dry else "float16"
+            key = {"stage": "bench", "model": model, "engine": "transformers pipeline", "precision": half}
             if options.engine and not any(part in "transformers pipeline" for part in options.engine):
                 continue
             journal.measure(

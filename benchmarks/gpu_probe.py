@@ -1,6 +1,7 @@
 """What TensorRT does on this GPU, one question a process: a crash answers its own question only."""
 
 import contextlib
+import importlib.metadata
 import json
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +13,7 @@ from worker.engines.encoders.bert import BertShape
 from worker.engines.profiles import Profile, Shape, inputs
 from worker.engines.trt_build import BuildOptions, Recipe, build_plan
 from worker.engines.trt_network import BertSource
+from worker.errors import WorkerError
 
 PROFILE = (Profile(1024, 64),)
 PADDED_PROFILE = (Profile(64, 16),)
@@ -21,6 +23,21 @@ def ask(question: str) -> dict[str, Any]:
     """The answer to one of `QUESTIONS`; may crash."""
     name, _, variant = question.partition(":")
     return _ASKED[name](variant)
+
+
+def versions() -> dict[str, str]:
+    """What a figure was measured with: GPU, driver and libraries."""
+    said: dict[str, str] = {}
+    for name in ("tensorrt_cu13", "tensorrt_cu13_bindings", "torch", "transformers", "onnxruntime_gpu", "onnxruntime"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            said[name.replace("_", "-")] = importlib.metadata.version(name)
+    with contextlib.suppress(WorkerError):
+        said["tensorrt"] = str(trt_api.load_api().__version__)
+    try:
+        facts = cuda.open_device().facts
+    except WorkerError as error:
+        return {"GPU": str(error), **said}
+    return {"GPU": facts.name, "driver": facts.driver, "CUDA": facts.runtime, **said}
 
 
 def _versions(_: str) -> dict[str, Any]:

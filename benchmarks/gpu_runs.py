@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from benchmarks.gpu_models import LABELS, SHAPES, batch_of, batches
+from benchmarks.gpu_ort import OnnxRuntimeEngine
 from worker.engines import cuda, trt_api
 from worker.engines.artifact import ModelFolder
 from worker.engines.base import Engine
 from worker.engines.build import verify
 from worker.engines.golden import Golden, golden_texts, score_alone
-from worker.engines.plan_gate import verify_plan
+from worker.engines.plan_gate import measure_edges, verify_plan
 from worker.engines.pytorch import PyTorchEngine, PyTorchOptions
 from worker.engines.trt import TensorRtEngine, TensorRtOptions
 from worker.engines.trt_build import BuildOptions
@@ -28,6 +29,7 @@ TORCH = {
     "torch packed": PyTorchOptions("float16", layout="packed"),
     "torch compiled": PyTorchOptions("float16", layout="padded", is_compiled=True),
 }
+ORT = "onnxruntime cuda"
 _LEAST_SECONDS = 2.0
 _LEAST_PASSES, _MOST_PASSES = 3, 50
 _MESSAGES = 300
@@ -48,6 +50,11 @@ def orders(model: str, *, is_dry: bool) -> dict[str, BuildOrder]:
     if "packed" in SHAPES[model].layouts:
         made["tensorrt packed float8"] = BuildOrder("float8", "packed", budget, (), BuildOptions(level=3))
     return made
+
+
+def names(model: str, *, is_dry: bool) -> list[str]:
+    """The engines of the table."""
+    return [*orders(model, is_dry=is_dry), *TORCH, ORT]
 
 
 def builder(root: Path, seconds: float) -> Builder:
@@ -79,12 +86,14 @@ def open_engine(root: Path, folder: ModelFolder, name: str, *, is_dry: bool) -> 
     if name in TORCH:
         options = replace(TORCH[name], device="cpu", precision="float32") if is_dry else TORCH[name]
         return PyTorchEngine(folder, replace(options, is_compiled=options.is_compiled and not is_dry))
-    parts = name.partition(" no graphs")
-    found = builder(root, 1.0).find(folder, orders(folder.path.name, is_dry=is_dry)[parts[0]])
+    made = orders(folder.path.name, is_dry=is_dry)
+    if name == ORT:
+        budget = made["tensorrt padded"].token_budget
+        return OnnxRuntimeEngine(root, folder, "float32" if is_dry else "float16", budget, is_dry=is_dry)
+    found = builder(root, 1.0).find(folder, made[name])
     if found is None:
         raise RuntimeError(f"{name}: not built: run --stage build first")
-    options = TensorRtOptions(recorded_shapes=0 if parts[1] else 16)
-    return TensorRtEngine(trt_api.load_api(), cuda.open_device(), folder, found, options)
+    return TensorRtEngine(trt_api.load_api(), cuda.open_device(), folder, found, TensorRtOptions())
 
 
 def parity(root: Path, folder: ModelFolder, name: str, golden: Golden, *, is_dry: bool) -> dict[str, Any]:
@@ -92,7 +101,7 @@ def parity(root: Path, folder: ModelFolder, name: str, golden: Golden, *, is_dry
     engine = open_engine(root, folder, name, is_dry=is_dry)
     try:
         if isinstance(engine, TensorRtEngine):
-            report = verify_plan(engine, folder, golden)
+            report = verify_plan(engine, folder, golden, measure_edges(engine, folder))
         else:
             report = verify(engine, folder, golden)
         return {name: getattr(report, name) for name in report.__slots__} | {"precision": engine.info.stamp.precision}

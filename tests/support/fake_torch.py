@@ -45,14 +45,14 @@ class Tensor:
         self._torch.queue("fill", lambda: self.values.fill(value))
 
 
-class Stream:
+class FakeStream:
     """Work in order, done when it is waited for."""
 
     def __init__(self, torch: "FakeTorch", handle: int) -> None:
         self.torch, self.cuda_stream = torch, handle
         self.waiting: list[Callable[[], None]] = []
 
-    def wait_stream(self, other: "Stream") -> None:
+    def wait_stream(self, other: "FakeStream") -> None:
         """Nothing of this stream before what `other` has queued."""
         self.torch.calls.append(f"wait for {other.cuda_stream}")
 
@@ -64,12 +64,12 @@ class Stream:
             work()
 
 
-class Event:
+class FakeEvent:
     """The end of what a stream had to do when it was recorded."""
 
-    stream: Stream | None = None
+    stream: FakeStream | None = None
 
-    def record(self, stream: Stream) -> None:
+    def record(self, stream: FakeStream) -> None:
         """Put it at the end of `stream`."""
         self.stream = stream
 
@@ -112,7 +112,7 @@ class FakeTorch:
     def __init__(self) -> None:
         self.calls: list[str] = []
         self.recording: Graph | None = None
-        self._streams = [Stream(self, 0)]
+        self._streams = [FakeStream(self, 0)]
         self._current = [self._streams[0]]
         self.cuda = self
 
@@ -128,25 +128,25 @@ class FakeTorch:
         self.calls.append(f"{'pinned' if pin_memory else device} {count}")
         return Tensor(self, np.full(count, 77, dtype=dtype), is_pinned=pin_memory)
 
-    def Stream(self) -> Stream:  # noqa: N802  # as torch calls it
+    def Stream(self) -> FakeStream:  # noqa: N802  # as torch calls it
         """A stream of its own."""
-        self._streams.append(Stream(self, len(self._streams)))
+        self._streams.append(FakeStream(self, len(self._streams)))
         return self._streams[-1]
 
-    def Event(self) -> Event:  # noqa: N802  # as above
+    def Event(self) -> FakeEvent:  # noqa: N802  # as above
         """An event."""
-        return Event()
+        return FakeEvent()
 
     def CUDAGraph(self) -> Graph:  # noqa: N802  # as above
         """A recording."""
         return Graph(self)
 
-    def current_stream(self) -> Stream:
+    def current_stream(self) -> FakeStream:
         """Where work goes."""
         return self._current[-1]
 
     @contextlib.contextmanager
-    def stream(self, stream: Stream) -> Iterator[None]:
+    def stream(self, stream: FakeStream) -> Iterator[None]:
         """Within it work goes to `stream`."""
         self._current.append(stream)
         try:

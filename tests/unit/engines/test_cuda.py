@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tests.support.fake_torch import FakeTorch, Stream
+from tests.support.fake_torch import FakeStream, FakeTorch
 from worker.engines import cuda
 from worker.errors import EngineError
 
@@ -27,7 +27,7 @@ def torch() -> FakeTorch:
     return FakeTorch()
 
 
-def _values(stream: cuda.TorchStream, torch: FakeTorch) -> tuple[list[int], Stream]:
+def _values(stream: cuda.TorchStream, torch: FakeTorch) -> tuple[list[int], FakeStream]:
     """What lies in the stream's input memory now, and the stream beneath."""
     return stream._input.numpy().tolist(), torch._streams[stream.handle]
 

@@ -190,7 +190,8 @@ def test_a_plan_that_is_wrong_only_at_the_last_place_of_a_profile_is_refused(
 
     def spoilt(index: int, batch: Batch) -> Float32Array:
         is_last = (batch.lengths == last).astype(np.float32)
-        return score_in(index, batch) + np.float32(0.1) * is_last[:, None]
+        logits: Float32Array = score_in(index, batch) + np.float32(0.1) * is_last[:, None]
+        return logits
 
     monkeypatch.setattr(engine, "score_in", spoilt)
     assert verify_plan(engine, folder, golden).passed, "no golden pair is just so long"
