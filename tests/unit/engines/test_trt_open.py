@@ -23,6 +23,7 @@ from worker.clock import ManualClock
 from worker.config import fixed_config
 from worker.engines import choice, cuda, load, plan_workshop, trt_builder
 from worker.engines.artifact import ModelFolder, open_folder
+from worker.engines.build import GateReport
 from worker.engines.choice import Attempt
 from worker.engines.golden import GOLDEN_FILE, Golden, golden_texts, score_alone, write_golden
 from worker.engines.load import EngineChoice, load_engine
@@ -33,6 +34,7 @@ from worker.engines.trt_builder import ignore_progress
 from worker.engines.trt_open import warn_of_unfused
 from worker.engines.trt_order import PlanForm
 from worker.errors import EngineError
+from worker.scoring import score_or_isolate
 from worker.types import JsonValue
 
 LAYOUT, PRECISION = "lengths", "float16"
@@ -269,6 +271,8 @@ def test_a_gpu_that_goes_away_while_the_worker_runs_fails_every_batch_and_never_
     ) * 2:
         with pytest.raises(RuntimeError, match=error):
             loaded.engine.score(batch)
+        with pytest.raises(EngineError, match="the engine fails"):
+            score_or_isolate(loaded.engine, batch)
     loaded.engine.close()
 
 
@@ -289,6 +293,10 @@ def _configured(folder: ModelFolder, cache_dir: Path, **plan: JsonValue) -> Engi
 def test_the_plan_that_the_command_builds_is_the_one_that_a_worker_of_the_same_form_loads(
     folder: ModelFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """What the gate says is not what this is about: it is taken as passed."""
+    cache_dir = tmp_path / "cache"
+    for room in (load, plan_workshop):
+        monkeypatch.setattr(room, "verify_plan", lambda *_: GateReport(1, 0.0, 0.0, 0, 0.0, passed=True, reason=""))
     _build_with(monkeypatch, tmp_path, _plan())
     options = [
         "--precision",
@@ -302,22 +310,22 @@ def test_the_plan_that_the_command_builds_is_the_one_that_a_worker_of_the_same_f
         "--level",
         "4",
     ]
-    command = ["engine", "build", str(folder.path), "--cache-dir", str(tmp_path), *options]
+    command = ["engine", "build", str(folder.path), "--cache-dir", str(cache_dir), *options]
     told = CliRunner().invoke(build_app(), command, catch_exceptions=False)
     assert told.exit_code == 0
     form = "tensorrt: {layout: lengths, max_tokens: 256, buckets: [16, 32], level: 4}"
     assert f"a worker uses it with  {form}" in told.stdout
-    (kept,) = trt_builder.plan_store(tmp_path).plans()
+    (kept,) = trt_builder.plan_store(cache_dir).plans()
     monkeypatch.setattr(trt_builder, "_CHILD", ("false",))
-    loaded = load_engine(_configured(folder, tmp_path, **yaml.safe_load(form)["tensorrt"]))
+    loaded = load_engine(_configured(folder, cache_dir, **yaml.safe_load(form)["tensorrt"]))
     loaded.engine.close()
     assert loaded.engine.info.details["plan"] == kept.folder.name
     for other in ({"layout": "packed"}, {"max_tokens": 512}, {"buckets": [16]}, {"level": 3}):
         said = {**yaml.safe_load(form)["tensorrt"], **other}
         with pytest.raises(EngineError, match=r"the process that builds the plan died"):
-            load_engine(_configured(folder, tmp_path, **said))
+            load_engine(_configured(folder, cache_dir, **said))
     for name in ("info", "verify"):
-        command = ["engine", name, str(folder.path), "--engine", "tensorrt", "--cache-dir", str(tmp_path), *options]
+        command = ["engine", name, str(folder.path), "--engine", "tensorrt", "--cache-dir", str(cache_dir), *options]
         assert kept.folder.name in CliRunner().invoke(build_app(), command, catch_exceptions=False).stdout
 
 
