@@ -23,7 +23,7 @@ TORCH = {"torch transformers", "torch padded", "torch packed", "torch compiled"}
 
 
 def _run(root: Path, *options: str) -> str:
-    command = [sys.executable, str(SCRIPT), "--dry", "--root", str(root), *options]
+    command = [sys.executable, str(SCRIPT), "--dry", "--seconds", "3600", "--root", str(root), *options]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
