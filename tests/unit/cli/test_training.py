@@ -90,6 +90,7 @@ def test_pairs_recast_from_a_task_are_held_out_with_it_and_are_no_part_of_a_stag
         (("calibrate", "--schema", "schema.yaml", "--labelled", "x.jsonl.gz", "--label-column", "m"), "no column m"),
         (("calibrate", "--schema", "schema.yaml", "--labelled", "x.jsonl.gz", "--out", "x.jsonl.gz/y"), "--out"),
         (("clean", "x.jsonl.gz", "--out", "x.jsonl.gz"), "--out"),
+        (("clean", "x.jsonl.gz", "--out", "x.csv"), "--out"),
         (("evaluate", "--sets", "sets.yaml", "--data", ".", "--out", "x.jsonl.gz"), "--out"),
         (("train", "recipe.yaml", "--out", "x.jsonl.gz"), "--out"),
         (("finetune", "--schema", "schema.yaml", "--examples", "x.jsonl.gz"), "two labels"),
@@ -191,7 +192,27 @@ def test_cleaning_lists_rows_not_texts_and_leaves_the_file_alone(world: Path) ->
     assert "     10 1 -> 0" in shown
     assert "hammer" not in shown
     assert before == file.read_bytes()
-    assert 59 == len((world / "kept.jsonl").read_text().splitlines())
+    kept = gzip.decompress(before).decode().splitlines()
+    del kept[10]
+    assert kept == (world / "kept.jsonl").read_text().splitlines()
     assert "hammer saw 10" in _run("clean", file, "--show-text").stdout
     with pytest.raises(ConfigError, match="new file"):
         _run("clean", file, "--out", file)
+
+
+def test_cleaned_rows_come_out_as_they_came_in_and_are_called_by_their_number_in_the_file(world: Path) -> None:
+    rows = [f'{n},"{"apple pear" if n % 2 else "hammer, saw"} {n}\r\nand more",{n % 2},  a note ' for n in range(60)]
+    rows[10] = '10,"hammer, saw 10",1,"a ""note"""'
+    rows.insert(3, "x,,1,without a text")
+    rows.insert(30, "")
+    file, out = world / "noisy.csv", world / "kept.csv"
+    file.write_bytes("\ufeff".encode() + "\r\n".join(["id,words,class,note", *rows]).encode())
+
+    columns = ("--text-column", "words", "--label-column", "class")
+    found = json.loads(_run("clean", file, "--out", out, *columns, "--json").stdout)
+
+    assert [11] == [suspect["row"] for suspect in found["suspects"]]
+    del rows[11]
+    assert "\ufeff".encode() + "\r\n".join(["id,words,class,note", *rows]).encode() == out.read_bytes()
+    with pytest.raises(ConfigError, match=r"expected a new file \.csv, as noisy\.csv is"):
+        _run("clean", file, "--out", world / "kept.jsonl", *columns)
