@@ -158,14 +158,20 @@ def test_several_labels_stand_in_a_cell_as_json_and_a_blank_cell_has_none(world:
 def test_priors_are_matched_without_a_label(world: Path) -> None:
     rows = write_rows(world / "plain.jsonl.gz", [{"text": f"text {n}"} for n in range(50)])
 
-    printed = _run(
-        "calibrate", "--schema", world / "schema.yaml", "--unlabelled", rows, "--prior", "good=0.9", "--engine", "fake",
-        "--json",
-    ).stdout  # fmt: skip
+    given = ("--schema", world / "schema.yaml", "--unlabelled", rows, "--prior", "good=0.9", "--engine", "fake")
+    found = json.loads(_run("calibrate", *given, "--json").stdout)
 
-    found = json.loads(printed)
     assert found["before"] is None
     assert found["bias"]["good"] > 0 > found["bias"]["bad"]
+    good, bad = (found["frequencies"][label] for label in ("good", "bad"))
+    assert [0.9, pytest.approx(0.1)] == [good["prior"], bad["prior"]]
+    assert [0.9, 0.1] == pytest.approx([good["score_after"], bad["score_after"]], abs=1e-3)
+    assert good["score_before"] < 0.7
+    assert good["before"] < good["after"]
+    for name in ("before", "after", "score_before", "score_after"):
+        assert 1.0 == pytest.approx(good[name] + bad[name])
+    shown = _run("calibrate", *given).stdout
+    assert f"  {'good':32}  0.900   {good['before']:6.3f} {good['after']:8.3f}" in shown
 
 
 def test_the_cheap_few_shot_curve_needs_no_training(world: Path) -> None:
