@@ -143,11 +143,19 @@ def for_people(made: "Trained") -> str:
     return "\n".join(lines)
 
 
+def _or_own(value: float | None) -> str:
+    return "as the model's" if value is None else f"{value:g}"
+
+
 def plan_text(recipe: "Recipe", plan: "Plan") -> str:
     """The table of what each stage would see."""
     lines = [f"{recipe.name} ({plan.variant})"]
+    stages = {stage.name: stage for stage in recipe.stages}
     for name, uses in plan.stages:
-        lines += ["", f"stage {name}: {len(uses)} sets, {sum(use.pairs for use in uses)} pairs"]
+        only = ", shippable sets alone" if "shippable" in {recipe.only, stages[name].only} else ""
+        lines += ["", f"stage {name}: {len(uses)} sets, {sum(use.pairs for use in uses)} pairs{only}"]
+        how = stages[name].optimisation.model_dump()
+        lines += [f"  {', '.join(f'{key} {_or_own(value)}' for key, value in how.items())}"]
         lines.append(f"  {'set':32} {'cluster':12} {'classes':>7} {'rows':>7} {'pairs':>7}  licence")
         lines += [
             f"  {use.name:32} {use.cluster:12} {use.classes:7} {use.rows:7} {use.pairs:7}  "

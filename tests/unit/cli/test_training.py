@@ -11,6 +11,7 @@ from typer.testing import CliRunner, Result
 from tests.support.training_data import write_recipe, write_rows, write_world
 from worker.cli.main import build_app
 from worker.errors import ConfigError, SchemaError, WorkerError
+from worker.types import JsonValue
 
 SCHEMA = {"name": "reviews", "version": 3, "labels": [{"name": "good"}, {"name": "bad", "description": "crash"}]}
 
@@ -43,6 +44,25 @@ def test_a_dry_run_shows_what_each_stage_would_see_and_what_is_held_out(world: P
     assert "films" in shown.split("without-clusters-intent")[1]
     assert "films" not in shown.split("without-clusters-intent")[0]
     assert not (world / "out").exists()
+
+
+def test_a_dry_run_shows_how_each_stage_would_learn_and_which_takes_shippable_sets_alone(world: Path) -> None:
+    alone: JsonValue = {"name": "mix", "only": "shippable", "classification": {}, "optimisation": {"dropout": 0.0}}
+    write_recipe(world, stages=[{"name": "all", "nli": {}, "classification": {}}, alone])
+    given = ("train", world / "recipe.yaml", "--data", world, "--out", world / "out", "--dry-run")
+
+    every, mix = _run(*given).stdout.split("\nstage ")[1:]
+
+    assert "films" in every
+    assert "shippable sets alone" not in every
+    assert "dropout as the model's" in every
+    assert "films" not in mix
+    assert "shippable sets alone\n  learning_rate 5e-05, epochs 1, batch_pairs 64, " in mix
+    assert "dropout 0\n" in mix
+    recipe = json.loads(_run(*given, "--json").stdout)["recipe"]
+    assert [("all", None), ("shippable", 0.0)] == [
+        (stage["only"], stage["optimisation"]["dropout"]) for stage in recipe["stages"]
+    ]
 
 
 def test_a_text_of_any_test_is_trained_on_by_no_set_and_what_is_left_out_is_counted(world: Path) -> None:
