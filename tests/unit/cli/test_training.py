@@ -143,6 +143,16 @@ def test_an_evaluation_prints_json_and_writes_its_report(world: Path) -> None:
     assert found == json.loads((world / "report" / "report.json").read_text())
 
 
+def test_two_models_of_one_name_stand_in_columns_of_their_own(world: Path) -> None:
+    given = ("--sets", world / "sets.yaml", "--data", world, "--engine", "fake", "--only", "films", "--texts", 4)
+
+    found = json.loads(_run("evaluate", *given, "--model", "bundled", "--model", "bundled", "--json").stdout)
+
+    assert 2 == len(found["models"]) == len({task["model"] for task in found["tasks"]})
+    (first, second) = found["means"]
+    assert second == first.replace(": ", "-2: ")
+
+
 def test_a_calibrated_schema_is_the_next_version_and_can_be_read(world: Path) -> None:
     rows = world / "reviews.train.jsonl.gz"
 
