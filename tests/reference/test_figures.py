@@ -58,7 +58,7 @@ def test_a_class_that_is_never_true_or_never_said_counts_as_it_does_in_scikit_le
 @pytest.mark.parametrize("seed", range(50))
 def test_the_calibration_error_is_that_of_the_bins_of_scikit_learn(seed: int) -> None:
     draw = np.random.default_rng(seed)
-    confidence = draw.beta(*draw.uniform(0.3, 5.0, 2), size=int(draw.integers(1, 400)))
+    confidence = draw.beta(draw.uniform(0.3, 5.0), draw.uniform(0.3, 5.0), size=int(draw.integers(1, 400)))
     is_right = draw.random(len(confidence)) < confidence ** draw.uniform(0.3, 3.0)
 
     right, sure = calibration.calibration_curve(is_right, confidence, n_bins=ECE_BINS, strategy="uniform")

@@ -114,6 +114,17 @@ def test_the_form_that_a_worker_runs_passed_its_gate(trained: Trained) -> None:
     assert "## Data" in (trained.exported.folder / "README.md").read_text()
 
 
+def test_the_form_that_a_worker_runs_is_measured_beside_the_original(trained: Trained, world: Path) -> None:
+    assert trained.exported is not None
+    models = ["--model", str(trained.model), "--model", str(trained.exported.folder)]
+    sets = ["--sets", str(world / "sets.yaml"), "--data", str(world), "--only", "films", "--texts", "6"]
+
+    found = json.loads(_run("evaluate", *sets, *models, "--json"))
+
+    assert ["small: set seen", "small-openvino: set seen"] == list(found["means"])
+    assert ["small (all)", "small-openvino (all)"] == [task["model"] for task in found["tasks"]]
+
+
 def test_where_8_bit_weights_change_labels_the_form_is_written_in_float32(
     trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

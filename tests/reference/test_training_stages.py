@@ -87,7 +87,7 @@ def test_a_stage_of_other_settings_or_sets_is_not_taken_for_the_one_that_was_cop
 ) -> None:
     for folder in (shipped / "work").glob("nli-shippable-*"):
         shutil.copytree(folder, tmp_path / "work" / folder.name)
-    other = {"name": "nli-shippable", "nli": {}, "optimisation": QUICK}
+    other: JsonValue = {"name": "nli-shippable", "nli": {}, "optimisation": QUICK}
 
     _, trained = _train(write_recipe(world, stages=[other]), _options(world, base, tmp_path))
 

@@ -122,8 +122,9 @@ def _measured(
     nli: list[NliFigures] = []
     with Bar() as bar, _scorer(choice, max_pair_tokens) as scorer:
         info = scorer.model.engine.info
-        provenance = read_provenance(scorer.model.model_dir)
-        name, called = _told_apart(info.stamp.name, provenance, scorer.model.model_dir, taken)
+        folder = _named_folder(choice, scorer.model.model_dir)
+        provenance = read_provenance(folder)
+        name, called = _told_apart(info.stamp.name, provenance, folder, taken)
         counter = bar.count(name, sum(len(task.rows) for task in tasks) + len(pairs))
         for task in tasks:
             found.append(evaluate_task(scorer, task, (name, called)))
@@ -133,7 +134,15 @@ def _measured(
                 nli.append(evaluate_nli(scorer, each, rows, name))
                 counter.add(1, each)
         stamp = f"{info.stamp.engine}, {info.stamp.precision}, {info.stamp.digest}"
-        return _Measured(name, stamp, scorer.model.model_dir, provenance, tuple(found), tuple(nli))
+        return _Measured(name, stamp, folder, provenance, tuple(found), tuple(nli))
+
+
+def _named_folder(choice: "EngineChoice", loaded: Path) -> Path:
+    """Where a model says what it saw: what is loaded may be a form of it that lies in a cache and says nothing."""
+    from worker.training.card import PROVENANCE_FILE
+
+    named = Path(choice.model)
+    return named if (named / PROVENANCE_FILE).is_file() else loaded
 
 
 def _told_apart(

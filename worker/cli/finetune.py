@@ -190,6 +190,7 @@ def _print(points: "Sequence[Point]", exported: "Exported | None", counts: tuple
     import dataclasses
     import json
 
+    from worker.cli.training_text import gate_text
     from worker.engines.artifact import open_folder
 
     texts, left_out = counts
@@ -208,4 +209,6 @@ def _print(points: "Sequence[Point]", exported: "Exported | None", counts: tuple
         print(f"{each.method:12} {each.k:5} {each.texts:6} {each.macro_f1:9.3f} {each.accuracy:9.3f}")
     if exported is not None:
         print(f"model: {exported.folder} ({exported.weights} weights, past its gate)")
+        if exported.gate is not None:
+            print(f"gate: {gate_text(exported.gate)}")
         print(f"requires_model: {digest}")

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from worker.clock import Clock, SystemClock
 
 if TYPE_CHECKING:
+    from worker.engines.build import GateReport
     from worker.training.finetune import Progress as StepTold
     from worker.training.prepare import Told
     from worker.training.recipe import Recipe
@@ -124,11 +125,7 @@ def for_people(made: "Trained") -> str:
     if made.exported is not None:
         lines.append(f"openvino  {made.exported.folder} ({made.exported.weights} weights)")
         if made.exported.gate is not None:
-            gate = made.exported.gate
-            lines.append(
-                f"gate      {gate.pairs} pairs, {gate.label_flips} labels differ from float32, "
-                f"largest logit error {gate.largest_logit_error:.3g}"
-            )
+            lines.append(f"gate      {gate_text(made.exported.gate)}")
     for stage in made.stages:
         learnt = stage.learnt
         lines.append(
@@ -141,6 +138,14 @@ def for_people(made: "Trained") -> str:
                 f"majority {learnt.majority:.3f}"
             )
     return "\n".join(lines)
+
+
+def gate_text(gate: "GateReport") -> str:
+    """How far an exported form is from the original."""
+    return (
+        f"{gate.pairs} pairs, {gate.label_flips} labels differ from float32, "
+        f"largest logit error {gate.largest_logit_error:.3g}"
+    )
 
 
 def _or_own(value: float | None) -> str:
