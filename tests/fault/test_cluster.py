@@ -7,12 +7,13 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from confluent_kafka import Consumer, Producer, TopicPartition
 
 from tests.fault.conftest import Verdict
 from tests.support.broker import BrokerUnderTest
 from tests.support.chaos import PARTITIONS, STEADY, Stream
-from tests.support.cluster import ClusterUnderTest
-from tests.support.wait import wait_until
+from tests.support.cluster import ROLES, ClusterUnderTest
+from tests.support.wait import found_in_time, stays, wait_until
 from worker.kafka.embedded_cluster import EmbeddedCluster
 from worker.kafka.embedded_storage import EmbeddedSettings
 
@@ -36,6 +37,10 @@ def cluster(kafka: BrokerUnderTest, request: pytest.FixtureRequest) -> ClusterUn
         node.start()
     found.await_in_sync()
     return found
+
+
+TOLD_SECONDS = 120.0
+"""Within which a transaction has to begin, to take offsets and to end."""
 
 
 def stream_on(cluster: ClusterUnderTest, folder: Path, count: int) -> Stream:
@@ -128,6 +133,56 @@ def test_the_worker_passes_the_system_test_of_kafkas_own_copier(
             worker.send_signal(signal.SIGTERM)
         assert [0, 0] == [worker.wait(180) for worker in workers]
     assert verdict(attacked, f"copier: {how} bounce of {bounced}, 3 rounds", attacked.run_to_end(600)).is_perfect
+
+
+@pytest.mark.parametrize("told", ["committed", pytest.param("aborted", marks=pytest.mark.soak)])
+def test_what_a_transaction_was_told_holds_though_an_output_had_no_leader_as_it_ended(
+    cluster: ClusterUnderTest, tmp_path: Path, told: str
+) -> None:
+    """Not the worker's promise but the broker's, on which it stands: Kafka 4.3.1 breaks it (KAFKA-20734)."""
+    source, output, identity = (f"{name}-{tmp_path.name}" for name in ("in", "out", "id"))
+    cluster.embedded.create_topics({source: 1})
+    cluster.kafka.create_topics({output: 6}, {"min.insync.replicas": "1"}, replicas=1)
+    servers = {"bootstrap.servers": cluster.kafka.bootstrap_servers}
+    producer = Producer({**servers, "transactional.id": identity})
+    producer.init_transactions(TOLD_SECONDS)
+    assert {} == cluster.kafka.committed_offsets(identity, source)  # from here on there are coordinators of both kinds
+    group = Consumer({**servers, "group.id": identity}).consumer_group_metadata()
+    end = {"committed": producer.commit_transaction, "aborted": producer.abort_transaction}
+    # The coordinators stay: another one would look at everything anew.
+    stay = {cluster.holder(role, topic=output, group=identity, transactional_id=identity) for role in ROLES[1:]}
+    leaders = [cluster.leader(output, n) for n in range(6)]
+    place = next(n for n in range(6) if leaders[n] not in stay)
+    node = cluster.nodes[leaders[place]]
+
+    fill(producer, output, place, b"first")
+    producer.send_offsets_to_transaction([TopicPartition(source, 0, 4)], group, TOLD_SECONDS)
+    node.kill()
+    wait_until(lambda: cluster.leader(output, place) == -1, 60, "a partition without a leader")
+    stays(lambda: cluster.leader(output, place) == -1, 2)  # by then every node knows
+    end[told](TOLD_SECONDS)
+    node.start()
+    if told == "committed":
+        found_in_time(lambda: [b"first"] * 4 == values_in(cluster, output), 60)
+    fill(producer, output, place, b"second")
+    producer.send_offsets_to_transaction([TopicPartition(source, 0, 8)], group, TOLD_SECONDS)
+    end["aborted" if told == "committed" else "committed"](TOLD_SECONDS)
+
+    expected, offset = ([b"first"] * 4, 4) if told == "committed" else ([b"second"] * 4, 8)
+    found_in_time(lambda: expected == values_in(cluster, output), 60)
+    assert {0: offset} == cluster.kafka.committed_offsets(identity, source)
+
+
+def fill(producer: Producer, output: str, partition: int, value: bytes) -> None:
+    """Begin a transaction, and have four records of it in the log."""
+    producer.begin_transaction()
+    for _ in range(4):
+        producer.produce(output, value, partition=partition)
+    assert 0 == producer.flush(TOLD_SECONDS)
+
+
+def values_in(cluster: ClusterUnderTest, topic: str) -> list[bytes | None]:
+    return [message.value() for message in cluster.kafka.read_committed(topic)]
 
 
 def bounce_brokers(cluster: ClusterUnderTest, attacked: Stream, how: str) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-_NEEDED = ("torch", "transformers", "gliclass", "onnx", "onnxscript", "nncf")
+_NEEDED = ("torch", "transformers", "gliclass", "onnx", "onnxscript", "nncf", "sklearn")
 _HERE = Path(__file__).parent
 
 

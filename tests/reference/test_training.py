@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from tests.support import tiny_models
+from tests.support.tiny_base import write_base
 from tests.support.tiny_torch import write_tiny_torch_model
 from tests.support.training_data import write_recipe, write_world
 from worker.cli.main import build_app
@@ -38,12 +39,7 @@ LONG: dict[str, JsonValue] = {"learning_rate": 0.003, "batch_pairs": 8, "epochs"
 @pytest.fixture(scope="session")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An NLI model with random weights, small enough to learn from."""
-    folder = tmp_path_factory.mktemp("base") / "model"
-    tiny_models.build(folder, tiny_models.bert(), ("entailment", "not_entailment"))
-    weights = load_file(folder / SAFETENSORS_FILE)
-    rough = {name: each if "Norm" in name else each / 10 for name, each in weights.items()}
-    save_file(rough, folder / SAFETENSORS_FILE, {"format": "pt"})
-    return folder
+    return write_base(tmp_path_factory.mktemp("base") / "model")
 
 
 @pytest.fixture(scope="session")
@@ -118,6 +114,17 @@ def test_the_form_that_a_worker_runs_passed_its_gate(trained: Trained) -> None:
     assert "## Data" in (trained.exported.folder / "README.md").read_text()
 
 
+def test_the_form_that_a_worker_runs_is_measured_beside_the_original(trained: Trained, world: Path) -> None:
+    assert trained.exported is not None
+    models = ["--model", str(trained.model), "--model", str(trained.exported.folder)]
+    sets = ["--sets", str(world / "sets.yaml"), "--data", str(world), "--only", "films", "--texts", "6"]
+
+    found = json.loads(_run("evaluate", *sets, *models, "--json"))
+
+    assert ["small: set seen", "small-openvino: set seen"] == list(found["means"])
+    assert ["small (all)", "small-openvino (all)"] == [task["model"] for task in found["tasks"]]
+
+
 def test_where_8_bit_weights_change_labels_the_form_is_written_in_float32(
     trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -140,7 +147,10 @@ def test_where_8_bit_weights_change_labels_the_form_is_written_in_float32(
 def test_the_card_lists_every_set_with_its_licence_and_what_must_not_be_given_away(trained: Trained) -> None:
     card = (trained.model / "README.md").read_text()
 
-    assert "| films | classification | sentiment | 2 | 60 |" in card
+    (row,) = (line for line in card.splitlines() if line.startswith("| films | classification | sentiment | 2 | 60 |"))
+    assert "| made up | no |" in row
+    assert row.split(" |")[5].strip() == ""  # the stage of NLI alone
+    assert row.split(" |")[6].strip() == "120"
     assert "Not to be given away" in card
     assert "Base: model, model.safetensors sha256:" in card
     assert "films" in card.split("checked:")[1].splitlines()[1]
@@ -399,6 +409,7 @@ def test_a_few_examples_become_a_model_that_a_worker_can_be_started_with(
     loaded = load_engine(EngineChoice(made["made"]["model"]))
     assert made["made"]["digest"] == loaded.engine.info.stamp.digest
     loaded.engine.close()
+    assert ("exported", 4, 8) == tuple(made["points"][-1][key] for key in ("method", "k", "texts"))
     assert {"examples of reviews"} == {use.name for use in _provenance(tmp_path / "out" / "k4" / "model").uses}
 
 

@@ -46,9 +46,11 @@ class BrokerUnderTest:
         """A client for topics and groups."""
         return AdminClient({"bootstrap.servers": self.bootstrap_servers})
 
-    def create_topics(self, topics: Mapping[str, int], config: Mapping[str, str] | None = None) -> None:
-        """Create topics, name -> number of partitions."""
-        wanted = [NewTopic(name, partitions, config=dict(config or {})) for name, partitions in topics.items()]
+    def create_topics(
+        self, topics: Mapping[str, int], config: Mapping[str, str] | None = None, replicas: int = -1
+    ) -> None:
+        """Create topics, name -> number of partitions, with so many copies of each; -1: as many as the broker says."""
+        wanted = [NewTopic(name, count, replicas, config=dict(config or {})) for name, count in topics.items()]
         admin = self.admin()  # alive until its futures are done
         for future in admin.create_topics(wanted, operation_timeout=REQUEST_SECONDS).values():
             future.result(REQUEST_SECONDS)

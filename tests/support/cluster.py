@@ -31,7 +31,7 @@ class ClusterUnderTest:
     def holder(self, role: str, *, topic: str, group: str, transactional_id: str) -> int:
         """The node that leads partition 0 of `topic`, or coordinates the group or the transactions."""
         if role == "leader":
-            return self._leader(topic, 0)
+            return self.leader(topic, 0)
         if role == "group coordinator":
             return self._coordinator("__consumer_offsets", group)
         return self._coordinator("__transaction_state", transactional_id)
@@ -44,13 +44,14 @@ class ClusterUnderTest:
         topics = self.kafka.admin().list_topics(timeout=REQUEST_SECONDS).topics.values()
         return all(len(p.isrs) == len(p.replicas) for topic in topics for p in topic.partitions.values())
 
-    def _leader(self, topic: str, partition: int) -> int:
+    def leader(self, topic: str, partition: int) -> int:
+        """The node that leads a partition; -1 while none does."""
         found = self.kafka.admin().list_topics(topic, timeout=REQUEST_SECONDS).topics[topic]
         return int(found.partitions[partition].leader)
 
     def _coordinator(self, topic: str, name: str) -> int:
         partitions = len(self.kafka.admin().list_topics(topic, timeout=REQUEST_SECONDS).topics[topic].partitions)
-        return self._leader(topic, _java_hash(name) % partitions)
+        return self.leader(topic, _java_hash(name) % partitions)
 
 
 def _java_hash(text: str) -> int:

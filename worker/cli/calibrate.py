@@ -168,7 +168,18 @@ def _print(found: "Calibrated", out: Path | None, *, as_json: bool) -> None:
     for label, bias in found.bias.items():
         threshold = f"  threshold {found.thresholds[label]:.3f}" if label in found.thresholds else ""
         print(f"  {label:32} bias {bias:+.3f}{threshold}")
+    if found.frequencies:
+        print("".join(_frequency_lines(found)), end="")
     print(f"written to {out}" if out is not None else "nothing written: --out names a file for the new version")
+
+
+def _frequency_lines(found: "Calibrated") -> "Iterator[str]":
+    yield f"\n{'':34} {'':6}   {'best label of':15}   {'mean score':15}\n"
+    yield f"  {'label':32} {'prior':>6}   {'before':>6} {'after':>8}   {'before':>6} {'after':>8}\n"
+    for label, each in found.frequencies.items():
+        said = f"{each.before:6.3f} {each.after:8.3f}   {each.score_before:6.3f} {each.score_after:8.3f}"
+        yield f"  {label:32} {each.prior:6.3f}   {said}\n"
+    yield "\n"
 
 
 def _figures(found: "Calibrated") -> dict[str, object]:
@@ -182,4 +193,5 @@ def _figures(found: "Calibrated") -> dict[str, object]:
         "before": dataclasses.asdict(found.before) if found.before else None,
         "after": dataclasses.asdict(found.after) if found.after else None,
         "after_on_unseen_texts": found.is_cross_validated,
+        "frequencies": {label: dataclasses.asdict(each) for label, each in found.frequencies.items()},
     }

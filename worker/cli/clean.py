@@ -21,7 +21,7 @@ def register(app: typer.Typer) -> None:
 
 def clean(
     file: Path = typer.Argument(help="Labelled texts to train on: .jsonl, .csv or .parquet. Never a test file."),
-    out: Path | None = typer.Option(None, help="A new file .jsonl or .jsonl.gz without the suspected rows."),
+    out: Path | None = typer.Option(None, help="A new file of the same kind, without the suspected rows."),
     text_column: str = typer.Option("text", help="The column of the text."),
     label_column: str = typer.Option("label", help="The column of the label."),
     model: str | None = typer.Option(None, help="Also use what this model says: bundled, a folder, an id@revision."),
@@ -33,13 +33,14 @@ def clean(
 ) -> None:
     """Report label noise: cross-validated scores, and what confident learning would remove of each class.
 
-    Reads the file and changes nothing; --out writes the rest to a new one.
+    Reads the file and changes nothing; --out writes the rest to a new one, every row and column as it was.
     """
     import json
 
     from worker.observability.logging import configure_logging
-    from worker.training.clean import as_object, find_noise, without
-    from worker.training.data import Hints, read_rows
+    from worker.training.clean import as_object, find_noise
+    from worker.training.data import Hints, numbered_rows
+    from worker.training.rewrite import copy_without
     from worker.training.sets import ClassificationSet, Licence
 
     configure_logging("warning")
@@ -48,12 +49,14 @@ def clean(
     table = ClassificationSet(
         name="file", cluster="file", licence=Licence(name="-"), columns={"text": text_column, "label": label_column}
     )
-    rows = list(read_rows(file, table, Hints(columns="see --text-column and --label-column")))
-    report = find_noise(rows, _evidence(rows, model, template) if model is not None else None, seed)
-    texts = {suspect.row: rows[suspect.row].text for suspect in report.suspects} if show_text else None
+    numbered = dict(numbered_rows(file, table, Hints(columns="see --text-column and --label-column")))
+    rows = list(numbered.values())
+    evidence = _evidence(rows, model, template) if model is not None else None
+    report = find_noise(rows, evidence, seed).numbered(list(numbered))
+    texts = {suspect.row: numbered[suspect.row].text for suspect in report.suspects} if show_text else None
     print(json.dumps(as_object(report, texts), ensure_ascii=False) if as_json else _for_people(report, texts, most))
     if out is not None:
-        _write(out, without(rows, report))
+        copy_without(file, out, {suspect.row for suspect in report.suspects})
 
 
 def _evidence(rows: "Sequence[Row]", model: str, templates: list[str]) -> "Float64Array":
@@ -86,7 +89,7 @@ def _for_people(report: "NoiseReport", texts: dict[int, str] | None, most: int) 
     lines += [f"{each.label:32} {each.rows:7} {each.removed:9} {each.mean_quality:8.3f}" for each in report.classes]
     lines += [
         "",
-        f"{len(report.suspects)} suspected rows (numbers from 0, of rows with a text and a label), worst first:",
+        f"{len(report.suspects)} suspected rows (by number in the file, from 0), worst first:",
     ]
     for suspect in report.suspects[:most]:
         text = f"  {texts[suspect.row]}" if texts is not None else ""
@@ -96,16 +99,9 @@ def _for_people(report: "NoiseReport", texts: dict[int, str] | None, most: int) 
 
 def _check(out: Path, source: Path) -> None:
     from worker.errors import ConfigError
+    from worker.training.data import kind_of
 
-    if not out.name.endswith((".jsonl", ".jsonl.gz")) or (out.exists() and source.exists() and out.samefile(source)):
-        raise ConfigError(f"--out {out}: expected a new file .jsonl or .jsonl.gz")
+    kind = kind_of(source)  # reading tells of one that is unknown
+    if (kind is not None and kind_of(out) != kind) or (out.exists() and source.exists() and out.samefile(source)):
+        raise ConfigError(f"--out {out}: expected a new file {kind}, as {source.name} is")
     writable_file("--out", out)
-
-
-def _write(out: Path, rows: "Sequence[Row]") -> None:
-    import gzip
-    import json
-
-    opened = gzip.open if out.name.endswith(".gz") else open
-    with opened(out, "wt", encoding="utf-8") as stream:
-        stream.writelines(json.dumps({"text": row.text, "label": row.label}, ensure_ascii=False) + "\n" for row in rows)

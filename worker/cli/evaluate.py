@@ -77,7 +77,9 @@ def evaluate(
     )
     if out is not None:
         made_folder("--out", out)
-    measured = [_measured(choice, max_pair_tokens, tasks, pairs) for choice in choices]
+    measured: list[_Measured] = []
+    for choice in choices:
+        measured.append(_measured(choice, max_pair_tokens, (tasks, pairs), {each.name for each in measured}))
     report = Report(
         f"worker {shlex.join(sys.argv[1:])}",
         tuple(figures for each in measured for figures in each.tasks),
@@ -105,25 +107,61 @@ class _Measured:
 
 
 def _measured(
-    choice: "EngineChoice", max_pair_tokens: int, tasks: "list[Task]", pairs: "list[tuple[str, list[NliRow]]]"
+    choice: "EngineChoice",
+    max_pair_tokens: int,
+    tests: "tuple[list[Task], list[tuple[str, list[NliRow]]]]",
+    taken: set[str],
 ) -> _Measured:
+    """The figures of a model; its name is none of those that are `taken`."""
     from worker.cli.training_text import Bar
+    from worker.training.card import read_provenance
     from worker.training.evaluate import evaluate_nli, evaluate_task
 
+    tasks, pairs = tests
     found: list[TaskFigures] = []
     nli: list[NliFigures] = []
-    with Bar() as bar, _scorer(choice, max_pair_tokens) as (scorer, name, provenance):
+    with Bar() as bar, _scorer(choice, max_pair_tokens) as scorer:
         info = scorer.model.engine.info
+        folder = _named_folder(choice, scorer.model.model_dir)
+        provenance = read_provenance(folder)
+        name, called = _told_apart(info.stamp.name, provenance, folder, taken)
         counter = bar.count(name, sum(len(task.rows) for task in tasks) + len(pairs))
         for task in tasks:
-            found.append(evaluate_task(scorer, task, (name, provenance)))
+            found.append(evaluate_task(scorer, task, (name, called)))
             counter.add(len(task.rows), task.name)
         if info.reading == "pairs":  # others say nothing of a single pair
             for each, rows in pairs:
                 nli.append(evaluate_nli(scorer, each, rows, name))
                 counter.add(1, each)
         stamp = f"{info.stamp.engine}, {info.stamp.precision}, {info.stamp.digest}"
-        return _Measured(name, stamp, scorer.model.model_dir, provenance, tuple(found), tuple(nli))
+        return _Measured(name, stamp, folder, provenance, tuple(found), tuple(nli))
+
+
+def _named_folder(choice: "EngineChoice", loaded: Path) -> Path:
+    """Where a model says what it saw: what is loaded may be a form of it that lies in a cache and says nothing."""
+    from worker.training.card import PROVENANCE_FILE
+
+    named = Path(choice.model)
+    return named if (named / PROVENANCE_FILE).is_file() else loaded
+
+
+def _told_apart(
+    stamped: str, provenance: "Provenance | None", folder: Path, taken: set[str]
+) -> "tuple[str, Provenance | None]":
+    """What the report calls a model, and its training under the name of its column.
+
+    Two forms of a model, or two runs of a recipe, have columns of their own.
+    """
+    from dataclasses import replace
+
+    plain = stamped if provenance is None else provenance.name
+    forms = [f"{plain}-{folder.name}"] if folder.name not in {"model", plain} else []
+    for recipe in (plain, *forms, *(f"{plain}-{number}" for number in range(2, len(taken) + 3))):
+        called = replace(provenance, name=recipe) if provenance is not None else None
+        name = recipe if called is None else f"{recipe} ({called.variant})"
+        if name not in taken:
+            return name, called
+    raise RuntimeError(f"This is a bug. More names than {len(taken)} are taken.")
 
 
 def _write_cards(report: "Report", measured: list[_Measured]) -> None:
@@ -177,18 +215,14 @@ def _models(named: list[str], runs: list[Path]) -> list[str]:
 
 
 @contextmanager
-def _scorer(choice: "EngineChoice", max_pair_tokens: int) -> "Iterator[tuple[Scorer, str, Provenance | None]]":
-    """A model loaded, what the report calls it, and what it says of its training."""
+def _scorer(choice: "EngineChoice", max_pair_tokens: int) -> "Iterator[Scorer]":
     from worker.clock import SystemClock
     from worker.engines.load import load_engine
-    from worker.training.card import read_provenance
     from worker.training.scoring import Meter, Scorer
 
     loaded = load_engine(choice)
     try:
         loaded.engine.warm_up()
-        provenance = read_provenance(loaded.model_dir)
-        name = loaded.engine.info.stamp.name if provenance is None else f"{provenance.name} ({provenance.variant})"
-        yield Scorer(loaded, Meter(SystemClock()), max_pair_tokens), name, provenance
+        yield Scorer(loaded, Meter(SystemClock()), max_pair_tokens)
     finally:
         loaded.engine.close()

@@ -50,9 +50,9 @@ def finetune(
     from worker.errors import ConfigError
     from worker.observability.logging import configure_logging
     from worker.training.adapt import Adaptation
+    from worker.training.bases import base_folder, base_name
     from worker.training.fewshot import cheap_points, checked, different, enough
     from worker.training.place import chosen_place
-    from worker.training.train import base_folder, base_name
     from worker.training.weights import need_torch
 
     configure_logging("warning")
@@ -150,7 +150,10 @@ def _evidence(scorer: "Scorer", schema: "LabelSchema", rows: "Sequence[Row]") ->
 def _finetuned(
     wanted: "Adaptation", rows: "tuple[Sequence[Row], Sequence[Row]]", ks: Sequence[int], out: Path
 ) -> "tuple[list[Point], Exported]":
-    """One model for each `k` that the examples allow, its figures, and the form of the last one that a worker runs."""
+    """One model for each `k` that the examples allow, its figures, and the form of the last one that a worker runs.
+
+    That form has figures of its own: its weights are others.
+    """
     import numpy as np
 
     from worker.cli.training_text import Bar
@@ -158,21 +161,28 @@ def _finetuned(
     from worker.engines.load import EngineChoice
     from worker.training.adapt import adapt
     from worker.training.exported import export_bundled
-    from worker.training.fewshot import FINETUNED, first_of_each, point
+    from worker.training.fewshot import EXPORTED, FINETUNED, first_of_each, point
 
     learnt, back = rows
     names = [node.label.name for node in wanted.schema.tree.nodes]
     labels = np.array([names.index(row.label) for row in learnt], np.int64)
+
+    def measured(method: str, k: int, texts: int, choice: EngineChoice) -> "Point":
+        with _scorer(choice, wanted.max_pair_tokens) as scorer:
+            evidence, truth = _evidence(scorer, wanted.schema, back)
+        return point(method, k, texts, (truth, evidence.argmax(axis=1)), len(names))
+
     points: list[Point] = []
     folder = out
     with Bar() as bar:
         for k in ks:
             chosen = [learnt[place] for place in first_of_each(labels, k, wanted.seed).tolist()]
             folder = adapt(wanted, chosen, out / f"k{k}", SystemClock(), bar.stage(f"k = {k}"))
-            with _scorer(EngineChoice(str(folder), "pytorch"), wanted.max_pair_tokens) as scorer:
-                evidence, truth = _evidence(scorer, wanted.schema, back)
-            points.append(point(FINETUNED, k, len(chosen), (truth, evidence.argmax(axis=1)), len(names)))
-    return points, export_bundled(folder, None)
+            points.append(measured(FINETUNED, k, len(chosen), EngineChoice(str(folder), "pytorch")))
+    exported = export_bundled(folder, None)
+    last = points[-1]
+    points.append(measured(EXPORTED, last.k, last.texts, EngineChoice(str(exported.folder), "openvino")))
+    return points, exported
 
 
 def _print(points: "Sequence[Point]", exported: "Exported | None", counts: tuple[int, int], *, as_json: bool) -> None:
@@ -180,6 +190,7 @@ def _print(points: "Sequence[Point]", exported: "Exported | None", counts: tuple
     import dataclasses
     import json
 
+    from worker.cli.training_text import gate_text
     from worker.engines.artifact import open_folder
 
     texts, left_out = counts
@@ -198,4 +209,6 @@ def _print(points: "Sequence[Point]", exported: "Exported | None", counts: tuple
         print(f"{each.method:12} {each.k:5} {each.texts:6} {each.macro_f1:9.3f} {each.accuracy:9.3f}")
     if exported is not None:
         print(f"model: {exported.folder} ({exported.weights} weights, past its gate)")
+        if exported.gate is not None:
+            print(f"gate: {gate_text(exported.gate)}")
         print(f"requires_model: {digest}")

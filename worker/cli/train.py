@@ -53,7 +53,10 @@ def train(
     if dry_run:
         for variant in variants:
             planned = plan(wanted, table, variant, data)
-            print(json.dumps(dataclasses.asdict(planned)) if as_json else plan_text(wanted, planned))
+            asked = wanted.model_dump(mode="json")
+            print(
+                json.dumps({**dataclasses.asdict(planned), "recipe": asked}) if as_json else plan_text(wanted, planned)
+            )
         return
     made_folder("--out", out)
     for variant in variants:

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from worker.clock import Clock, SystemClock
 
 if TYPE_CHECKING:
+    from worker.engines.build import GateReport
     from worker.training.finetune import Progress as StepTold
     from worker.training.prepare import Told
     from worker.training.recipe import Recipe
@@ -124,11 +125,7 @@ def for_people(made: "Trained") -> str:
     if made.exported is not None:
         lines.append(f"openvino  {made.exported.folder} ({made.exported.weights} weights)")
         if made.exported.gate is not None:
-            gate = made.exported.gate
-            lines.append(
-                f"gate      {gate.pairs} pairs, {gate.label_flips} labels differ from float32, "
-                f"largest logit error {gate.largest_logit_error:.3g}"
-            )
+            lines.append(f"gate      {gate_text(made.exported.gate)}")
     for stage in made.stages:
         learnt = stage.learnt
         lines.append(
@@ -143,11 +140,27 @@ def for_people(made: "Trained") -> str:
     return "\n".join(lines)
 
 
+def gate_text(gate: "GateReport") -> str:
+    """How far an exported form is from the original."""
+    return (
+        f"{gate.pairs} pairs, {gate.label_flips} labels differ from float32, "
+        f"largest logit error {gate.largest_logit_error:.3g}"
+    )
+
+
+def _or_own(value: float | None) -> str:
+    return "as the model's" if value is None else f"{value:g}"
+
+
 def plan_text(recipe: "Recipe", plan: "Plan") -> str:
     """The table of what each stage would see."""
     lines = [f"{recipe.name} ({plan.variant})"]
+    stages = {stage.name: stage for stage in recipe.stages}
     for name, uses in plan.stages:
-        lines += ["", f"stage {name}: {len(uses)} sets, {sum(use.pairs for use in uses)} pairs"]
+        only = ", shippable sets alone" if "shippable" in {recipe.only, stages[name].only} else ""
+        lines += ["", f"stage {name}: {len(uses)} sets, {sum(use.pairs for use in uses)} pairs{only}"]
+        how = stages[name].optimisation.model_dump()
+        lines += [f"  {', '.join(f'{key} {_or_own(value)}' for key, value in how.items())}"]
         lines.append(f"  {'set':32} {'cluster':12} {'classes':>7} {'rows':>7} {'pairs':>7}  licence")
         lines += [
             f"  {use.name:32} {use.cluster:12} {use.classes:7} {use.rows:7} {use.pairs:7}  "

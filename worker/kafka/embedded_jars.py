@@ -18,7 +18,7 @@ from pathlib import Path
 
 from worker.errors import RetryableError
 
-KAFKA_VERSION = "4.3.1"
+KAFKA_VERSION = "4.2.1"
 _ENDPOINT = (
     f"org.apache.kafka:kafka_2.13:{KAFKA_VERSION}+org.apache.kafka:kafka-tools:{KAFKA_VERSION}"
     "+org.slf4j:slf4j-simple:1.7.36"

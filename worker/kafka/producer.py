@@ -100,25 +100,21 @@ class TransactionalPublisher:
                 pending += left
                 continue
             chunk = self._triage.chunk(pending)[: self._most_records]
-            rest = [*pending[len(chunk) :], *left]
             trouble = self._attempt(chunk, ownership)
             self._parts.note_outcome(outcome_of(trouble))
             if trouble is None:
                 self._waiter.succeeded()
                 self._triage.passed(chunk)
-                settled, pending = settled + chunk, rest
-            elif isinstance(trouble, Reports):
-                self._abort()
-                pending = self._triage.judge(chunk, trouble) + rest
-            elif not trouble.is_in_doubt:
-                self._abort()
-                self._waiter.failed(f"the transaction was aborted ({trouble.reason}){fix_of(trouble.reason)}")
-                pending += left
-            else:
-                self._replace(trouble.reason)
+                settled, pending = settled + chunk, [*pending[len(chunk) :], *left]
+                continue
+            if not self._is_undone(trouble):
                 committed, pending = self._settle(pending)
                 settled += committed
-                pending += left
+            elif isinstance(trouble, Lost):
+                self._waiter.failed(f"the transaction was aborted ({trouble.reason}){fix_of(trouble.reason)}")
+            if isinstance(trouble, Reports) and pending[: len(chunk)] == chunk:  # its blames are places in the chunk
+                pending = self._triage.judge(chunk, trouble) + pending[len(chunk) :]
+            pending += left
 
     def close(self) -> None:
         """Drop the producer. A transaction that is surely not committed is aborted; one in doubt is left alone."""
@@ -222,16 +218,17 @@ class TransactionalPublisher:
             else:
                 return
 
-    def _abort(self) -> None:
-        self._is_deciding = False
-        reason = self._obstacle_to_abort()
-        if reason is None:
-            self._began_at = None
-        else:
+    def _is_undone(self, trouble: Reports | Lost) -> bool:
+        """Whether the transaction surely came to nothing; else the producer is a new one, and only the group knows."""
+        is_in_doubt = isinstance(trouble, Lost) and trouble.is_in_doubt
+        reason = trouble.reason if isinstance(trouble, Lost) and is_in_doubt else self._obstacle_to_abort()
+        if reason is not None:
             self._replace(reason)
+        self._began_at = None
+        return reason is None
 
     def _obstacle_to_abort(self) -> str | None:
-        producer = self._require_producer()
+        producer, self._is_deciding = self._require_producer(), False
         try:
             self._call(lambda: producer.abort_transaction(CALL_SECONDS))
         except (AbortAndRedo, Replace, RefusedError) as verdict:

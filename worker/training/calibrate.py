@@ -1,7 +1,7 @@
 """Temperature, bias per label and thresholds of a label schema under one model, from labelled texts or without any."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -22,6 +22,20 @@ _FEWEST_FOR_FOLDS: Final = 25
 
 
 @dataclass(frozen=True, slots=True)
+class Frequency:
+    """How often a label comes among texts whose labels nobody gave."""
+
+    prior: float
+    """How often it should."""
+    before: float
+    """Share of the texts whose best label it is, without any correction."""
+    after: float
+    score_before: float
+    """Its mean score: what is matched."""
+    score_after: float
+
+
+@dataclass(frozen=True, slots=True)
 class Calibrated:
     """What `calibrate` found."""
 
@@ -35,6 +49,8 @@ class Calibrated:
     bias: Mapping[str, float]
     thresholds: Mapping[str, float]
     texts: int
+    frequencies: Mapping[str, Frequency] = field(default_factory=dict)
+    """By label; without labelled texts only."""
 
 
 def calibrate(scorer: Scorer, schema: LabelSchema, rows: Sequence[Labelled], version: int) -> Calibrated:
@@ -78,8 +94,11 @@ def match_priors(
     2023).
 
     Raises:
-        SchemaError: the schema decides several labels at once or step by step, or the priors do not fit it.
+        SchemaError: the schema decides several labels at once or step by step, the priors do not fit it, or there is no
+            text.
     """
+    if not texts:
+        raise SchemaError("expected at least one text")
     plain = _uncalibrated(schema)
     if plain.multi_label:
         raise SchemaError(f"{schema.reference}: matching priors needs a schema without `multi_label`")
@@ -98,8 +117,17 @@ def match_priors(
         bias -= bias.mean()
     fit = Fit(1.0, bias)
     written = _written(schema, scorer, fit, None, version)
-    bias_by_name = dict(zip(names, bias.tolist(), strict=True))
-    return Calibrated(written, None, None, False, 1.0, bias_by_name, {}, len(texts))  # noqa: FBT003  # not cross-validated
+    return Calibrated(
+        written,
+        before=None,
+        after=None,
+        is_cross_validated=False,
+        temperature=1.0,
+        bias=dict(zip(names, bias.tolist(), strict=True)),
+        thresholds={},
+        texts=len(texts),
+        frequencies=dict(zip(names, _frequencies(evidence, fit, target), strict=True)),
+    )
 
 
 def folds_of(texts: Sequence[str]) -> npt.NDArray[np.int64]:
@@ -146,6 +174,17 @@ def _target(names: Sequence[str], priors: Mapping[str, float], schema: LabelSche
             f"{schema.reference}: priors: expected shares that sum to 1, or less where labels are left out"
         )
     return np.array([priors.get(name, left / free if free else 0.0) for name in names])
+
+
+def _frequencies(evidence: Float64Array, fit: Fit, target: Float64Array) -> list[Frequency]:
+    before, after = (corrected(evidence, each, is_multi=False) for each in (Fit(1.0, np.zeros(len(target))), fit))
+    columns = (target, _said_shares(before), _said_shares(after), before.mean(axis=0), after.mean(axis=0))
+    return [Frequency(*row) for row in np.stack(columns, axis=1).tolist()]
+
+
+def _said_shares(scores: Float64Array) -> Float64Array:
+    """How often each label is the best, float64 [labels]."""
+    return np.asarray(np.bincount(scores.argmax(axis=1), minlength=scores.shape[1]) / len(scores))
 
 
 def _written(

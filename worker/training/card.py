@@ -2,10 +2,12 @@
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+
+import yaml
 
 from worker.training.finetune import Learnt
 from worker.training.prepare import HeldOut, SetUse
@@ -139,17 +141,40 @@ def _card(provenance: Provenance) -> list[str]:
         "",
         "`held back` is the accuracy on pairs that no step saw; their texts may stand in pairs that were.",
         "",
-        "## Data",
-        "",
-        "| set | kind | cluster | classes | rows | pairs | licence | may be shipped |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    lines += [
-        f"| {use.name} | {use.kind} | {use.cluster} | {use.classes} | {use.rows} | {use.pairs} | {use.licence} "
-        f"| {use.ship} |"
-        for use in uses
+        *_data(provenance),
+        *_recipe(provenance),
     ]
     return lines
+
+
+def _data(provenance: Provenance) -> Iterator[str]:
+    stages = provenance.stages
+    yield "## Data"
+    yield ""
+    yield "Rows are those of the stage that took the most; pairs are those that each stage was given of the set."
+    yield ""
+    columns = "".join(f" pairs in {stage.name} |" for stage in stages)
+    yield f"| set | kind | cluster | classes | rows |{columns} licence | may be shipped |"
+    yield f"|---|---|---|---|---|{'---|' * len(stages)}---|---|"
+    found = [{use.name: use for use in stage.uses} for stage in stages]
+    for use in provenance.uses:
+        of_stages = [of_stage.get(use.name) for of_stage in found]
+        rows = max(each.rows for each in of_stages if each is not None)
+        pairs = "".join(f" {each.pairs} |" if each is not None else " |" for each in of_stages)
+        set_ = f"{use.name} | {use.kind} | {use.cluster} | {use.classes} | {rows}"
+        yield f"| {set_} |{pairs} {use.licence} | {use.ship} |"
+
+
+def _recipe(provenance: Provenance) -> Iterator[str]:
+    """The document that all this came from, as far as it was carried out; the base is told above."""
+    document = json.loads(provenance.recipe) if provenance.recipe else {}
+    document.pop("base", None)  # may be a folder of some machine
+    if document:
+        names = {stage.name for stage in provenance.stages}
+        document["stages"] = [stage for stage in document.get("stages", ()) if stage["name"] in names]
+        yield from ("", "## Recipe", "", "```yaml")
+        yield yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=118).rstrip()
+        yield "```"
 
 
 def _stage_line(stage: StageFacts) -> str:

@@ -5,7 +5,7 @@ model that did not see it is as sure of another class as it usually is of that c
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -55,6 +55,10 @@ class NoiseReport:
     accuracy: float
     """Of the cross-validated scores against the labels as they are: with a poor one, do not trust the rest."""
     majority: float
+
+    def numbered(self, numbers: Sequence[int]) -> "NoiseReport":
+        """The same, where row `n` of what was read is called `numbers[n]`."""
+        return replace(self, suspects=tuple(replace(each, row=numbers[each.row]) for each in self.suspects))
 
 
 def find_noise(rows: Sequence[Row], evidence: Float64Array | None = None, seed: int = 0) -> NoiseReport:
@@ -115,12 +119,6 @@ def suspected(shares: Float64Array, labels: Int64Array) -> Int64Array:
             marked |= set(of_class[np.argsort(-lead, kind="stable")[:count]].tolist())
     quality = shares[np.arange(len(labels)), labels]
     return _within_bounds(np.array(sorted(marked), np.int64), quality, labels)
-
-
-def without(rows: Sequence[Row], report: NoiseReport) -> list[Row]:
-    """`rows` without the suspects, in their order."""
-    bad = {suspect.row for suspect in report.suspects}
-    return [row for number, row in enumerate(rows) if number not in bad]
 
 
 def as_object(report: NoiseReport, texts: Mapping[int, str] | None = None) -> dict[str, object]:

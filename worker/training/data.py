@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, TextIO, TypeVar
+from typing import Final, Generic, TextIO, TypeVar
 
 import numpy as np
 
@@ -21,6 +21,7 @@ T = TypeVar("T")
 PARQUET_HINT = 'pip install "nli-stream-worker[train]"'
 _PLACE = re.compile(r"\{(\w+)\}")
 _BATCH_ROWS = 1024
+DELIMITERS: Final[Mapping[str, str]] = {".csv": ",", ".tsv": "\t"}
 _ENCODING = "utf-8-sig"
 """UTF-8; spreadsheets put a mark in front of it."""
 _LARGEST_FIELD = 16 * 1024 * 1024
@@ -72,20 +73,30 @@ def read_objects(path: Path, hints: Hints = Hints()) -> Iterator[Mapping[str, ob
     Raises:
         ConfigError: there is no such file, its kind is unknown, or a line of it cannot be read.
     """
-    name = path.name.removesuffix(".gz")
+    kind = kind_of(path)
     if not path.is_file():
         raise ConfigError(f"{path}: there is no such file{_also(hints.file)}")
-    if name.endswith(".parquet"):
+    if kind == ".parquet":
         yield from _read_parquet(path)
         return
-    reader = _json_lines if name.endswith((".jsonl", ".ndjson", ".json")) else _csv_rows
-    if reader is _csv_rows and not name.endswith((".csv", ".tsv")):
+    if kind is None:
         raise ConfigError(f"{path}: expected a file .jsonl, .csv, .tsv or .parquet, each also as .gz (not Parquet)")
     try:
-        with _open_text(path) as stream:
-            yield from reader(path, stream)
+        with open_text(path) as stream:
+            if kind == ".jsonl":
+                yield from _json_lines(path, stream)
+            else:
+                yield from csv.DictReader(csv_lines(stream), delimiter=DELIMITERS[kind])
     except (OSError, EOFError, UnicodeDecodeError, zlib.error, csv.Error) as error:
         raise ConfigError(f"{path}: cannot be read ({type(error).__name__})") from None
+
+
+def kind_of(path: Path) -> str | None:
+    """`.jsonl`, `.csv`, `.tsv` or `.parquet`, as a file is by its name, gzipped or not; None if it is none of them."""
+    name = path.name.removesuffix(".gz")
+    if name.endswith((".jsonl", ".ndjson", ".json")):
+        return ".jsonl"
+    return next((kind for kind in (*DELIMITERS, ".parquet") if name.endswith(kind)), None)
 
 
 def read_rows(path: Path, table: ClassificationSet, hints: Hints = OF_TABLE) -> Iterator[Row]:
@@ -94,14 +105,19 @@ def read_rows(path: Path, table: ClassificationSet, hints: Hints = OF_TABLE) -> 
     Raises:
         ConfigError: the file cannot be read, or has no such columns.
     """
+    return (row for _, row in numbered_rows(path, table, hints))
+
+
+def numbered_rows(path: Path, table: ClassificationSet, hints: Hints = OF_TABLE) -> Iterator[tuple[int, Row]]:
+    """As `read_rows`, each with its number among all rows of the file, from 0."""
     text, label = table.columns.get("text", "text"), table.columns.get("label", "label")
     left_out = {name for name, words in table.labels.items() if words is None}
     pattern = table.text or "{" + text + "}"
     used = _PLACE.findall(pattern)
-    for row in _with_columns(path, (*used, label), hints):
+    for number, row in enumerate(_with_columns(path, (*used, label), hints)):
         found = Row(_filled(pattern, row), str("" if row[label] is None else row[label]).strip())
         if found.text and found.label and found.label not in left_out:
-            yield found
+            yield number, found
 
 
 def read_nli(path: Path, table: NliSet) -> Iterator[NliRow]:
@@ -115,6 +131,19 @@ def read_nli(path: Path, table: NliSet) -> Iterator[NliRow]:
         premise, hypothesis, label = (str("" if row[name] is None else row[name]).strip() for name in names)
         if premise and hypothesis and label not in {"", "-", "-1"}:
             yield NliRow(premise, hypothesis, label in table.entailment)
+
+
+def open_text(path: Path) -> TextIO:
+    """A file, gzipped or not, with its line ends as they are and without a byte order mark."""
+    if path.name.endswith(".gz"):
+        return gzip.open(path, "rt", encoding=_ENCODING, newline="")
+    return path.open(encoding=_ENCODING, newline="")
+
+
+def csv_lines(stream: Iterable[str]) -> Iterable[str]:
+    """`stream`, for a reader of the module csv that takes long fields too."""
+    csv.field_size_limit(_LARGEST_FIELD)
+    return stream
 
 
 def keep_rows(rows: Iterable[Row], caps: Caps, seed: int) -> list[Row]:
@@ -199,12 +228,6 @@ def _also(hint: str) -> str:
     return f"; {hint}" if hint else ""
 
 
-def _open_text(path: Path) -> TextIO:
-    if path.name.endswith(".gz"):
-        return gzip.open(path, "rt", encoding=_ENCODING, newline="")
-    return path.open(encoding=_ENCODING, newline="")
-
-
 def _json_lines(path: Path, stream: TextIO) -> Iterator[Mapping[str, object]]:
     for number, line in enumerate(stream, start=1):
         if not line.strip():
@@ -216,12 +239,6 @@ def _json_lines(path: Path, stream: TextIO) -> Iterator[Mapping[str, object]]:
         if not isinstance(row, dict):
             raise ConfigError(f"{path}: line {number}: expected an object")
         yield row
-
-
-def _csv_rows(path: Path, stream: TextIO) -> Iterator[Mapping[str, object]]:
-    csv.field_size_limit(_LARGEST_FIELD)
-    delimiter = "\t" if ".tsv" in path.suffixes else ","
-    yield from csv.DictReader(stream, delimiter=delimiter)
 
 
 def _read_parquet(path: Path) -> Iterator[Mapping[str, object]]:

@@ -21,6 +21,8 @@ CALIBRATED: Final = "calibrated"
 LOGISTIC: Final = "logistic"
 NEAREST_EXAMPLES: Final = "nearest"
 FINETUNED: Final = "fine-tuned"
+EXPORTED: Final = "exported"
+"""The fine-tuned model as a worker runs it: with 8-bit weights, where those pass the gate."""
 
 
 @dataclass(frozen=True, slots=True)

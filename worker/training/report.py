@@ -15,6 +15,14 @@ from worker.training.pictures import confusion_svg, reliability_svg
 REPORT_FILE: Final = "report.md"
 JSON_FILE: Final = "report.json"
 PICTURES: Final = "pictures"
+_SHOWN_MEANS: Final = (
+    "macro_f1",
+    "best_template_macro_f1",
+    "averaged_logits_macro_f1",
+    "balanced_accuracy",
+    "accuracy",
+    "ece",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +91,16 @@ def write_report(folder: Path, report: Report) -> None:
 def as_object(report: Report) -> dict[str, object]:
     """The report as plain values for JSON; figures in [0, 1]."""
     tasks = [{**dataclasses.asdict(each), "confusion": each.confusion.tolist()} for each in report.tasks]
-    means = {str(column): _means(list(report.in_column(column).values())) for column in report.columns}
+    by_column = {str(column): list(report.in_column(column).values()) for column in report.columns}
     return {
         "command": report.command,
         "notes": list(report.notes),
         "models": report.models,
-        "means": means,
+        "means": {column: _means(found) for column, found in by_column.items()},
+        "clusters": {
+            column: {cluster: _means(of_cluster) for cluster, of_cluster in _by_cluster(found).items()}
+            for column, found in by_column.items()
+        },
         "tasks": tasks,
         "nli": [dataclasses.asdict(each) for each in report.nli],
     }
@@ -145,17 +157,38 @@ def _overview(report: Report) -> Iterator[str]:
 
 
 def _clusters(report: Report) -> Iterator[str]:
-    columns = report.columns
+    columns = {str(column): _by_cluster(list(report.in_column(column).values())) for column in report.columns}
+    clusters = list(dict.fromkeys(each.cluster for each in report.tasks))
     yield "## By cluster"
     yield ""
-    yield f"| cluster | {' | '.join(map(str, columns))} |"
+    yield "Macro-F1, mean over the sets:"
+    yield ""
+    yield f"| cluster | {' | '.join(columns)} |"
     yield f"|---|{'---|' * len(columns)}"
-    for cluster in dict.fromkeys(each.cluster for each in report.tasks):
-        cells = (
-            _mean_cell([each for each in report.in_column(column).values() if each.cluster == cluster])
-            for column in columns
-        )
-        yield f"| {cluster} | {' | '.join(cells)} |"
+    for cluster in clusters:
+        yield f"| {cluster} | {' | '.join(_mean_cell(found.get(cluster, [])) for found in columns.values())} |"
+    yield ""
+    yield "All figures, mean over the sets; `pairs/s` over all their pairs:"
+    yield ""
+    yield "| cluster | column | sets | macro-F1 | best | averaged | balanced accuracy | accuracy | ECE | pairs/s |"
+    yield "|---|---|---|---|---|---|---|---|---|---|"
+    for cluster in clusters:
+        yield from (_means_line(cluster, name, found[cluster]) for name, found in columns.items() if cluster in found)
+    for name, found in columns.items():
+        yield _means_line("**all**", name, [each for of_cluster in found.values() for each in of_cluster])
+
+
+def _means_line(cluster: str, column: str, figures: Sequence[TaskFigures]) -> str:
+    means = _means(figures)
+    shown = " | ".join(f"{means[name]:.3f}" for name in _SHOWN_MEANS)
+    return f"| {cluster} | {column} | {len(figures)} | {shown} | {means['pairs_per_second']:.0f} |"
+
+
+def _by_cluster(figures: Sequence[TaskFigures]) -> dict[str, list[TaskFigures]]:
+    found: dict[str, list[TaskFigures]] = {}
+    for each in figures:
+        found.setdefault(each.cluster, []).append(each)
+    return found
 
 
 def _compared(report: Report) -> Iterator[str]:
@@ -217,6 +250,7 @@ def _means(figures: Sequence[TaskFigures]) -> dict[str, float]:
     def mean(figure: Callable[[TaskFigures], float]) -> float:
         return float(np.mean([figure(each) for each in figures]))
 
+    seconds = sum(each.pairs / each.pairs_per_second for each in figures if each.pairs_per_second)
     return {
         "sets": len(figures),
         "macro_f1": mean(lambda each: each.macro_f1),
@@ -225,4 +259,5 @@ def _means(figures: Sequence[TaskFigures]) -> dict[str, float]:
         "balanced_accuracy": mean(lambda each: each.balanced_accuracy),
         "accuracy": mean(lambda each: each.accuracy),
         "ece": mean(lambda each: each.ece),
+        "pairs_per_second": sum(each.pairs for each in figures) / seconds if seconds else 0.0,
     }

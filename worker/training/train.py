@@ -19,11 +19,10 @@ from pathlib import Path
 from typing import Final
 
 from worker.clock import Clock, SystemClock
-from worker.engines.artifact import SAFETENSORS_FILE, TOKENIZER_FILE, file_sha256
-from worker.engines.hub import download
-from worker.engines.source import BUNDLED_FOLDER, HubModel, parse_source
+from worker.engines.artifact import TOKENIZER_FILE, file_sha256
 from worker.errors import ConfigError
-from worker.training.card import Provenance, StageFacts, write_card, write_provenance
+from worker.training.bases import base_digest, base_folder, base_name, check_fits
+from worker.training.card import Provenance, StageFacts, read_provenance, write_card, write_provenance
 from worker.training.exported import Exported, export_bundled
 from worker.training.finetune import CHECKPOINT_FILE, Loop, Progress, finetune
 from worker.training.journal import Journal
@@ -104,11 +103,16 @@ def train(recipe: Recipe, table: SetTable, held_out: HeldOut, options: RunOption
     left = held_out.leaves(table)
     named = options.base or recipe.base
     base = base_folder(named)
-    origin = base_name(named or "", base)
-    point = _Point(base, _digest("base", str(recipe.max_pair_tokens), open_base_digest(base)))
+    _check_is_no_target(base, held_out, options)
+    known = read_provenance(base)
+    if known is not None:
+        check_fits(known, recipe, held_out)
+    origin = base_name(named or "", base) + (f", which started from {known.base}" if known and known.base else "")
+    start = _Point(base, _digest("base", str(recipe.max_pair_tokens), base_digest(base)), _stages_of(known))
+    point = start
     for stage in recipe.stages:
         before = point
-        if stage.classification is not None and before.stages and not _saw_classes(before.stages):
+        if stage.classification is not None and before is not start and not _saw_classes(before.stages):
             alone = Provenance.of(recipe, NLI_ONLY, held_out, before.stages, (origin, options.command))
             _publish(before, alone, options)
         point = _stage(stage, recipe, (stage_table(stage, left, table), table), point, options)
@@ -142,43 +146,24 @@ def variant_name(held_out: HeldOut) -> str:
     return f"{kind}-{names}" if len(names) <= 60 else f"{kind}-{_digest(names)[:12]}"  # noqa: PLR2004  # a file's name
 
 
-def base_folder(base: str | None) -> Path:
-    """The folder of the model that training starts from.
-
-    Raises:
-        ConfigError: none is named, or it names nothing.
-        EngineError: it cannot be downloaded.
-    """
-    if base is None:
-        raise ConfigError("base: expected a folder or a Hugging Face id@commit, in the recipe or as --base")
-    source = parse_source(base)
-    if isinstance(source, HubModel):
-        return download(source.repository, source.commit)
-    if source == BUNDLED_FOLDER or not (source / SAFETENSORS_FILE).is_file():
-        raise ConfigError(f"base: {base}: no {SAFETENSORS_FILE}; training starts from the original weights")
-    return source
+def _check_is_no_target(base: Path, held_out: HeldOut, options: RunOptions) -> None:
+    targets = [options.out / name / "model" for name in (NLI_ONLY, variant_name(held_out))]
+    if base.resolve() in [target.resolve() for target in targets]:
+        raise ConfigError(f"base: {base}: this run would write there; name another folder in --out")
 
 
-def base_name(named: str, folder: Path) -> str:
-    """What a card calls the base: its Hugging Face id@commit, or the folder's name and the digest of its weights."""
-    if isinstance(parse_source(named), HubModel):
-        return named
-    return f"{folder.resolve().name}, {SAFETENSORS_FILE} sha256:{file_sha256(folder / SAFETENSORS_FILE)}"
-
-
-def open_base_digest(folder: Path) -> str:
-    """A name for the weights and the tokenizer of a folder that need not be an NLI model yet."""
-    files = (folder / SAFETENSORS_FILE, folder / TOKENIZER_FILE)
-    return _digest(*(file_sha256(file) for file in files if file.is_file()))
+def _stages_of(base: Provenance | None) -> tuple[StageFacts, ...]:
+    """What the base had seen is seen by all that starts from it."""
+    return () if base is None else base.stages
 
 
 def _stage(
     stage: Stage, recipe: Recipe, tables: tuple[SetTable, SetTable], point: _Point, options: RunOptions
 ) -> _Point:
     """Where a run stands after `stage`, which sees the first of `tables`; the tests of the second are kept out."""
-    used, _ = tables
+    used, tests = tables
     key = _digest(point.key, stage.model_dump_json(), used.model_dump_json(), str(recipe.seed))
-    data = _data_digest(used, options.data)
+    data = _data_digest(used, tests, options.data)
     if _is_of_other_data(_folder(options, stage, key), data):
         key = _digest(key, data)
     folder = _folder(options, stage, key)
@@ -195,16 +180,24 @@ def _folder(options: RunOptions, stage: Stage, key: str) -> Path:
     return options.out / "work" / f"{stage.name}-{key[:12]}"
 
 
-def _data_digest(table: SetTable, data: Path) -> str:
-    """A name for all that the training files of `table` hold; blank where one is missing."""
-    files = [data / each.train for each in (*table.classification, *table.nli) if each.train]
-    return _digest(*map(file_sha256, files)) if all(file.is_file() for file in files) else ""
+def _data_digest(used: SetTable, tests: SetTable, data: Path) -> str:
+    """A name for all that the training files of `used` hold, and in a second line one for the tests kept out of them.
+
+    Blank where a training file is missing; without the second line where there are only pairs: no test is kept out.
+    """
+    files = [data / each.train for each in (*used.classification, *used.nli) if each.train]
+    if not all(file.is_file() for file in files):
+        return ""
+    kept_out = [data / each.test for each in tests.classification if each.test] if used.classification else []
+    found = sorted({file_sha256(file) for file in kept_out if file.is_file()})
+    return "\n".join([_digest(*map(file_sha256, files)), *([_digest(*found)] if found else [])])
 
 
 def _is_of_other_data(folder: Path, data: str) -> bool:
-    """Whether a stage was trained there on files that have changed since; an older one does not say."""
+    """Whether a stage was trained there on files that have changed since; an older one does not say all or any."""
     file = folder / DATA_FILE
-    return bool(data) and file.is_file() and file.read_text(encoding="utf-8").strip() != data
+    before = file.read_text(encoding="utf-8").split() if file.is_file() and data else []
+    return any(then != now for then, now in zip(before, data.split(), strict=False))
 
 
 def _learn(

@@ -49,7 +49,7 @@ def test_every_jar_is_pinned_once_with_a_digest() -> None:
 
     assert 92 == len(found) == len({(jar.group, jar.artifact) for jar in found})
     assert {64} == {len(jar.sha256) for jar in found}
-    assert "kafka_2.13-4.3.1.jar" == found[0].filename
+    assert "kafka_2.13-4.2.1.jar" == found[0].filename
 
 
 @pytest.mark.usefixtures("jars")

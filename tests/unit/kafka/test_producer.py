@@ -346,6 +346,15 @@ def test_offsets_that_are_sent_for_ever_are_left_behind_with_their_producer() ->
     comes_back.set()
 
 
+def test_a_commit_that_held_and_was_told_to_be_aborted_is_found_when_it_cannot_be_aborted(scene: Scene) -> None:
+    scene.broker.plan("commit", Step(STALE, is_done=True))
+    scene.broker.plan("abort", Step(BROKEN))
+    records = finished_lane(0, range(2))
+    published = scene.publisher.publish(records)
+    assert values_of(records) == scene.values()
+    assert values_of(records) == values_of(list(published.committed))
+
+
 mishaps = st.one_of(
     st.tuples(st.sampled_from(["begin", "send_offsets"]), st.builds(Step, st.sampled_from([STALE, TIMED_OUT, BROKEN]))),
     st.tuples(st.just("produce"), st.builds(Step, st.just(kafka_error(KafkaError._QUEUE_FULL)))),

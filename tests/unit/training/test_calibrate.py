@@ -245,6 +245,11 @@ def test_labels_that_the_schema_cannot_have_are_refused(scorer: Scorer, schema: 
         calibrate(scorer, schema, [Labelled("a text", frozenset(labels))], 5)
 
 
+def test_priors_without_a_text_to_match_are_refused(scorer: Scorer) -> None:
+    with pytest.raises(SchemaError, match="at least one text"):
+        match_priors(scorer, _schema(), [], {}, 5)
+
+
 @pytest.mark.parametrize("priors", [{"nosuch": 0.5}, {"a": 1.5}, {"a": -0.1}, {"a": 0.5, "b": 0.1, "c": 0.1}])
 def test_priors_that_cannot_be_are_refused(scorer: Scorer, priors: dict[str, float]) -> None:
     with pytest.raises(SchemaError, match="priors"):

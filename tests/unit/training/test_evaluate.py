@@ -187,6 +187,26 @@ def test_models_of_several_recipes_stand_in_columns_of_their_own(scorer: Scorer,
     assert "**0.250** (n = 3) |" in text
 
 
+def test_a_cluster_has_every_figure_in_a_column_of_its_own(scorer: Scorer, tmp_path: Path) -> None:
+    measured = [
+        replace(each, accuracy=share, balanced_accuracy=share / 2, pairs=100, pairs_per_second=speed)
+        for each, share, speed in zip(_evaluated(scorer, tmp_path), (0.2, 0.6, 0.8), (50.0, 100.0, 25.0), strict=True)
+    ]
+    report = Report("worker evaluate", tuple(measured), (), {}, ())
+
+    found = as_object(report)["clusters"]
+
+    assert isinstance(found, dict)
+    sentiment, intent = (found["as it is"][cluster] for cluster in ("sentiment", "intent"))
+    assert [0.4, 0.2, 200 / 3] == pytest.approx(
+        [sentiment[name] for name in ("accuracy", "balanced_accuracy", "pairs_per_second")]
+    )
+    assert [1, 0.8, 25.0] == [intent[name] for name in ("sets", "accuracy", "pairs_per_second")]
+    (row,) = (line for line in markdown(report).splitlines() if line.startswith("| sentiment | as it is | 2 |"))
+    assert row.endswith(f"| 0.200 | 0.400 | {sentiment['ece']:.3f} | 67 |")
+    assert "| **all** | as it is | 3 |" in markdown(report)
+
+
 def _evaluated(scorer: Scorer, folder: Path) -> Sequence[TaskFigures]:
     table = read_table(write_world(folder / "world"))
     tasks = [table_task(each, folder / "world", Sampling(texts=20)) for each in table.classification]
