@@ -99,7 +99,7 @@ def test_the_engine_passes_its_gate_and_keeps_its_likelihoods_in_any_batch(t5: P
 
     assert loaded.gate is not None
     assert loaded.gate.passed
-    assert loaded.gate.batch_dependence < 1e-4
+    assert loaded.gate.batch_dependence < 1e-3  # of likelihoods around -100
     assert "options" == loaded.engine.info.reading
     loaded.engine.close()
     with pytest.raises(EngineError, match="closed"):

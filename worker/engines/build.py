@@ -16,6 +16,8 @@ LOGIT_BOUNDS: Final = {"float32": 1e-3, "float16": 2e-2, "bfloat16": 5e-2}
 """Largest difference of a logit from the float32 model's, by precision."""
 BATCH_BOUNDS: Final = {"float32": 1e-4, "float16": 2e-2, "bfloat16": 5e-2, "float8": 5e-2}
 """Largest difference of a logit between a pair alone and the same pair in any batch."""
+_EXACT_UP_TO: Final = 10.0
+"""Both bounds are meant for logits up to this size and grow with larger ones, as the steps between two numbers do."""
 SURE_MARGIN: Final = 0.02
 """Float32 probability margin above which no engine may change the label, in whatever precision."""
 _ALONE: Final = 16
@@ -64,13 +66,13 @@ def judge(
 ) -> GateReport:
     """What is to be said of logits that are `found` where float32 says `expected`, and that depend on their batch."""
     errors = np.abs(found - expected)
+    size = max(1.0, float(np.abs(expected).max()) / _EXACT_UP_TO)
     flips = _label_flips(expected, found)
-    reasons = (
-        [] if has_8bit_weights else _over("logits differ from float32", float(errors.max()), LOGIT_BOUNDS[precision])
-    )
+    bound = np.inf if has_8bit_weights else LOGIT_BOUNDS[precision] * size
+    reasons = _over("logits differ from float32", float(errors.max()), bound)
     if flips:
         reasons.append(f"{flips} of {len(found)} labels differ from float32")
-    reasons += _over("logits differ between batches", dependence, BATCH_BOUNDS[precision])
+    reasons += _over("logits differ between batches", dependence, BATCH_BOUNDS[precision] * size)
     return GateReport(
         pairs=len(found),
         largest_logit_error=float(errors.max()),

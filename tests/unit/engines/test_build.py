@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.tiny_openvino import TinyModel, write_tiny_model
 from worker.engines.artifact import ModelFolder, open_folder
-from worker.engines.build import verify
+from worker.engines.build import judge, verify
 from worker.engines.fake import FakeEngine
 from worker.engines.golden import Golden, golden_texts, score_alone
 from worker.types import Batch, EngineInfo, Float32Array, PairScores
@@ -135,3 +135,20 @@ def test_a_flip_where_float32_is_unsure_does_not_count(folder: ModelFolder, trut
 
 def test_logits_that_are_not_numbers_never_pass(folder: ModelFolder, truth: Float32Array) -> None:
     assert not verify(_Drifting(by=float("nan")), folder, Golden(golden_texts(), truth)).passed
+
+
+@pytest.mark.parametrize(("size", "is_passed"), [(5.0, False), (100.0, True)])
+def test_large_logits_may_be_off_by_more_as_float32_itself_is(size: float, *, is_passed: bool) -> None:
+    expected = np.array([[size, -size], [-size, size]], np.float32)
+
+    report = judge(expected, expected, 5e-4, "float32", has_8bit_weights=False)
+
+    assert is_passed == report.passed
+
+
+def test_a_logit_that_is_no_number_is_told_of_with_8_bit_weights_too() -> None:
+    expected = np.array([[1.0, -1.0]], np.float32)
+
+    report = judge(expected, np.array([[np.nan, -1.0]], np.float32), 0.0, "float32", has_8bit_weights=True)
+
+    assert not report.passed
