@@ -40,6 +40,7 @@ def _done(rows: list[dict[str, Any]]) -> set[str]:
     return {row["key"]["engine"] for row in rows if "skipped" not in row}
 
 
+@pytest.mark.soak
 def test_every_stage_goes_through_without_a_gpu_and_says_what_it_leaves_out(tmp_path: Path) -> None:
     for stage in ("build", "parity", "bench"):
         told = _run(tmp_path, "--stage", stage, "--model", "minilm")
