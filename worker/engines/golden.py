@@ -92,7 +92,8 @@ def encode_pairs(folder: ModelFolder, pairs: Sequence[TextPair]) -> tuple[Batch,
     """Each pair as a batch of its own, the premise cut where the pair is too long for the model."""
     tokenizer = Tokenizer.from_file(str(folder.tokenizer_file))
     tokenizer.no_padding()
-    tokenizer.enable_truncation(folder.max_pair_tokens, strategy="only_first")
+    # The premise is cut; a hypothesis only where it has more than half of the room, in models for very short pairs.
+    tokenizer.enable_truncation(folder.max_pair_tokens, strategy="longest_first")
     encodings = tokenizer.encode_batch([(pair.premise, pair.hypothesis) for pair in pairs])
     return tuple(_single(index, encoding.ids, encoding.type_ids) for index, encoding in enumerate(encodings))
 
