@@ -10,6 +10,7 @@ import structlog
 from hypothesis import settings
 from structlog.testing import LogCapture
 
+from tests.support import fault_table
 from tests.support.broker import REQUEST_SECONDS, BrokerUnderTest
 from worker.kafka import embedded_storage
 from worker.kafka.embedded import EmbeddedKafka
@@ -25,6 +26,12 @@ def pytest_configure(config: pytest.Config) -> None:
     count, number = os.environ.get("PYTEST_XDIST_WORKER_COUNT"), os.environ.get("PYTEST_XDIST_WORKER")
     if count and number:
         embedded_storage._PORT_RANGE = embedded_storage._PORT_RANGE[int(number.removeprefix("gw")) :: int(count)]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Have the process that prints tell what came of the attacks."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        fault_table.tell(terminalreporter)
 
 
 LogEvents = list[MutableMapping[str, Any]]

@@ -1,40 +1,23 @@
-"""What all attacks share: a stream to attack, and the table of what came of it.
-
-What a test notes travels with its report: the tests may run in several processes, and one prints the table.
-"""
+"""What all attacks share: a stream to attack, and notes for the table (`tests/support/fault_table.py`)."""
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final
 
 import pytest
 
 from tests.conftest import TopicsFactory
 from tests.support.broker import BrokerUnderTest
 from tests.support.chaos import DELIVERY, Stream, Tally, promised
+from tests.support.fault_table import MEASURED, ROW, Row
 from tests.support.worker import NOTHING, Changes
 
 StreamFactory = Callable[..., Stream]
 Verdict = Callable[..., Tally]
 Noted = Callable[[str, Tally, float | None], None]
 Measured = Callable[[str], None]
-
-_ROW: Final = "fault"
-_MEASURED: Final = "measured"
-"""The properties of a report that hold a row of the table, and a sentence to be printed below it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """What came of one attack."""
-
-    phase: str
-    fault: str
-    tally: Tally
-    recovery_seconds: float | None
 
 
 @pytest.fixture
@@ -72,7 +55,7 @@ def noted_row(request: pytest.FixtureRequest) -> Callable[[Row], None]:
     """Has a row in the table; with FAULTS_ROWS also in that file, so that several runs make one table."""
 
     def note(row: Row) -> None:
-        request.node.user_properties.append((_ROW, asdict(row)))
+        request.node.user_properties.append((ROW, asdict(row)))
         if (file := os.environ.get("FAULTS_ROWS")) is not None:
             with Path(file).open("a") as lines:
                 lines.write(json.dumps(asdict(row)) + "\n")
@@ -83,46 +66,8 @@ def noted_row(request: pytest.FixtureRequest) -> Callable[[Row], None]:
 @pytest.fixture
 def measured(request: pytest.FixtureRequest) -> Measured:
     """Tells a measurement below the table, whether the test holds or not."""
-    return lambda text: request.node.user_properties.append((_MEASURED, text))
+    return lambda text: request.node.user_properties.append((MEASURED, text))
 
 
 def _named(fault: str) -> str:
     return fault if DELIVERY == "exactly_once" or fault.startswith(DELIVERY) else f"{DELIVERY}: {fault}"
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print the table; with FAULTS_TABLE also write it to that file, as Markdown."""
-    reports = [each for kind in terminalreporter.stats.values() for each in kind if isinstance(each, pytest.TestReport)]
-    if (file := os.environ.get("FAULTS_ROWS")) is not None and Path(file).exists():
-        found: Iterable[Any] = map(json.loads, Path(file).read_text().splitlines())
-    else:
-        found = _told(reports, _ROW)
-    rows = [Row(**{**each, "tally": Tally(**each["tally"])}) for each in found]
-    if not rows:
-        return
-    lines = list(_table(rows))
-    terminalreporter.section("faults")
-    seconds = sum(each.duration for each in reports if each.nodeid.startswith("tests/fault/"))
-    terminalreporter.write_line(f"tests/fault took {seconds / 60:.1f} minutes, one test after the other")
-    for line in (*lines, *_told(reports, _MEASURED)):
-        terminalreporter.write_line(line)
-    if (file := os.environ.get("FAULTS_TABLE")) is not None:
-        Path(file).write_text("\n".join(lines) + "\n")
-
-
-def _told(reports: Iterable[pytest.TestReport], kind: str) -> list[Any]:
-    """What tests have noted, of those that ran to their verdict; a trial that was made again noted nothing of worth."""
-    calls = [each for each in reports if each.when == "call" and each.outcome in {"passed", "failed"}]
-    return [value for each in calls for name, value in each.user_properties if name == kind]
-
-
-def _table(rows: Sequence[Row]) -> Iterator[str]:
-    yield "| fault | phase | runs | results | lost | doubled | reordered | misplaced | recovery, s |"
-    yield "|---|---|---|---|---|---|---|---|---|"
-    for fault, phase in dict.fromkeys((row.fault, row.phase) for row in rows):
-        chosen = [row for row in rows if (row.fault, row.phase) == (fault, phase)]
-        waits = [row.recovery_seconds for row in chosen if row.recovery_seconds is not None]
-        names = ("results", "lost", "doubled", "reordered", "misplaced")
-        counts = " | ".join(str(sum(getattr(row.tally, name) for row in chosen)) for name in names)
-        recovery = f"{min(waits):.1f} to {max(waits):.1f}" if len(waits) > 1 else f"{waits[0]:.1f}" if waits else ""
-        yield f"| {fault} | {phase.replace('_', ' ')} | {len(chosen)} | {counts} | {recovery} |"
