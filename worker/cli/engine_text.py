@@ -111,12 +111,12 @@ def _gate_lines(engine: Engine, gate: GateReport | None) -> list[str]:
         return ["  gate: none, its scores mean nothing"]
     precision = engine.info.stamp.precision
     bound = LOGIT_BOUNDS.get(precision)
-    allowed = "labels decide" if bound is None else f"{bound:g} allowed"
+    allowed = "labels decide" if bound is None else f"{bound:g} allowed for logits up to 10"
     return [
         f"  gate: {'passed' if gate.passed else 'NOT passed: ' + gate.reason}, {gate.pairs} golden pairs",
         f"    largest logit error {gate.largest_logit_error:.2g} ({allowed}), mean {gate.mean_logit_error:.2g}",
         f"    labels changed where float32 is sure: {gate.label_flips}",
-        f"    largest change between batches {gate.batch_dependence:.2g} ({BATCH_BOUNDS[precision]:g} allowed)",
+        f"    largest change between batches {gate.batch_dependence:.2g} ({BATCH_BOUNDS[precision]:g} likewise)",
     ]
 
 

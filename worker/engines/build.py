@@ -1,6 +1,6 @@
 """The gate: an engine is used once it agrees with the float32 model, and gives a pair the same logits in any batch."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -66,13 +66,12 @@ def judge(
 ) -> GateReport:
     """What is to be said of logits that are `found` where float32 says `expected`, and that depend on their batch."""
     errors = np.abs(found - expected)
-    size = max(1.0, float(np.abs(expected).max()) / _EXACT_UP_TO)
     flips = _label_flips(expected, found)
-    bound = np.inf if has_8bit_weights else LOGIT_BOUNDS[precision] * size
+    bound = np.inf if has_8bit_weights else bound_of(LOGIT_BOUNDS, precision, expected)
     reasons = _over("logits differ from float32", float(errors.max()), bound)
     if flips:
         reasons.append(f"{flips} of {len(found)} labels differ from float32")
-    reasons += _over("logits differ between batches", dependence, BATCH_BOUNDS[precision] * size)
+    reasons += _over("logits differ between batches", dependence, bound_of(BATCH_BOUNDS, precision, expected))
     return GateReport(
         pairs=len(found),
         largest_logit_error=float(errors.max()),
@@ -82,6 +81,11 @@ def judge(
         passed=not reasons,
         reason="; ".join(reasons),
     )
+
+
+def bound_of(bounds: Mapping[str, float], precision: str, expected: Float32Array) -> float:
+    """How far logits may be off in `precision` where float32 says `expected`; `bounds` are those above."""
+    return bounds[precision] * max(1.0, float(np.abs(expected).max()) / _EXACT_UP_TO)
 
 
 def _over(what: str, found: float, bound: float) -> list[str]:

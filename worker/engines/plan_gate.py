@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from worker.engines.artifact import ModelFolder
-from worker.engines.build import BATCH_BOUNDS, GateReport, judge, verify_singles
+from worker.engines.build import BATCH_BOUNDS, GateReport, bound_of, judge, verify_singles
 from worker.engines.golden import Golden, edge_pairs, encode_pairs, join_batches
 from worker.engines.layout import filler_batch
 from worker.engines.profiles import Profile
@@ -149,7 +149,7 @@ def _in_large_batches(engine: InProfile, sample: Sample) -> Iterator[GateReport]
         reasons = [report.reason] if report.reason else []
         moved = float(np.abs(forward - backward[::-1]).max())
         # Not `moved > bound`: a NaN must fail.
-        if not moved <= BATCH_BOUNDS[stamp.precision]:
+        if not moved <= bound_of(BATCH_BOUNDS, stamp.precision, sample.logits[rows]):
             reasons.append(f"logits differ with the order of rows by {moved:.2g}")
         yield dataclasses.replace(
             report,

@@ -107,7 +107,7 @@ class TransactionalPublisher:
                 self._triage.passed(chunk)
                 settled, pending = settled + chunk, [*pending[len(chunk) :], *left]
                 continue
-            if not self._is_undone(trouble):
+            if not self._undo(trouble):
                 committed, pending = self._settle(pending)
                 settled += committed
             elif isinstance(trouble, Lost):
@@ -218,14 +218,17 @@ class TransactionalPublisher:
             else:
                 return
 
-    def _is_undone(self, trouble: Reports | Lost) -> bool:
-        """Whether the transaction surely came to nothing; else the producer is a new one, and only the group knows."""
-        is_in_doubt = isinstance(trouble, Lost) and trouble.is_in_doubt
-        reason = trouble.reason if isinstance(trouble, Lost) and is_in_doubt else self._obstacle_to_abort()
-        if reason is not None:
-            self._replace(reason)
+    def _undo(self, trouble: Reports | Lost) -> bool:
+        """Abort; False where the transaction may hold even so: a new producer is there, and only the group knows."""
+        if isinstance(trouble, Lost) and trouble.is_in_doubt:
+            obstacle: str | None = trouble.reason
+        else:
+            obstacle = self._obstacle_to_abort()
+        if obstacle is not None:
+            self._replace(obstacle)
+            return False
         self._began_at = None
-        return reason is None
+        return True
 
     def _obstacle_to_abort(self) -> str | None:
         producer, self._is_deciding = self._require_producer(), False
