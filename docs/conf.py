@@ -28,7 +28,16 @@ myst_heading_anchors = 4
 highlight_language = "none"
 
 NAVIGATION = {
-    "Using it": ["first-day", "label-schemas", "changing-labels", "shortlists", "formats", "configuration", "training"],
+    "Using it": [
+        "first-day",
+        "compose",
+        "label-schemas",
+        "changing-labels",
+        "shortlists",
+        "formats",
+        "configuration",
+        "training",
+    ],
     "Running it": [
         "operations",
         "capacity",

@@ -147,6 +147,23 @@ def _label_seal() -> dict[str, Any]:
     }
 
 
+_PREDICTIONS: Mapping[str, tuple[str, str | None]] = {
+    "prediction": ("prediction.json", "prediction-headers.json"),
+    "predictionAvro": ("prediction.avsc", "prediction-headers.json"),
+    "predictionProtobuf": ("prediction.proto", "prediction-headers.json"),
+    "predictionJsonSchema": ("prediction-registered.json", "prediction-headers.json"),
+}
+"""By `output_format`: json, avro, protobuf, json_schema."""
+
+_REGISTERED: Mapping[str, str] = {
+    "prediction.avsc": "application/vnd.apache.avro+json;version=1.9.0",
+    "prediction.proto": "application/vnd.google.protobuf;version=3",
+    "prediction-registered.json": "application/schema+json;version=draft-07",
+}
+"""What is registered under `<output>-value`, with AsyncAPI's name for the language that it is written in."""
+
+_KAFKA: Mapping[str, str] = {"bindingVersion": "0.5.0"}
+
 _CHANNELS: Mapping[str, tuple[str, str, str, Mapping[str, tuple[str, str | None]]]] = {
     "events": (
         "{topic}",
@@ -158,7 +175,13 @@ _CHANNELS: Mapping[str, tuple[str, str, str, Mapping[str, tuple[str, str | None]
         "{topic}.predictions",
         "send",
         "One prediction per event, under its key, in its partition and order; and routed copies elsewhere.",
-        {"prediction": ("prediction.json", "prediction-headers.json")},
+        _PREDICTIONS,
+    ),
+    "routedPredictions": (
+        "{route}",
+        "send",
+        "Copies of the predictions with a certain label, with the header nli-routed.",
+        _PREDICTIONS,
     ),
     "deadLetters": (
         "{topic}.dlq",
@@ -187,6 +210,7 @@ _CHANNELS: Mapping[str, tuple[str, str, str, Mapping[str, tuple[str, str | None]
 
 _PARAMETERS: Mapping[str, str] = {
     "topic": "The input topic; `output` and `dead_letter` of its binding may name others than these.",
+    "route": "What an entry of a binding's `routes` names as its `output`.",
     "schemas_topic": "What `schemas.topic` names, where it is set.",
     "schemas_status_topic": "What `schemas.status_topic` names; by default that topic with `.status`.",
 }
@@ -203,7 +227,7 @@ def _asyncapi() -> str:
             "description": description,
             "parameters": {parameter: {"description": _PARAMETERS[parameter]}},
             "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in carried},
-            "bindings": {"kafka": {"bindingVersion": "0.5.0"}},
+            "bindings": {"kafka": dict(_KAFKA)},
         }
         operations[f"{action}{channel[0].upper()}{channel[1:]}"] = {
             "action": action,
@@ -232,7 +256,14 @@ def _message(name: str, payload: str, headers: str | None) -> dict[str, Any]:
     described: dict[str, Any] = {"name": name, "contentType": "application/json"}
     if headers is not None:
         described["headers"] = {"$ref": f"./{headers}"}
-    if payload:
+    if (language := _REGISTERED.get(payload)) is not None:
+        described |= {
+            "summary": "In a registry's frame: a zero byte, the schema's id in four, in Protobuf a further zero.",
+            "contentType": "application/octet-stream",
+            "bindings": {"kafka": {"schemaIdLocation": "payload", "schemaIdPayloadEncoding": "confluent", **_KAFKA}},
+            "payload": {"schemaFormat": language, "schema": {"$ref": f"./{payload}"}},
+        }
+    elif payload:
         described["payload"] = {"$ref": f"./{payload}"}
     else:
         described |= {"contentType": "application/octet-stream", "payload": {"description": "As it came; or null."}}

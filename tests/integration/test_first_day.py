@@ -121,7 +121,7 @@ def _is_gone(group: int) -> bool:
 @pytest.fixture
 def terminals(kafka: BrokerUnderTest, tmp_path: Path) -> Iterator[Terminals]:
     """Whoever knows `kafka` can have a broker."""
-    changes = {port: str(free_port()) for port in ("9092", "8080", "9090")}
+    changes = {port: str(free_port()) for port in ("9092", "8080", "9091")}
     opened = Terminals(ROOT, tmp_path, {"~": str(tmp_path), **changes})
     try:
         yield opened

@@ -13,12 +13,14 @@ import yaml
 from worker.config import Config, load_config
 from worker.engines.source import HubModel, parse_source
 from worker.errors import ConfigError
+from worker.kafka.embedded_jars import KAFKA_VERSION
 from worker.observability.metrics import Metrics
 
 ROOT = Path(__file__).parents[3]
 DEPLOY = ROOT / "deploy"
 RULES = DEPLOY / "prometheus" / "worker-rules.yml"
 DASHBOARD = DEPLOY / "grafana" / "dashboards" / "worker.json"
+COMPOSE_PAGE = (ROOT / "docs" / "compose.md").read_text(encoding="utf-8")
 CHART = DEPLOY / "helm" / "nli-stream-worker"
 METRIC = re.compile(r"\b(?:worker|process)_[a-z_]+\b")
 SUFFIXES = re.compile(r"_(?:bucket|sum|count|total)$")
@@ -112,6 +114,18 @@ def test_engines_are_kept_in_a_volume_of_the_image_that_the_worker_may_write(ser
     assert kept == config["cache_dir"]
     assert f"install -d -o worker -g worker -m 0700 {kept}" in base
     assert f'VOLUME ["{kept}"]' in base
+
+
+def test_docker_compose_starts_the_kafka_that_the_tests_run_on() -> None:
+    images = {service["image"] for service in compose_services().values() if "image" in service}
+    assert {f"apache/kafka:{KAFKA_VERSION}"} == {image for image in images if "kafka:" in image}
+    assert f"| Kafka {KAFKA_VERSION} | `localhost:9092` |" in COMPOSE_PAGE
+
+
+def test_the_page_of_docker_compose_names_the_ports_that_are_open() -> None:
+    services = compose_services().values()
+    opened = {port.split(":")[1] for each in services if "profiles" not in each for port in each.get("ports", [])}
+    assert opened == set(re.findall(r"localhost:(\d+)", COMPOSE_PAGE))
 
 
 def test_kafka_keeps_its_records_in_its_volume() -> None:
