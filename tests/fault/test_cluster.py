@@ -116,18 +116,18 @@ def test_the_worker_passes_the_system_test_of_kafkas_own_copier(
     attacked = stream_on(cluster, tmp_path, 25_000)
     with ExitStack() as stack:
         workers = [stack.enter_context(attacked.worker(STEADY, environment=member(number))) for number in range(2)]
-        for _ in range(3):
+        await_starts(attacked, 2)
+        for bounces in range(3):
             if bounced == "brokers":
                 bounce_brokers(cluster, attacked, how)
                 continue
             for number in range(2):
                 bounce_worker(workers[number], how)
                 workers[number] = stack.enter_context(attacked.worker(STEADY, environment=member(number)))
+                # The other one's progress alone would let this one be bounced before it has begun.
+                await_starts(attacked, 2 + 2 * bounces + number + 1)
                 attacked.await_progress(100, 120)
-        # One that is told to end while it starts has nothing to drain; one that was killed may still be a member.
-        starts = 2 if bounced == "brokers" else 8
-        wait_until(lambda: starts == attacked.log().count('"worker.started"'), 60)
-        attacked.await_members(2)
+        attacked.await_members(2)  # one that was killed may still be a member
         assert [None, None] == [worker.poll() for worker in workers]
         for worker in workers:
             worker.send_signal(signal.SIGTERM)
@@ -183,6 +183,10 @@ def fill(producer: Producer, output: str, partition: int, value: bytes) -> None:
 
 def values_in(cluster: ClusterUnderTest, topic: str) -> list[bytes | None]:
     return [message.value() for message in cluster.kafka.read_committed(topic)]
+
+
+def await_starts(attacked: Stream, starts: int) -> None:
+    wait_until(lambda: starts == attacked.log().count('"worker.started"'), 60, f"{starts} workers that have started")
 
 
 def bounce_brokers(cluster: ClusterUnderTest, attacked: Stream, how: str) -> None:
