@@ -29,3 +29,10 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- if .Values.labelSchemas -}}{{- $_ := set $set "schemas" $schemas -}}{{- end -}}
 {{- mergeOverwrite (deepCopy .Values.config) $set | toYaml -}}
 {{- end -}}
+
+{{- /* What holds without a lag to go by: alone it has to be enough for any, beside what runs the least will do. */ -}}
+{{- define "worker.fallbackReplicas" -}}
+{{- $scaling := .Values.autoscaling -}}
+{{- $isAlone := eq "static" ($scaling.fallback.behavior | default "static") -}}
+{{- $scaling.fallback.replicas | default (ternary $scaling.maxReplicas $scaling.minReplicas $isAlone) -}}
+{{- end -}}
