@@ -127,6 +127,33 @@ def test_what_the_full_values_say_stands_in_what_the_cluster_gets(helm: str) -> 
     assert {"type": "Bearer", "credentials": token} == endpoint["authorization"]
 
 
+def threads(helm: str, changes: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Where the pod has the number of the engine's threads from; None: it counts cores itself."""
+    (container,) = pod_of(rendered(helm, merged(SMALL, changes)))["containers"]
+    found = [each for each in container["env"] if each["name"] == "WORKER_THREADS"]
+    return found[0] if found else None
+
+
+def test_the_engine_has_the_cores_that_the_pod_asks_for_and_not_those_of_the_node(helm: str) -> None:
+    asked = {"resourceFieldRef": {"resource": "requests.cpu", "divisor": "1"}}
+    assert {"name": "WORKER_THREADS", "valueFrom": asked} == threads(helm, {})
+    assert {"name": "WORKER_THREADS", "valueFrom": asked} == threads(helm, {"extraEnv": [{"name": "A", "value": "1"}]})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"resources": {"limits": {"cpu": "4"}}}, {"config": {"threads": 3}}, {"resources": {"requests": None}}],
+    ids=["the limit is seen in the container", "the configuration says it", "nothing is asked for"],
+)
+def test_threads_are_left_to_the_worker_where_something_else_bounds_them(helm: str, changes: Mapping[str, Any]) -> None:
+    assert threads(helm, changes) is None
+
+
+def test_threads_that_are_given_stand_there_once(helm: str) -> None:
+    given = {"name": "WORKER_THREADS", "value": "3"}
+    assert given == threads(helm, {"extraEnv": [given]})
+
+
 def test_mounting_a_volume_again_changes_no_rights_of_the_engines_on_it(helm: str) -> None:
     context = pod_of(rendered(helm, FULL))["securityContext"]
     assert ("OnRootMismatch", 10001) == (context["fsGroupChangePolicy"], context["fsGroup"])
