@@ -36,6 +36,8 @@ GOOD: list[Mapping[str, Any]] = [
     {"engineCache": {"enabled": True, "size": "5Gi"}},
     {"engineCache": {"existingClaim": "plans"}},
     {"podDisruptionBudget": {"maxUnavailable": "25%"}},
+    {"podDisruptionBudget": {"maxUnavailable": "100%"}},
+    {"podDisruptionBudget": {"maxUnavailable": 0}},
     {"gpu": {"enabled": True, "count": 1}},
 ]
 BAD: list[Mapping[str, Any]] = [
@@ -74,10 +76,15 @@ BAD: list[Mapping[str, Any]] = [
     {"autoscaling": {"fallback": {"replicas": -1}}},
     {"autoscaling": {"fallback": {"behavior": "currentReplicasIfLower"}}},
     {"labelSchemas": {"kinds.txt": "name: kinds"}},
+    {"labelSchemas": {"kinds.yaml": ["name: kinds"]}},
     {"engineCache": {"size": "5 GB"}},
     {"engineCache": {"existingClaim": True}},
     {"gpu": {"count": 0}},
     {"startupSeconds": 1},
+    {"podDisruptionBudget": {"maxUnavailable": "lots"}},
+    {"podDisruptionBudget": {"maxUnavailable": "1"}},
+    {"podDisruptionBudget": {"maxUnavailable": "101%"}},
+    {"podDisruptionBudget": {"maxUnavailable": -1}},
     {"secretEnvironment": [""]},
 ]
 
