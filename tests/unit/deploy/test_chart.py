@@ -1,5 +1,6 @@
 """The chart's values: what is taken, and what is refused before a cluster sees it."""
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,8 @@ BAD: list[Mapping[str, Any]] = [
     {"engineCache": {"existingClaim": True}},
     {"gpu": {"count": 0}},
     {"startupSeconds": 1},
+    {"updateStrategy": {"rollingUpdate": {"partition": -1}}},
+    {"updateStrategy": {"type": "OnDelete"}},
     {"podDisruptionBudget": {"maxUnavailable": "lots"}},
     {"podDisruptionBudget": {"maxUnavailable": "1"}},
     {"podDisruptionBudget": {"maxUnavailable": "101%"}},
@@ -173,6 +176,27 @@ def test_a_claim_that_is_there_holds_the_engines_of_all_pods(helm: str) -> None:
     assert "volumeClaimTemplates" not in shared
     engines = [volume for volume in shared["template"]["spec"]["volumes"] if volume["name"] == "engines"]
     assert [{"name": "engines", "persistentVolumeClaim": {"claimName": "plans"}}] == engines
+
+
+def test_the_page_on_upgrades_replaces_one_of_four_workers_and_then_the_others(helm: str) -> None:
+    """Its two commands, as they stand there, but for the cluster and the file of values."""
+    page = (CHART.parents[2] / "docs" / "upgrade.md").read_text()
+    commands = re.findall(r"^ +helm upgrade (\w+) (\S+) -f my-values.yaml --set (\S+)$", page, re.MULTILINE)
+    replaced = []
+    for release, chart, setting in commands:
+        path, _, number = setting.rpartition("=")
+        given: Any = int(number)
+        for key in reversed(path.split(".")):
+            given = {key: given}
+        assert ("labels", CHART) == (release, CHART.parents[2] / chart)
+        strategy = rendered(helm, merged(SMALL, {"replicas": 4, **given}))["StatefulSet"]["spec"]["updateStrategy"]
+        assert "RollingUpdate" == strategy["type"]
+        replaced.append([pod for pod in range(4) if pod >= strategy["rollingUpdate"]["partition"]])
+    assert [[3], [0, 1, 2, 3]] == replaced
+
+
+def test_an_upgrade_replaces_all_pods_where_nothing_else_is_said(helm: str) -> None:
+    assert {"partition": 0} == rendered(helm, SMALL)["StatefulSet"]["spec"]["updateStrategy"]["rollingUpdate"]
 
 
 def is_taken(changes: Mapping[str, Any]) -> bool:
