@@ -4,7 +4,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import (
@@ -43,7 +43,17 @@ Precision = Literal["auto", "float32", "float16", "bfloat16", "int8", "float8"]
 
 _Source = PydanticBaseSettingsSource
 _ENV_PREFIX = "WORKER_"
-_SECRET = re.compile(r"passphrase|password|secret|\.pem$|jaas", re.IGNORECASE)
+SECRET_KEYS: Final = (
+    ("registry", "password"),
+    ("registry", "oauth_client_secret"),
+    ("http", "token"),
+    ("kafka", "sasl_password"),
+    ("kafka", "ssl_key_password"),
+    ("kafka", "oauth_client_secret"),
+)
+"""What no file may hold: the environment does, or a file of its own. The Helm chart refuses the same."""
+SECRET_SETTING: Final = re.compile(r"passphrase|password|secret|\.pem$|jaas", re.IGNORECASE)
+"""The same among the settings of librdkafka, by name."""
 _RELATIVE_TO_FILE = (
     ("schemas", "directory"),
     ("cache_dir",),
@@ -211,7 +221,7 @@ def _read(path: Path) -> dict[str, JsonValue]:
 
 
 def _refuse_secrets(document: Mapping[str, JsonValue]) -> None:
-    for part, key in (("registry", "password"), ("registry", "oauth_client_secret"), ("http", "token")):
+    for part, key in SECRET_KEYS:
         values = document.get(part)
         if isinstance(values, dict) and key in values:
             variable = f"{_ENV_PREFIX}{part.upper()}__{key.upper()}"
@@ -219,13 +229,9 @@ def _refuse_secrets(document: Mapping[str, JsonValue]) -> None:
     kafka = document.get("kafka")
     if not isinstance(kafka, dict):
         return
-    for key in ("sasl_password", "ssl_key_password", "oauth_client_secret"):
-        if key in kafka:
-            variable = f"{_ENV_PREFIX}KAFKA__{key.upper()}"
-            raise ConfigError(f"kafka.{key}: expected in the environment ({variable}) or in `kafka.{key}_file`")
     passed_on = kafka.get("librdkafka")
     for key in passed_on if isinstance(passed_on, dict) else ():
-        if _SECRET.search(key) and key not in OWNED_BY_THE_WORKER:
+        if SECRET_SETTING.search(key) and key not in OWNED_BY_THE_WORKER:
             variable = f"{_ENV_PREFIX}KAFKA__LIBRDKAFKA"
             raise ConfigError(f"kafka.librdkafka.{key_path([key])}: expected in the environment ({variable}, as JSON)")
 

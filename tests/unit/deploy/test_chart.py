@@ -1,22 +1,18 @@
 """The chart's values: what is taken, and what is refused before a cluster sees it."""
 
-import copy
-import json
-import os
-import shutil
-import subprocess
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
 import yaml
+from pydantic import BaseModel
 
-CHART = Path(__file__).parents[3] / "deploy" / "helm" / "nli-stream-worker"
-SCHEMA = json.loads((CHART / "values.schema.json").read_text())
-DEFAULTS = yaml.safe_load((CHART / "values.yaml").read_text())
-SMALL = yaml.safe_load((CHART / "ci" / "small-values.yaml").read_text())
+from tests.support.chart import CHART, DEFAULTS, FULL, SCHEMA, SMALL, merged, pod_of, rendered
+from worker.config import SECRET_KEYS, SECRET_SETTING, Config
+
 SPREAD = {"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "ScheduleAnyway", "labelSelector": {}}
 
 GOOD: list[Mapping[str, Any]] = [
@@ -31,6 +27,8 @@ GOOD: list[Mapping[str, Any]] = [
             {"name": "B", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}},
         ]
     },
+    {"extraEnv": [{"name": "WORKER_KAFKA__SASL_USERNAME", "value": "me"}]},
+    {"config": {"registry": None}},
     {"extraVolumes": [{"name": "models", "emptyDir": {}}]},
     {"extraVolumeMounts": [{"name": "models", "mountPath": "/models"}]},
     {"serviceMonitor": {"enabled": True, "tokenSecret": {"name": "worker-http", "key": "token"}}},
@@ -39,6 +37,8 @@ GOOD: list[Mapping[str, Any]] = [
     {"engineCache": {"enabled": True, "size": "5Gi"}},
     {"engineCache": {"existingClaim": "plans"}},
     {"podDisruptionBudget": {"maxUnavailable": "25%"}},
+    {"podDisruptionBudget": {"maxUnavailable": "100%"}},
+    {"podDisruptionBudget": {"maxUnavailable": 0}},
     {"gpu": {"enabled": True, "count": 1}},
 ]
 BAD: list[Mapping[str, Any]] = [
@@ -47,8 +47,6 @@ BAD: list[Mapping[str, Any]] = [
     {"image": {"pullPolicy": "Sometimes"}},
     {"image": {"repository": ""}},
     {"config": {"kafka": {"bootstrap_servers": ""}}},
-    {"config": {"kafka": {"sasl_password": "p"}}},
-    {"config": {"kafka": {"ssl_key_password": "p"}}},
     {"config": {"topics": []}},
     {"config": {"topics": [{"output": "out"}]}},
     {"config": {"http": {"port": 9}}},
@@ -62,6 +60,8 @@ BAD: list[Mapping[str, Any]] = [
     {"extraEnv": [{"name": "A", "value": 1}]},
     {"extraEnv": [{"value": "1"}]},
     {"extraEnv": [{"name": "WORKER_KAFKA__INSTANCE_ID", "value": "mine"}]},
+    {"extraEnv": [{"name": "OTEL_EXPORTER_OTLP_HEADERS", "value": "authorization=s"}]},
+    {"extraEnv": [{"name": "HF_TOKEN", "value": "s"}]},
     {"extraVolumes": [{"emptyDir": {}}]},
     {"extraVolumes": [{"name": "engines", "emptyDir": {}}]},
     {"extraVolumeMounts": [{"name": "models"}]},
@@ -71,22 +71,25 @@ BAD: list[Mapping[str, Any]] = [
     {"serviceMonitor": {"tokenSecret": {"name": "worker-http", "key": ""}}},
     {"autoscaling": {"enabled": True}},
     {"autoscaling": {"minReplicas": 0}},
+    {"autoscaling": {"enabled": True, "prometheusAddress": "http://me:secret@prometheus:9090"}},
+    {"autoscaling": {"authModes": "password"}},
+    {"autoscaling": {"authenticationRef": {"name": "prometheus", "kind": "Secret"}}},
+    {"autoscaling": {"fallback": {"replicas": -1}}},
+    {"autoscaling": {"fallback": {"behavior": "currentReplicasIfLower"}}},
     {"labelSchemas": {"kinds.txt": "name: kinds"}},
+    {"labelSchemas": {"kinds.yaml": ["name: kinds"]}},
     {"engineCache": {"size": "5 GB"}},
     {"engineCache": {"existingClaim": True}},
     {"gpu": {"count": 0}},
     {"startupSeconds": 1},
+    {"updateStrategy": {"rollingUpdate": {"partition": -1}}},
+    {"updateStrategy": {"type": "OnDelete"}},
+    {"podDisruptionBudget": {"maxUnavailable": "lots"}},
+    {"podDisruptionBudget": {"maxUnavailable": "1"}},
+    {"podDisruptionBudget": {"maxUnavailable": "101%"}},
+    {"podDisruptionBudget": {"maxUnavailable": -1}},
     {"secretEnvironment": [""]},
 ]
-
-
-def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Values over values, as helm lays them."""
-    whole = copy.deepcopy(dict(below))
-    for key, value in above.items():
-        is_map = isinstance(value, dict) and isinstance(whole.get(key), dict)
-        whole[key] = merged(whole[key], value) if is_map else value
-    return whole
 
 
 def values(changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -120,51 +123,127 @@ def test_the_values_that_ci_renders_are_ones(file: Path) -> None:
     jsonschema.Draft7Validator(SCHEMA).validate(merged(DEFAULTS, yaml.safe_load(file.read_text())))
 
 
-@pytest.fixture(scope="module")
-def helm() -> str:
-    """The program; `.ci/run deploy` puts it beside Go's own, where no PATH may lead."""
-    folders = os.environ.get("PATH", "")
-    if shutil.which("go") is not None:
-        asked = subprocess.run(["go", "env", "GOPATH"], check=True, capture_output=True, text=True)
-        folders += f"{os.pathsep}{asked.stdout.strip()}/bin"
-    found = shutil.which("helm", path=folders)
-    if found is None:
-        pytest.skip("helm is not installed")
-    return found
-
-
-def rendered(helm: str, *more: str) -> dict[str, Any]:
-    """What the cluster gets for the full values, by kind."""
-    command = [helm, "template", "release", str(CHART), "-f", str(CHART / "ci" / "full-values.yaml"), *more]
-    command += ["--kube-version", "1.31.0"]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    return {document["kind"]: document for document in yaml.safe_load_all(done.stdout) if document}
-
-
 def test_what_the_full_values_say_stands_in_what_the_cluster_gets(helm: str) -> None:
-    given = yaml.safe_load((CHART / "ci" / "full-values.yaml").read_text())
-    made = rendered(helm)
-    pod = made["StatefulSet"]["spec"]["template"]["spec"]
+    made = rendered(helm, FULL)
+    pod = pod_of(made)
     (container,) = pod["containers"]
     for key in ("imagePullSecrets", "priorityClassName", "topologySpreadConstraints"):
-        assert given[key] == pod[key]
-    assert given["extraEnv"] == container["env"][1:]
-    assert given["extraVolumes"] == pod["volumes"][-1:]
-    assert given["extraVolumeMounts"] == container["volumeMounts"][-1:]
+        assert FULL[key] == pod[key]
+    assert FULL["extraEnv"] == container["env"][-1:]
+    assert FULL["extraVolumes"] == pod["volumes"][-1:]
+    assert FULL["extraVolumeMounts"] == container["volumeMounts"][-1:]
     (endpoint,) = made["ServiceMonitor"]["spec"]["endpoints"]
     token = {"name": "worker-http", "key": "WORKER_HTTP__TOKEN"}
     assert {"type": "Bearer", "credentials": token} == endpoint["authorization"]
 
 
+def threads(helm: str, changes: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Where the pod has the number of the engine's threads from; None: it counts cores itself."""
+    (container,) = pod_of(rendered(helm, merged(SMALL, changes)))["containers"]
+    found = [each for each in container["env"] if each["name"] == "WORKER_THREADS"]
+    return found[0] if found else None
+
+
+def test_the_engine_has_the_cores_that_the_pod_asks_for_and_not_those_of_the_node(helm: str) -> None:
+    asked = {"resourceFieldRef": {"resource": "requests.cpu", "divisor": "1"}}
+    assert {"name": "WORKER_THREADS", "valueFrom": asked} == threads(helm, {})
+    assert {"name": "WORKER_THREADS", "valueFrom": asked} == threads(helm, {"extraEnv": [{"name": "A", "value": "1"}]})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"resources": {"limits": {"cpu": "4"}}}, {"config": {"threads": 3}}, {"resources": {"requests": None}}],
+    ids=["the limit is seen in the container", "the configuration says it", "nothing is asked for"],
+)
+def test_threads_are_left_to_the_worker_where_something_else_bounds_them(helm: str, changes: Mapping[str, Any]) -> None:
+    assert threads(helm, changes) is None
+
+
+def test_threads_that_are_given_stand_there_once(helm: str) -> None:
+    given = {"name": "WORKER_THREADS", "value": "3"}
+    assert given == threads(helm, {"extraEnv": [given]})
+
+
 def test_mounting_a_volume_again_changes_no_rights_of_the_engines_on_it(helm: str) -> None:
-    context = rendered(helm)["StatefulSet"]["spec"]["template"]["spec"]["securityContext"]
+    context = pod_of(rendered(helm, FULL))["securityContext"]
     assert ("OnRootMismatch", 10001) == (context["fsGroupChangePolicy"], context["fsGroup"])
 
 
 def test_a_claim_that_is_there_holds_the_engines_of_all_pods(helm: str) -> None:
-    own = rendered(helm)["StatefulSet"]["spec"]
+    own = rendered(helm, FULL)["StatefulSet"]["spec"]
     assert ["engines"] == [claim["metadata"]["name"] for claim in own["volumeClaimTemplates"]]
-    shared = rendered(helm, "--set", "engineCache.existingClaim=plans")["StatefulSet"]["spec"]
+    shared = rendered(helm, merged(FULL, {"engineCache": {"existingClaim": "plans"}}))["StatefulSet"]["spec"]
     assert "volumeClaimTemplates" not in shared
     engines = [volume for volume in shared["template"]["spec"]["volumes"] if volume["name"] == "engines"]
     assert [{"name": "engines", "persistentVolumeClaim": {"claimName": "plans"}}] == engines
+
+
+def test_the_page_on_upgrades_replaces_one_of_four_workers_and_then_the_others(helm: str) -> None:
+    """Its two commands, as they stand there, but for the cluster and the file of values."""
+    page = (CHART.parents[2] / "docs" / "upgrade.md").read_text()
+    commands = re.findall(r"^ +helm upgrade (\w+) (\S+) -f my-values.yaml --set (\S+)$", page, re.MULTILINE)
+    replaced = []
+    for release, chart, setting in commands:
+        path, _, number = setting.rpartition("=")
+        given: Any = int(number)
+        for key in reversed(path.split(".")):
+            given = {key: given}
+        assert ("labels", CHART) == (release, CHART.parents[2] / chart)
+        strategy = rendered(helm, merged(SMALL, {"replicas": 4, **given}))["StatefulSet"]["spec"]["updateStrategy"]
+        assert "RollingUpdate" == strategy["type"]
+        replaced.append([pod for pod in range(4) if pod >= strategy["rollingUpdate"]["partition"]])
+    assert [[3], [0, 1, 2, 3]] == replaced
+
+
+def test_an_upgrade_replaces_all_pods_where_nothing_else_is_said(helm: str) -> None:
+    assert {"partition": 0} == rendered(helm, SMALL)["StatefulSet"]["spec"]["updateStrategy"]["rollingUpdate"]
+
+
+def is_taken(changes: Mapping[str, Any]) -> bool:
+    return bool(jsonschema.Draft7Validator(SCHEMA).is_valid(values(changes)))
+
+
+def variable(part: str, *keys: str) -> str:
+    return "__".join((f"WORKER_{part}", *keys)).upper()
+
+
+@pytest.mark.parametrize(("part", "key"), SECRET_KEYS)
+def test_no_secret_that_the_worker_refuses_in_a_file_gets_into_a_config_map(part: str, key: str) -> None:
+    assert not is_taken({"config": {part: {key: "s"}}})
+    # With a file for it the same part is good, but for `http`, which the chart sets by itself.
+    assert (part != "http") == is_taken({"config": {part: {f"{key}_file": "/etc/worker/tls/s"}}})
+
+
+@pytest.mark.parametrize("key", [*SECRET_KEYS, *{(part,) for part, _ in SECRET_KEYS}, ("kafka", "librdkafka")], ids=str)
+def test_no_secret_stands_in_the_pods_definition(key: tuple[str, ...]) -> None:
+    for name in (variable(*key), variable(*key).lower()):
+        assert not is_taken({"extraEnv": [{"name": name, "value": "s"}]})
+        assert is_taken({"extraEnv": [{"name": name, "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}]})
+
+
+def test_settings_of_the_client_with_secrets_are_refused_by_the_workers_own_rule() -> None:
+    names = SCHEMA["properties"]["config"]["properties"]["kafka"]["properties"]["librdkafka"]["propertyNames"]
+    assert {"not": {"pattern": f"(?i){SECRET_SETTING.pattern}"}} == names
+    assert not is_taken({"config": {"kafka": {"librdkafka": {"ssl.keystore.Password": "s"}}}})
+    assert is_taken({"config": {"kafka": {"librdkafka": {"fetch.max.bytes": 1}}}})
+
+
+def addresses(model: type[BaseModel], *above: str) -> Iterator[tuple[str, ...]]:
+    """Where the configuration takes an address without user and password."""
+    for name, field in model.model_fields.items():
+        for kind in (field.annotation, *getattr(field.annotation, "__args__", ())):
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                yield from addresses(kind, *above, name)
+        if "[^@" in str([field.metadata, field.annotation]):
+            yield (*above, name)
+
+
+def test_the_addresses_of_the_configuration_are_found() -> None:
+    assert {("registry", "url"), ("kafka", "oauth_token_url"), ("tracing", "endpoint")} < set(addresses(Config))
+
+
+@pytest.mark.parametrize("path", list(addresses(Config)), ids=".".join)
+def test_an_address_with_a_password_in_it_gets_into_no_config_map(path: tuple[str, str]) -> None:
+    part, key = path
+    assert is_taken({"config": {part: {key: "https://there"}}})
+    assert not is_taken({"config": {part: {key: "https://me:secret@there"}}})
