@@ -34,6 +34,7 @@ GOOD: list[Mapping[str, Any]] = [
     {"extraVolumes": [{"name": "models", "emptyDir": {}}]},
     {"extraVolumeMounts": [{"name": "models", "mountPath": "/models"}]},
     {"serviceMonitor": {"enabled": True, "tokenSecret": {"name": "worker-http", "key": "token"}}},
+    {"prometheusRule": {"runbookUrl": "http://wiki.example/worker"}},
     {"autoscaling": {"enabled": True, "prometheusAddress": "http://prometheus:9090"}},
     {"labelSchemas": {"kinds.yaml": "name: kinds"}},
     {"engineCache": {"enabled": True, "size": "5Gi"}},
@@ -69,6 +70,8 @@ BAD: list[Mapping[str, Any]] = [
     {"serviceMonitor": {"interval": "soon"}},
     {"serviceMonitor": {"tokenSecret": "worker-http"}},
     {"serviceMonitor": {"tokenSecret": {"name": "worker-http", "key": ""}}},
+    {"prometheusRule": {"runbookUrl": "docs/operations.md"}},
+    {"prometheusRule": {"runbookUrl": "https://wiki.example/worker#"}},
     {"autoscaling": {"enabled": True}},
     {"autoscaling": {"minReplicas": 0}},
     {"labelSchemas": {"kinds.txt": "name: kinds"}},
@@ -168,3 +171,10 @@ def test_a_claim_that_is_there_holds_the_engines_of_all_pods(helm: str) -> None:
     assert "volumeClaimTemplates" not in shared
     engines = [volume for volume in shared["template"]["spec"]["volumes"] if volume["name"] == "engines"]
     assert [{"name": "engines", "persistentVolumeClaim": {"claimName": "plans"}}] == engines
+
+
+def test_every_alert_links_to_where_the_runbook_is_said_to_be(helm: str) -> None:
+    groups = rendered(helm)["PrometheusRule"]["spec"]["groups"]
+    links = {rule["alert"]: rule["annotations"]["runbook_url"] for group in groups for rule in group["rules"]}
+    assert links
+    assert {alert: f"https://wiki.example/worker#{alert.lower()}" for alert in links} == links
