@@ -58,7 +58,7 @@ class Prometheus:
         return self._ask("query_range", query=query, start=self.start, end=self.end, step=step)
 
     def _ask(self, path: str, *, query: str, **when: float) -> list[dict]:
-        filled = query.replace("$__rate_interval", f"{RATE_SECONDS}s").replace("$instance", ".*")
+        filled = re.sub(r"\$\w+", ".*", query.replace("$__rate_interval", f"{RATE_SECONDS}s"))  # all jobs, all workers
         parameters = urllib.parse.urlencode({"query": filled, **when})
         with urllib.request.urlopen(f"{self._address}/api/v1/{path}?{parameters}", timeout=30) as response:  # noqa: S310
             return json.load(response)["data"]["result"]

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from functools import partial
 
+from worker import __version__
 from worker.clock import Clock
 from worker.config import Config
 from worker.delivery import Encoder
@@ -27,7 +28,7 @@ from worker.label_sets import LabelSets, pair_tokenizer, topic_follower
 from worker.labels.schema import LabelSchema
 from worker.lifecycle import Lifecycle
 from worker.messages.codec import decode
-from worker.observability.health import Heartbeats, Probes, Readiness
+from worker.observability.health import Heartbeats, Probes, Readiness, unready
 from worker.observability.metrics import Metrics
 from worker.observability.tracing import Reader, Tracing, open_tracing
 from worker.outgoing import Outgoing
@@ -51,6 +52,7 @@ class Assembler:
         self.clock = clock
         self.lifecycle = lifecycle or Lifecycle()
         self.metrics = Metrics()
+        self.metrics.identify(__version__, config.kafka.group_id)
         self.heartbeats = Heartbeats(clock)
         self.readiness = Readiness()
         self.bindings = config.bindings()
@@ -67,9 +69,10 @@ class Assembler:
 
     def probes(self) -> Probes:
         """What the HTTP port answers from."""
-        beats = self.heartbeats
-        told = self.readiness
-        return Probes(beats.ages, told.reasons, self.metrics.render, self._describe_labels, beats.stages, told.remarks)
+        beats, told, render = self.heartbeats, self.readiness, self.metrics.render
+        probes = Probes(beats.ages, told.reasons, render, self._describe_labels, beats.stages, told.remarks)
+        self.metrics.ask_readiness(lambda: not unready(probes))
+        return probes
 
     def tracing(self) -> Tracing:
         """Who hears of records and batches, to be closed. Raises ConfigError where its extra is missing."""

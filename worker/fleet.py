@@ -11,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
 from worker.errors import ConfigError
+from worker.observability.metrics import READY, READY_TEXT
 from worker.types import JsonValue
 
 AUTO: Final = "auto"
@@ -108,21 +109,22 @@ def schemas_of(reports: Mapping[str, Report]) -> JsonValue:
     return next((report.schemas for report in reports.values() if report.schemas is not None), {})
 
 
-def merged_metrics(pages: Mapping[str, str], restarts: int) -> bytes:
+def merged_metrics(reports: Mapping[str, Report], restarts: int) -> bytes:
     """The metrics of all processes on one page, each sample with the label `process`.
 
     Sums are left to who reads them: a counter that starts again would make a sum of counters fall.
+    Of a process that has no metrics, because it starts or died, there is whether it is ready.
     """
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Pages(pages, restarts))
+    registry.register(_Pages(reports, restarts))
     return generate_latest(registry)
 
 
 class _Pages(Collector):
     """The pages as one collector."""
 
-    def __init__(self, pages: Mapping[str, str], restarts: int) -> None:
-        self._pages = pages
+    def __init__(self, reports: Mapping[str, Report], restarts: int) -> None:
+        self._reports = reports
         self._restarts = restarts
 
     def describe(self) -> Iterable[Metric]:
@@ -132,11 +134,14 @@ class _Pages(Collector):
     def collect(self) -> Iterable[Metric]:
         """Every metric once, with the samples of all processes."""
         merged: dict[str, Metric] = {}
-        for process, page in self._pages.items():
-            for family in text_string_to_metric_families(page):
+        for process, report in self._reports.items():
+            for family in text_string_to_metric_families(report.metrics):
                 whole = merged.setdefault(family.name, Metric(family.name, family.documentation, family.type))
                 for sample in family.samples:
                     whole.add_sample(sample.name, {**sample.labels, "process": process}, sample.value)
+            if not report.metrics:
+                ready = merged.setdefault(READY, Metric(READY, READY_TEXT, "gauge"))
+                ready.add_sample(READY, {"process": process}, float(not report.reasons))
         own = Metric(
             "worker_process_restarts",
             "Processes of this machine that died and were started again. Rising: the log says how they ended.",

@@ -179,7 +179,7 @@ class Supervisor:
         return reasons_of(self._reports())
 
     def _metrics(self) -> bytes:
-        return merged_metrics({name: each.metrics for name, each in self._reports().items()}, self._restarted)
+        return merged_metrics(self._reports(), self._restarted)
 
     def _schemas(self) -> JsonValue:
         return schemas_of(self._reports())

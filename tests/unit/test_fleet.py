@@ -96,7 +96,7 @@ def page(records: int) -> str:
 
 
 def test_every_sample_of_every_process_is_on_the_one_page_and_says_whose_it_is() -> None:
-    text = merged_metrics({"worker-1": page(3), "worker-2": page(4)}, restarts=2).decode()
+    text = merged_metrics({"worker-1": Report((), page(3)), "worker-2": Report((), page(4))}, restarts=2).decode()
     found = {
         (sample.name, sample.labels.get("process"), sample.labels.get("topic"), sample.labels.get("le")): sample.value
         for family in text_string_to_metric_families(text)
@@ -111,9 +111,19 @@ def test_every_sample_of_every_process_is_on_the_one_page_and_says_whose_it_is()
 
 
 def test_every_metric_is_declared_once_however_many_processes_have_it() -> None:
-    text = merged_metrics({"worker-1": page(3), "worker-2": page(4)}, restarts=0).decode()
+    text = merged_metrics({"worker-1": Report((), page(3)), "worker-2": Report((), page(4))}, restarts=0).decode()
     assert 1 == text.count("# TYPE worker_records_total counter")
 
 
-def test_a_process_that_has_not_answered_yet_adds_nothing() -> None:
-    assert b'process="' not in merged_metrics({"worker-1": ""}, restarts=0)
+def test_of_a_process_without_metrics_there_is_whether_it_is_ready() -> None:
+    text = merged_metrics({"worker-1": STARTING, "worker-2": Report(())}, restarts=0).decode()
+    lines = [line for line in text.splitlines() if "process=" in line]
+    assert ['worker_ready{process="worker-1"} 0.0', 'worker_ready{process="worker-2"} 1.0'] == lines
+
+
+def test_a_process_with_metrics_says_itself_whether_it_is_ready() -> None:
+    text = merged_metrics(
+        {"worker-1": Report(("kafka: away",), "worker_ready 0.0\n"), "worker-2": STARTING}, 0
+    ).decode()
+    lines = [line for line in text.splitlines() if "process=" in line]
+    assert ['worker_ready{process="worker-1"} 0.0', 'worker_ready{process="worker-2"} 0.0'] == lines

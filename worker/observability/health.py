@@ -169,8 +169,7 @@ def answer(path: str, probes: Probes, metrics_content_type: str) -> Answer:
         case "/livez":
             return _live(probes.ages(), probes.stages())
         case "/readyz":
-            # Whoever tells why nothing moves may be who is stuck.
-            reasons = [*probes.reasons(), *_silent(probes.ages())]
+            reasons = unready(probes)
             told: dict[str, JsonValue] = {"ready": not reasons, "reasons": [*reasons], "remarks": [*probes.remarks()]}
             return as_json(UNAVAILABLE if reasons else OK, told)
         case "/metrics":
@@ -179,6 +178,12 @@ def answer(path: str, probes: Probes, metrics_content_type: str) -> Answer:
             return as_json(OK, probes.schemas())
         case _:
             return as_json(NOT_FOUND, {"error": "not_found", "paths": ["/livez", "/readyz", "/metrics", "/schemas"]})
+
+
+def unready(probes: Probes) -> list[str]:
+    """Why the worker is not ready; empty means ready."""
+    # Whoever tells why nothing moves may be who is stuck.
+    return [*probes.reasons(), *_silent(probes.ages())]
 
 
 def as_json(status: int, value: JsonValue) -> Answer:

@@ -4,9 +4,18 @@ The first sentence of a help text is what the metric means, the rest what to loo
 Labels are bounded sets: topic, partition, stage, reason, outcome, schema, engine; never a text, key, label or offset.
 """
 
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
 
 from worker.observability.bulk import BulkHistogram
 from worker.observability.drift import RECENT, REFERENCE, LabelDrift
@@ -15,6 +24,8 @@ from worker.types import ModelStamp
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+_LATENCIES = (*_SECONDS[:-1], 90.0, 120.0, 180.0, 300.0, 600.0, 900.0, 1800.0, 3600.0)
+"""Minutes are told apart, and what is far beyond the quarter of an hour at which WorkerDrainsSlowly fires."""
 _COUNTS = (1, 4, 16, 64, 256, 1024, 4096, 16384)
 _RATIOS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75)
 
@@ -22,6 +33,11 @@ ENGINE_FAILURES = ("failed", "out_of_memory", "broken")
 TRANSACTIONS = ("committed", "aborted", "in_doubt")
 UNKNOWN = "unknown"
 """The name of a label schema whose document does not even tell that."""
+
+READY, READY_TEXT = (
+    "worker_ready",
+    "1 while /readyz says that the worker is ready, else 0. At 0 for long: /readyz gives the reasons.",
+)
 
 Kind = Literal["counter", "gauge", "histogram"]
 
@@ -44,6 +60,9 @@ class Metrics:
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         """`registry` is a new one unless given."""
+        # When each counter was born would be one more series for each, and nobody asks for it. The client's own switch
+        # is for the whole process.
+        disable_created_metrics()  # type: ignore[no-untyped-call] # the client types most of itself
         self.registry = registry or CollectorRegistry()
         self.definitions: list[Definition] = []
         """All that is declared here, in the order of the path; not what the client itself adds about the process."""
@@ -57,6 +76,15 @@ class Metrics:
     def render(self) -> bytes:
         """All of them in the text format that Prometheus scrapes; see `CONTENT_TYPE`."""
         return generate_latest(self.registry)
+
+    def identify(self, version: str, group: str) -> None:
+        """Say which version of the worker this is, and of which consumer group."""
+        self.info.clear()
+        self.info.labels(version=version, group=group).set(1)
+
+    def ask_readiness(self, is_ready: Callable[[], bool]) -> None:
+        """Show from now on what `is_ready` says whenever the metrics are read; any thread may call it."""
+        self.ready.set_function(is_ready)
 
     def label_schema_in_force(self, name: str, version: int | None) -> None:
         """Say which version of a label schema holds now; None when none does."""
@@ -142,7 +170,7 @@ class Metrics:
         self.end_to_end_latency_seconds = self._bulk_histogram(
             "worker_end_to_end_latency_seconds",
             "From a record's timestamp to its prediction's commit. Rising with the lag: add workers or partitions.",
-            _SECONDS,
+            _LATENCIES,
         )
         self.stage_duration_seconds = self._histogram(
             "worker_stage_duration_seconds",
@@ -250,6 +278,12 @@ class Metrics:
         )
 
     def _declare_facts(self) -> None:
+        self.info = self._gauge(
+            "worker_info",
+            "1 for the worker's version and consumer group. Two versions for long: an upgrade that is not finished.",
+            ("version", "group"),
+        )
+        self.ready = self._gauge(READY, READY_TEXT)
         self._schemas: set[tuple[str, str]] = set()
         self.label_schema_info = self._gauge(
             "worker_label_schema_info",

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from worker.observability.drift import NAMED_CLASSES, RECENT, REFERENCE
 from worker.observability.metrics import Definition, Metrics
 
+_LISTED = """`process_cpu_seconds_total`, `process_resident_memory_bytes`, `process_virtual_memory_bytes`,
+`process_start_time_seconds`, `process_open_fds`, `process_max_fds`"""
 _HEAD = """# Metrics
 
 Written by `python -m worker.observability.metrics_page` from `worker/observability/metrics.py`; a test keeps it up to
@@ -21,8 +23,15 @@ offset. A histogram is three series, `NAME_bucket`, `NAME_sum` and `NAME_count`.
 """
 _TAIL = f"""
 `worker run --workers N` adds the label `process` to all of them, and has one of its own:
-`worker_process_restarts_total`, processes that died and were started again. Prometheus' client adds `process_…`:
-memory, CPU, open files.
+`worker_process_restarts_total`, processes that died and were started again. Prometheus' client adds, on Linux,
+{_LISTED}.
+There is nothing else.
+
+Labels say which topic, reason or stage. Which deployment it was, Prometheus adds: `job`, and on Kubernetes `namespace`
+and `service`; the consumer group is in `worker_info`, for whoever has several groups in one job:
+`sum by (job, group) (worker_consumer_lag_records * on (job, instance, process) group_left (group) worker_info)`.
+A version of a label schema holds for its name, not for a topic: several topics, a pattern, and messages that name it
+themselves may use it, so `worker_label_schema_info` has it once.
 
 ## Label drift
 
@@ -42,6 +51,7 @@ What comes and goes with the hour of the day is drift, too, by this measure: ale
 
 _UNITS: Mapping[str, str] = {
     "info": "1",
+    "ready": "0 or 1",
     "seconds": "seconds",
     "bytes": "bytes",
     "ratio": "share, 0 to 1",

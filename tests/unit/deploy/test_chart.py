@@ -32,6 +32,7 @@ GOOD: list[Mapping[str, Any]] = [
     {"extraVolumes": [{"name": "models", "emptyDir": {}}]},
     {"extraVolumeMounts": [{"name": "models", "mountPath": "/models"}]},
     {"serviceMonitor": {"enabled": True, "tokenSecret": {"name": "worker-http", "key": "token"}}},
+    {"prometheusRule": {"runbookUrl": "http://wiki.example/worker"}},
     {"autoscaling": {"enabled": True, "prometheusAddress": "http://prometheus:9090"}},
     {"labelSchemas": {"kinds.yaml": "name: kinds"}},
     {"engineCache": {"enabled": True, "size": "5Gi"}},
@@ -69,6 +70,8 @@ BAD: list[Mapping[str, Any]] = [
     {"serviceMonitor": {"interval": "soon"}},
     {"serviceMonitor": {"tokenSecret": "worker-http"}},
     {"serviceMonitor": {"tokenSecret": {"name": "worker-http", "key": ""}}},
+    {"prometheusRule": {"runbookUrl": "docs/operations.md"}},
+    {"prometheusRule": {"runbookUrl": "https://wiki.example/worker#"}},
     {"autoscaling": {"enabled": True}},
     {"autoscaling": {"minReplicas": 0}},
     {"autoscaling": {"enabled": True, "prometheusAddress": "http://me:secret@prometheus:9090"}},
@@ -247,3 +250,10 @@ def test_an_address_with_a_password_in_it_gets_into_no_config_map(path: tuple[st
     part, key = path
     assert is_taken({"config": {part: {key: "https://there"}}})
     assert not is_taken({"config": {part: {key: "https://me:secret@there"}}})
+
+
+def test_every_alert_links_to_where_the_runbook_is_said_to_be(helm: str) -> None:
+    groups = rendered(helm, FULL)["PrometheusRule"]["spec"]["groups"]
+    links = {rule["alert"]: rule["annotations"]["runbook_url"] for group in groups for rule in group["rules"]}
+    assert links
+    assert {alert: f"https://wiki.example/worker#{alert.lower()}" for alert in links} == links

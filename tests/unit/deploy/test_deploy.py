@@ -23,6 +23,7 @@ DASHBOARD = DEPLOY / "grafana" / "dashboards" / "worker.json"
 COMPOSE_PAGE = (ROOT / "docs" / "compose.md").read_text(encoding="utf-8")
 CHART = DEPLOY / "helm" / "nli-stream-worker"
 METRIC = re.compile(r"\b(?:worker|process)_[a-z_]+\b")
+RUNBOOK_URL = yaml.safe_load((CHART / "values.yaml").read_text())["prometheusRule"]["runbookUrl"]
 SUFFIXES = re.compile(r"_(?:bucket|sum|count|total)$")
 
 
@@ -52,12 +53,29 @@ def test_every_metric_that_a_file_names_is_on_the_page_about_metrics(path: Path)
     assert named or path.name == "prometheus.yml"
 
 
-def test_every_alert_has_its_section_in_the_runbook() -> None:
+def alerts() -> list[dict[str, Any]]:
+    groups = yaml.safe_load(RULES.read_text())["groups"]
+    return [rule for group in groups for rule in group["rules"]]
+
+
+def test_every_alert_says_what_it_is_and_links_to_its_section_of_the_runbook() -> None:
     runbook = (ROOT / "docs" / "operations.md").read_text()
-    for group in yaml.safe_load(RULES.read_text())["groups"]:
-        for rule in group["rules"]:
-            assert f"docs/operations.md#{rule['alert'].lower()}" == rule["annotations"]["runbook"]
-            assert f"## {rule['alert']}\n" in runbook
+    assert alerts()
+    for rule in alerts():
+        assert {"summary", "description", "runbook_url"} == set(rule["annotations"])
+        page, _, section = rule["annotations"]["runbook_url"].partition("#")
+        assert (RUNBOOK_URL, rule["alert"].lower()) == (page, section)
+        assert f"## {rule['alert']}\n" in runbook
+
+
+def test_every_section_of_the_runbook_that_is_called_as_an_alert_is_of_one() -> None:
+    runbook = (ROOT / "docs" / "operations.md").read_text()
+    assert {rule["alert"] for rule in alerts()} == set(re.findall(r"^## (Worker\w+)$", runbook, re.MULTILINE))
+
+
+def test_an_engine_that_fails_is_critical_and_one_that_helps_itself_is_not() -> None:
+    severities = {rule["alert"]: rule["labels"]["severity"] for rule in alerts()}
+    assert ("critical", "warning") == (severities["WorkerEngineFails"], severities["WorkerMemoryShort"])
 
 
 def test_the_chart_brings_the_same_alerts() -> None:
@@ -193,5 +211,37 @@ def test_a_number_of_the_dashboard_is_red_where_its_alert_fires(title: str, aler
 
 def test_metrics_that_other_programs_have_too_are_asked_of_the_workers_alone() -> None:
     shared = [expression for expression in expressions() if "process_" in expression or "up{" in expression]
-    assert shared
-    assert [] == [expression for expression in shared if 'job="worker"' not in expression]
+    shared = [re.sub(r"\bon \([^)]*\)|\bby \([^)]*\)", "", expression) for expression in shared]
+    asked = [named for expression in shared for named in re.findall(r"\b(?:process_\w+|up)\{[^}]*\}?", expression)]
+    assert asked
+    assert [] == [
+        each for each in asked if 'job=~"worker(-.+)?"' not in each and 'job=~"$job",instance=~"$instance"' not in each
+    ]
+
+
+def variables() -> dict[str, dict[str, Any]]:
+    return {each["name"]: each for each in json.loads(DASHBOARD.read_text())["templating"]["list"]}
+
+
+def test_the_dashboard_shows_one_deployment_where_that_is_chosen() -> None:
+    """Job and worker are in every query, and what may be chosen follows from what was chosen before."""
+    queries = {name: each["query"] for name, each in variables().items() if each["type"] == "query"}
+    assert {
+        "job": "label_values(worker_info, job)",
+        "namespace": 'label_values(worker_info{job=~"$job"}, namespace)',
+        "group": 'label_values(worker_info{job=~"$job",namespace=~"$namespace"}, group)',
+        "instance": 'label_values(worker_info{job=~"$job",namespace=~"$namespace",group=~"$group"}, instance)',
+    } == queries
+    # All of these are those that are listed: what "All" of workers means depends on job, namespace and group.
+    assert [] == [name for name in ("job", "instance") if "allValue" in variables()[name]]
+    # Nothing is listed where no worker has a namespace, and that is all of them.
+    assert [".*", ".*"] == [variables()[name]["allValue"] for name in ("namespace", "group")]
+    panels = json.loads(DASHBOARD.read_text())["panels"]
+    asked = [
+        selector
+        for panel in panels
+        for target in panel.get("targets", [])
+        for selector in re.findall(r"\b(?:worker|process)_\w+(?:\{[^}]*\})?|\bup\{[^}]*\}", target["expr"])
+    ]
+    assert asked
+    assert [] == [selector for selector in asked if 'job=~"$job",instance=~"$instance"' not in selector]

@@ -1,5 +1,7 @@
 """Metrics say what to do, and belong to one worker."""
 
+from itertools import pairwise
+
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -39,13 +41,14 @@ EXPECTED = {
     "worker_score_cache_bytes": set(),
     "worker_shortlist_audits_total": {"outcome"},
     "worker_engine_info": {"engine", "precision", "model", "model_digest"},
+    "worker_info": {"version", "group"},
+    "worker_ready": set(),
 }
 
 
 def _ours(metrics: Metrics) -> list[Metric]:
     families = text_string_to_metric_families(metrics.render().decode())
-    # The client adds the time of birth of every counter and histogram.
-    return [family for family in families if family.name.startswith("worker_") and not family.name.endswith("_created")]
+    return [family for family in families if family.name.startswith("worker_")]
 
 
 def _samples(metrics: Metrics, name: str) -> list[tuple[dict[str, str], float]]:
@@ -110,6 +113,38 @@ def test_only_the_engine_in_use_is_shown() -> None:
 
     ((labels, value),) = _samples(metrics, "worker_engine_info")
     assert ("bfloat16", 1.0) == (labels["precision"], value)
+
+
+def test_a_worker_tells_its_version_and_its_consumer_group() -> None:
+    metrics = Metrics()
+
+    metrics.identify("1.2.0", "support")
+
+    assert [({"version": "1.2.0", "group": "support"}, 1.0)] == _samples(metrics, "worker_info")
+
+
+def test_readiness_is_as_it_is_when_the_metrics_are_read() -> None:
+    metrics, reasons = Metrics(), ["engine: the model is being loaded"]
+    assert [({}, 0.0)] == _samples(metrics, "worker_ready"), "nobody has said that it is ready"
+
+    metrics.ask_readiness(lambda: not reasons)
+    assert [({}, 0.0)] == _samples(metrics, "worker_ready")
+    reasons.clear()
+    assert [({}, 1.0)] == _samples(metrics, "worker_ready")
+
+
+def test_a_latency_of_minutes_is_told_to_within_a_factor_of_two_up_to_an_hour() -> None:
+    metrics = Metrics()
+    (bounds,) = [
+        [float(sample.labels["le"]) for sample in family.samples if "le" in sample.labels]
+        for family in _ours(metrics)
+        if family.name == "worker_end_to_end_latency_seconds"
+    ]
+    minutes = [bound for bound in bounds if 30 <= bound <= 3600]
+
+    assert (30, 3600) == (minutes[0], minutes[-1])
+    assert max(high / low for low, high in pairwise(minutes)) <= 2
+    assert 900 in minutes, "where WorkerDrainsSlowly fires"
 
 
 def test_what_is_counted_of_a_topic_is_there_at_zero_once_its_lag_is_known() -> None:
