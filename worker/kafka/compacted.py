@@ -8,7 +8,7 @@ from typing import Self
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from worker.errors import ConfigError, RetryableError
-from worker.kafka.clients import ClientSettings, no_answer
+from worker.kafka.clients import ClientSettings, checked_settings, no_answer
 from worker.types import Headers
 
 REQUEST_SECONDS = 5.0
@@ -38,7 +38,8 @@ class CompactedReader:
         """
         self._topic = topic
         self._settings = settings
-        self._consumer = Consumer(dict(settings))
+        with checked_settings():
+            self._consumer = Consumer(dict(settings))
         self._position = 0
         try:
             self._require_one_partition()
