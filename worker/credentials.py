@@ -1,12 +1,9 @@
 """What a way to connect to the cluster needs, told by the keys of the configuration before a client is made of them."""
 
 from collections.abc import Collection, Iterator
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 from worker.setting_parts import variable_of
-
-if TYPE_CHECKING:
-    from worker.settings import Kafka
 
 _WITH_PASSWORD = {"PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"}
 _TOKEN_BY_HAND = ("sasl.oauthbearer.", "enable.sasl.oauthbearer.")
@@ -15,33 +12,36 @@ _KEY_BY_HAND = ("ssl.key.", "ssl.keystore.", "ssl.engine.")
 """How settings of librdkafka begin that bring the same in another way."""
 
 
-def missing_credentials(kafka: "Kafka", by_hand: Collection[str]) -> Iterator[str]:
-    """What the settings lack to say who the worker is.
+@dataclass(frozen=True, slots=True)
+class Login:
+    """Which of the keys of `kafka` are set that say who the worker is."""
 
-    `by_hand`: names of settings that librdkafka is given as well.
-    """
-    if kafka.sasl_mechanism in _WITH_PASSWORD:
-        if not kafka.sasl_username:
-            yield f"kafka.sasl_username: expected the user, with `sasl_mechanism: {kafka.sasl_mechanism}`"
-        if kafka.sasl_password is None and kafka.sasl_password_file is None:
-            yield _no_secret("kafka.sasl_password", "the user's password")
-    if kafka.sasl_mechanism == "OAUTHBEARER" and not _is_there(_TOKEN_BY_HAND, by_hand):
-        if kafka.oauth_token_url is None:
-            yield "kafka.oauth_token_url: expected where tokens are issued, with `sasl_mechanism: OAUTHBEARER`"
-        if not kafka.oauth_client_id:
-            yield "kafka.oauth_client_id: expected the client, with `sasl_mechanism: OAUTHBEARER`"
-        if kafka.oauth_client_secret is None and kafka.oauth_client_secret_file is None:
-            yield _no_secret("kafka.oauth_client_secret", "the client's secret")
-    certificate, key = kafka.ssl_certificate_location, kafka.ssl_key_location
-    if key is not None and certificate is None and not _is_there(_CERTIFICATE_BY_HAND, by_hand):
-        yield "kafka.ssl_certificate_location: expected the certificate of the key, beside `kafka.ssl_key_location`"
-    if certificate is not None and key is None and not _is_there(_KEY_BY_HAND, by_hand):
-        yield "kafka.ssl_key_location: expected the certificate's key, beside `kafka.ssl_certificate_location`"
+    mechanism: str | None
+    keys: frozenset[str]
+    by_hand: Collection[str]
+    """Names of settings that librdkafka is given as well."""
 
+    def missing(self) -> Iterator[str]:
+        """What it lacks: the key, and what was expected."""
+        if self.mechanism in _WITH_PASSWORD:
+            if "sasl_username" not in self.keys:
+                yield f"kafka.sasl_username: expected the user, with `sasl_mechanism: {self.mechanism}`"
+            yield from self._no_secret("sasl_password", "the user's password")
+        if self.mechanism == "OAUTHBEARER" and not self._is_given(_TOKEN_BY_HAND):
+            for key, what in ("oauth_token_url", "where tokens are issued"), ("oauth_client_id", "the client"):
+                if key not in self.keys:
+                    yield f"kafka.{key}: expected {what}, with `sasl_mechanism: OAUTHBEARER`"
+            yield from self._no_secret("oauth_client_secret", "the client's secret")
+        has_certificate, has_key = "ssl_certificate_location" in self.keys, "ssl_key_location" in self.keys
+        if has_key and not has_certificate and not self._is_given(_CERTIFICATE_BY_HAND):
+            yield "kafka.ssl_certificate_location: expected the certificate of the key, beside `kafka.ssl_key_location`"
+        if has_certificate and not has_key and not self._is_given(_KEY_BY_HAND):
+            yield "kafka.ssl_key_location: expected the certificate's key, beside `kafka.ssl_certificate_location`"
 
-def _no_secret(key: str, what: str) -> str:
-    return f"{key}: expected {what} in the environment ({variable_of(key)}) or in a file that `{key}_file` names"
+    def _no_secret(self, name: str, what: str) -> Iterator[str]:
+        if not self.keys & {name, f"{name}_file"}:
+            key, variable = f"kafka.{name}", variable_of(f"kafka.{name}")
+            yield f"{key}: expected {what} in the environment ({variable}) or in a file that `{key}_file` names"
 
-
-def _is_there(beginnings: tuple[str, ...], names: Collection[str]) -> bool:
-    return any(name.startswith(beginnings) for name in names)
+    def _is_given(self, beginnings: tuple[str, ...]) -> bool:
+        return any(name.startswith(beginnings) for name in self.by_hand)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, SecretStr, model_validator
 
-from worker.credentials import missing_credentials
+from worker.credentials import Login
 from worker.documents import MisfitError
 from worker.messages.binding import TopicName
 from worker.setting_parts import Part, all_or_problems, read_secret, readable_path
@@ -150,7 +150,9 @@ class Kafka(Part):
             "sasl.oauthbearer.scope": self.oauth_scope,
         }
         settings = {**self.librdkafka, **{name: value for name, value in given.items() if value is not None}}
-        return {**settings, **all_or_problems(self._readers(), missing_credentials(self, self.librdkafka))}
+        keys = frozenset(key for key, value in self if value is not None and value != "")
+        missing = Login(self.sasl_mechanism, keys, self.librdkafka).missing()
+        return {**settings, **all_or_problems(self._readers(), missing)}
 
     def _readers(self) -> dict[str, Callable[[], str | None]]:
         """Settings of librdkafka that are in files, or may be."""
