@@ -252,6 +252,8 @@ def _of_registered(make: Assembler, binding: Binding) -> Iterator[Finding]:
             yield Finding("ok", subject, "its schema would be registered")
         else:
             yield Finding("failed", subject, obstacle.reason)
+    for subject, doubt in make.registry.doubts(binding):
+        yield Finding("warning", subject, doubt)
 
 
 def _of_pattern(make: Assembler, pattern: str) -> Iterator[Finding]:

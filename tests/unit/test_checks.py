@@ -3,8 +3,9 @@
 import json
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -18,6 +19,8 @@ from worker.config import Config, fixed_config
 from worker.engines import trt_api
 from worker.engines.load import EngineChoice, load_engine
 from worker.errors import SchemaError
+from worker.kafka.registry_parts import RegistryParts
+from worker.messages.binding import Binding
 from worker.settings import Kafka
 from worker.types import JsonValue
 
@@ -174,3 +177,22 @@ def test_settings_that_the_client_refuses_are_a_finding_and_the_rest_is_looked_a
     assert ("failed", "configuration") == (refused.verdict, refused.subject)
     assert refused.message.startswith(told)
     assert ["model", "label schema kinds@1"] == [each.subject for each in others]
+
+
+class RuledRegistry:
+    """Has our schema, under a rule that no later one can follow."""
+
+    def look_up(self, binding: Binding) -> Iterator[tuple[str, None]]:
+        yield f"subject {binding.output_topic}-value", None
+
+    def doubts(self, binding: Binding) -> Iterator[tuple[str, str]]:
+        yield f"subject {binding.output_topic}-value", "set it to BACKWARD"
+
+
+def test_a_rule_that_will_stop_an_upgrade_is_a_warning(tmp_path: Path) -> None:
+    make = Assembler(label_config(tmp_path), ManualClock())
+    make.registry = cast("RegistryParts", RuledRegistry())
+    subject = "subject in.predictions-value"
+    assert [("ok", subject, "the schema registry has it"), ("warning", subject, "set it to BACKWARD")] == [
+        (each.verdict, each.subject, each.message) for each in checks._of_registered(make, make.config.topics[0])
+    ]
