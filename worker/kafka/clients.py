@@ -22,6 +22,11 @@ _FIXES = {
     "right password in WORKER_KAFKA__SSL_KEY_PASSWORD or in the file that `kafka.ssl_key_password_file` names",
 }
 """What to mend where librdkafka complains of a setting that we made of one of ours."""
+_RIGHTS = {
+    "TOPIC_AUTHORIZATION_FAILED": "grant Read on this topic, and Write where it is written",
+    "GROUP_AUTHORIZATION_FAILED": "grant Describe on the group of `kafka.group_id`",
+    "TRANSACTIONAL_ID_AUTHORIZATION_FAILED": "grant Write on the transactional id `<schemas.topic>.apply`",
+}
 MAX_POLL_INTERVAL_MS = 300_000
 STABLE_FETCH_KILOBYTES = 16_384
 """Prefetch per consumer: a few batches for any engine; the client's default of 64 MiB is memory for nothing."""
@@ -67,6 +72,11 @@ def no_answer(settings: ClientSettings, error: KafkaException, complaint: KafkaE
         seen = "kafka.ssl_ca_location, kafka.ssl_certificate_location, and the name in kafka.bootstrap_servers"
         return f"no TLS connection to {servers} ({complaint.name()}): check {seen}"
     return f"no broker answers at {servers} ({error.args[0].name()}): check kafka.bootstrap_servers and the network"
+
+
+def right_for(name: str) -> str:
+    """What to grant where the broker answers with the error of that name, as the end of a sentence; else nothing."""
+    return f": {_RIGHTS[name]}" if name in _RIGHTS else ""
 
 
 @contextmanager
