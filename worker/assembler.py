@@ -44,6 +44,20 @@ BATCH_BYTES = 1_000_000
 """librdkafka's own default of `batch.size`."""
 
 
+def engine_choice(config: Config) -> EngineChoice:
+    """What the configuration says of model and engine."""
+    plan = config.tensorrt
+    return EngineChoice(
+        config.model,
+        config.engine,
+        config.precision,
+        strict=config.strict,
+        cache_dir=config.cache_dir,
+        threads=config.threads,
+        plan=PlanForm(plan.layout, plan.max_tokens, plan.buckets, plan.level),
+    )
+
+
 class Assembler:
     """Puts the parts together; each method makes one room's."""
 
@@ -80,16 +94,7 @@ class Assembler:
 
     def engine_choice(self) -> EngineChoice:
         """What the configuration says of model and engine."""
-        config, plan = self.config, self.config.tensorrt
-        return EngineChoice(
-            config.model,
-            config.engine,
-            config.precision,
-            strict=config.strict,
-            cache_dir=config.cache_dir,
-            threads=config.threads,
-            plan=PlanForm(plan.layout, plan.max_tokens, plan.buckets, plan.level),
-        )
+        return engine_choice(self.config)
 
     def use_model(self, model: LoadedModel) -> PairTokenizer:
         """Warm `model` up, and judge label schemas by it from now on; its tokenizer, which has their hypotheses."""

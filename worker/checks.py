@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator, Mapping
 
-from worker.assembler import Assembler
+from worker.assembler import Assembler, engine_choice
+from worker.clock import Clock
 from worker.cluster_checks import Finding, of_cluster
+from worker.config import Config
 from worker.engines.choice import EngineChoice, tensorrt_absence
 from worker.engines.load import LoadedModel, load_engine
 from worker.engines.source import BUNDLED
@@ -24,6 +26,34 @@ _SEEN_SECONDS = 15.0
 """How long new topics may take until every broker knows them."""
 _LOOK_SECONDS = 0.2
 _COMPACTED = {"cleanup.policy": "compact"}
+
+
+def look(config: Config, clock: Clock, create_with_partitions: int | None = None) -> Iterator[Finding]:
+    """Everything there is to say about a configuration that could be read, as it is found. Blocks.
+
+    With a number of partitions, the topics that are missing are created first.
+    """
+    try:
+        make = Assembler(config, clock)
+    except ConfigError as error:
+        yield from (Finding("failed", "configuration", problem) for problem in error.problems)
+        yield from _without_clients(config)
+        return
+    if create_with_partitions is not None:
+        yield from created(make, create_with_partitions)
+    yield from findings(make)
+
+
+def _without_clients(config: Config) -> Iterator[Finding]:
+    """What there is to say where neither broker nor registry can be asked."""
+    model, found = _load(engine_choice(config))
+    yield from found
+    labels = _registry(config, model)
+    yield from _of_source(config, labels)
+    if config.schemas.topic is None:
+        yield from _of_schemas(config, labels, model)
+    if model is not None:
+        model.engine.close()
 
 
 def created(make: Assembler, partitions: int) -> Iterator[Finding]:
@@ -75,20 +105,14 @@ def _create(make: Assembler, wanted: Mapping[str, int], config: Mapping[str, str
 
 
 def findings(make: Assembler) -> Iterator[Finding]:
-    """Everything there is to say about a configuration that could be read, as it is found. Blocks."""
-    model = None
-    choice = make.engine_choice()
-    try:
-        model = load_engine(choice)
-        yield _of_model(model)
-        yield from _of_gpu(choice)
-    except WorkerError as error:
-        yield Finding("failed", "model", str(error))
-    labels = _registry(make, model)
+    """What model, label schemas, broker and registry say, as it is found. Blocks."""
+    model, found = _load(make.engine_choice())
+    yield from found
+    labels = _registry(make.config, model)
     yield from _of_tracing(make)
-    yield from _of_source(make, labels)
+    yield from _of_source(make.config, labels)
     yield from _of_label_topic(make, labels)
-    yield from _of_schemas(make, labels, model)
+    yield from _of_schemas(make.config, labels, model)
     yield from _of_topics(make)
     if model is not None:
         model.engine.close()
@@ -96,9 +120,17 @@ def findings(make: Assembler) -> Iterator[Finding]:
         make.registry.close()
 
 
-def _registry(make: Assembler, model: LoadedModel | None) -> LabelRegistry:
+def _load(choice: EngineChoice) -> tuple[LoadedModel | None, list[Finding]]:
+    try:
+        model = load_engine(choice)
+    except WorkerError as error:
+        return None, [Finding("failed", "model", str(error))]
+    return model, [_of_model(model), *_of_gpu(choice)]
+
+
+def _registry(config: Config, model: LoadedModel | None) -> LabelRegistry:
     """One that judges as a worker's does, as far as the model is known."""
-    limits = make.config.limits
+    limits = config.limits
     if model is None:
         return LabelRegistry(limits, None, affordable(limits.pairs))
     return LabelRegistry(limits, model.engine.info.stamp.digest, fitting(pair_tokenizer(model), limits.pairs))
@@ -131,9 +163,9 @@ def _of_tracing(make: Assembler) -> Iterator[Finding]:
         yield Finding("warning", "tracing", f"nobody answers at {endpoint}; the worker runs, and its spans are lost")
 
 
-def _of_source(make: Assembler, labels: LabelRegistry) -> Iterator[Finding]:
+def _of_source(config: Config, labels: LabelRegistry) -> Iterator[Finding]:
     try:
-        source = directory_source(make.config)
+        source = directory_source(config)
         if source is not None:
             source.load(labels)
     except (ConfigError, SchemaError) as error:
@@ -168,19 +200,19 @@ def _of_label_topic(make: Assembler, labels: LabelRegistry) -> Iterator[Finding]
         yield Finding("warning", "label topic", f"{refusal}; what held before holds")
 
 
-def _of_schemas(make: Assembler, labels: LabelRegistry, model: LoadedModel | None) -> Iterator[Finding]:
+def _of_schemas(config: Config, labels: LabelRegistry, model: LoadedModel | None) -> Iterator[Finding]:
     for name in labels.names():
         schema = labels.current(name)
         if schema is not None:
             yield _of_schema(schema, model)
-    for binding in make.config.topics:
+    for binding in config.topics:
         if binding.label_schema is None:
             yield Finding("ok", binding.input, "no label schema: every message brings its labels")
         elif labels.find(binding.label_schema) is None:
             missing = f"its label schema {binding.label_schema} is not there"
             reasons = [str(refusal) for refusal in behind(binding.label_schema, labels)[:1]]
             yield Finding("failed", binding.input, ": ".join([missing, *reasons]))
-    for notice in route_notices(make.config.topics, labels):
+    for notice in route_notices(config.topics, labels):
         yield Finding("warning", notice.subject, notice.message)
 
 
@@ -220,6 +252,8 @@ def _of_registered(make: Assembler, binding: Binding) -> Iterator[Finding]:
             yield Finding("ok", subject, "its schema would be registered")
         else:
             yield Finding("failed", subject, obstacle.reason)
+    for subject, doubt in make.registry.doubts(binding):
+        yield Finding("warning", subject, doubt)
 
 
 def _of_pattern(make: Assembler, pattern: str) -> Iterator[Finding]:

@@ -15,12 +15,13 @@ from pydantic_settings import (
     SettingsError,
 )
 
-from worker.documents import DocumentError, MisfitError, first_problem, key_path, read_document
+from worker.documents import DocumentError, MisfitError, all_problems, key_path, read_document
 from worker.errors import ConfigError
 from worker.messages.binding import REGISTRY_FORMATS, Binding
 from worker.messages.bindings import Bindings
 from worker.messages.outbound import MAX_RECORD_BYTES
 from worker.registry_settings import Registry
+from worker.setting_parts import ENV_DELIMITER, ENV_PREFIX, variable_of
 from worker.settings import (
     MAX_BYTES,
     OWNED_BY_THE_WORKER,
@@ -42,7 +43,6 @@ Precision = Literal["auto", "float32", "float16", "bfloat16", "int8", "float8"]
 
 
 _Source = PydanticBaseSettingsSource
-_ENV_PREFIX = "WORKER_"
 SECRET_KEYS: Final = (
     ("registry", "password"),
     ("registry", "oauth_client_secret"),
@@ -58,6 +58,7 @@ _RELATIVE_TO_FILE = (
     ("schemas", "directory"),
     ("cache_dir",),
     ("http", "token_file"),
+    ("kafka", "oauth_ca_location"),
     ("kafka", "oauth_client_secret_file"),
     ("kafka", "sasl_password_file"),
     ("kafka", "ssl_key_password_file"),
@@ -76,7 +77,11 @@ class Config(BaseSettings):
     """Everything that can be set. `kafka.bootstrap_servers`, `kafka.group_id` and `topics` have no default."""
 
     model_config = SettingsConfigDict(
-        frozen=True, extra="forbid", hide_input_in_errors=True, env_prefix=_ENV_PREFIX, env_nested_delimiter="__"
+        frozen=True,
+        extra="forbid",
+        hide_input_in_errors=True,
+        env_prefix=ENV_PREFIX,
+        env_nested_delimiter=ENV_DELIMITER,
     )
 
     kafka: Kafka = Field(description="The cluster, and the group.")
@@ -150,17 +155,15 @@ def load_config(path: Path, overrides: Mapping[str, JsonValue] | None = None) ->
         _refuse_secrets(document)
         _refuse_secrets(given)
         config = layered()  # type: ignore[call-arg]  # the sources bring them
-        config.kafka.connection()
-        config.http.expected_token()
-        if config.registry is not None:
-            config.registry.connection()
+        _require_files(config)
     except ValidationError as error:
-        problem = first_problem(error, Config)
-        raise ConfigError(f"{_origin(problem.path, given) or path}: {problem}") from None
+        problems = all_problems(error, Config)
+        raise ConfigError(*(f"{_origin(each.path, given) or path}: {each}" for each in problems)) from None
     except SettingsError as error:
         raise ConfigError(f"environment: expected JSON; {error}") from None
     except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from None
+        named = ((each.partition(":")[0], each) for each in error.problems)
+        raise ConfigError(*(f"{_origin(key, given) or path}: {told}" for key, told in named)) from None
     return config
 
 
@@ -175,7 +178,7 @@ def fixed_config(values: Mapping[str, JsonValue]) -> Config:
     try:
         return fixed()  # type: ignore[call-arg]  # as above
     except ValidationError as error:
-        raise ConfigError(str(first_problem(error, Config))) from None
+        raise ConfigError(*map(str, all_problems(error, Config))) from None
 
 
 def _config_from(choose: Callable[[type[BaseSettings], _Source], tuple[_Source, ...]]) -> type[Config]:
@@ -220,11 +223,30 @@ def _read(path: Path) -> dict[str, JsonValue]:
     return document
 
 
+def _require_files(config: Config) -> None:
+    """That everything is there which the clients of a worker are made of, and which needs no answer from anybody.
+
+    Raises:
+        ConfigError: something is not; one problem for each.
+    """
+    readers: list[Callable[[], object]] = [config.kafka.connection, config.http.expected_token]
+    if config.registry is not None:
+        readers.append(config.registry.connection)
+    problems: list[str] = []
+    for read in readers:
+        try:
+            read()
+        except ConfigError as error:
+            problems.extend(error.problems)
+    if problems:
+        raise ConfigError(*problems)
+
+
 def _refuse_secrets(document: Mapping[str, JsonValue]) -> None:
     for part, key in SECRET_KEYS:
         values = document.get(part)
         if isinstance(values, dict) and key in values:
-            variable = f"{_ENV_PREFIX}{part.upper()}__{key.upper()}"
+            variable = variable_of(f"{part}.{key}")
             raise ConfigError(f"{part}.{key}: expected in the environment ({variable}) or in `{part}.{key}_file`")
     kafka = document.get("kafka")
     if not isinstance(kafka, dict):
@@ -232,7 +254,7 @@ def _refuse_secrets(document: Mapping[str, JsonValue]) -> None:
     passed_on = kafka.get("librdkafka")
     for key in passed_on if isinstance(passed_on, dict) else ():
         if SECRET_SETTING.search(key) and key not in OWNED_BY_THE_WORKER:
-            variable = f"{_ENV_PREFIX}KAFKA__LIBRDKAFKA"
+            variable = variable_of("kafka.librdkafka")
             raise ConfigError(f"kafka.librdkafka.{key_path([key])}: expected in the environment ({variable}, as JSON)")
 
 
@@ -245,7 +267,7 @@ def _origin(path: str, given: Mapping[str, JsonValue]) -> str | None:
     if value is not None:
         return "command line"
     names = {name.upper() for name in os.environ}
-    variables = (_ENV_PREFIX + "__".join(parts[:length]).upper() for length in range(len(parts), 0, -1))
+    variables = (variable_of(".".join(parts[:length])) for length in range(len(parts), 0, -1))
     return next((f"environment, {variable}" for variable in variables if variable in names), None)
 
 

@@ -139,7 +139,22 @@ def first_problem(error: ValidationError, model: type[BaseModel] | None = None) 
     complaint that this one is missing.
     """
     details = error.errors(include_url=False, include_input=False)
-    detail = details[0]
+    return _problem(details[0], details, model)
+
+
+def all_problems(error: ValidationError, model: type[BaseModel]) -> tuple[Problem, ...]:
+    """All that a failed validation found, as `first_problem` tells it, each once and the first of each key."""
+    details = error.errors(include_url=False, include_input=False)
+    found: dict[str, Problem] = {}
+    for detail in details:
+        if detail["type"] == "too_short" and any(_is_below(each, detail) for each in details):
+            continue  # only items that are well formed were counted
+        problem = _problem(detail, details, model)
+        found.setdefault(problem.path, problem)
+    return tuple(found.values())
+
+
+def _problem(detail: ErrorDetails, details: Iterable[ErrorDetails], model: type[BaseModel] | None) -> Problem:
     path: tuple[str | int, ...] = detail["loc"]
     if model is not None and detail["type"] in {"missing", "extra_forbidden"}:
         misspelt = _misspelt(detail, details, model)
@@ -154,6 +169,11 @@ def first_problem(error: ValidationError, model: type[BaseModel] | None = None) 
     if phrase is None:
         return Problem(key_path(path), "expected " + detail["msg"].removeprefix("Input should be "))
     return Problem(key_path(path), "expected " + phrase.format(**detail.get("ctx", {})))
+
+
+def _is_below(one: ErrorDetails, other: ErrorDetails) -> bool:
+    depth = len(other["loc"])
+    return len(one["loc"]) > depth and one["loc"][:depth] == other["loc"]
 
 
 def inner_model(annotation: object) -> type[BaseModel] | None:

@@ -80,7 +80,19 @@ class MessageError(WorkerError):
 
 
 class ConfigError(WorkerError):
-    """The configuration cannot be used; the message names the file, the key and what was expected."""
+    """The configuration cannot be used; the message names the file, the key and what was expected.
+
+    Made with one such message for each thing that is wrong.
+    """
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """Each thing that is wrong, in one line."""
+        return tuple(" ".join(str(each).split()) for each in self.args)
+
+    def __str__(self) -> str:
+        """The messages, each on a line of its own."""
+        return "\n".join(str(each) for each in self.args)
 
 
 class SchemaError(WorkerError):

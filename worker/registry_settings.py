@@ -1,12 +1,20 @@
 """The parts of the configuration: how the schema registry is reached."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import Field, SecretStr, model_validator
 
 from worker.documents import MisfitError
-from worker.setting_parts import Part, path_text, read_secret
+from worker.setting_parts import Part, all_or_problems, read_secret, readable_path
+
+_FILES = {
+    "ssl.ca.location": "ssl_ca_location",
+    "ssl.certificate.location": "ssl_certificate_location",
+    "ssl.key.location": "ssl_key_location",
+}
 
 
 class Registry(Part):
@@ -41,28 +49,37 @@ class Registry(Part):
         """Settings of confluent-kafka's registry client, secrets included: never to be printed. Reads files.
 
         Raises:
-            ConfigError: a file that holds a secret cannot be read.
+            ConfigError: a file is not there or cannot be read.
         """
-        password = read_secret(self.password, self.password_file, "registry.password_file")
-        given: dict[str, str | None] = {
-            "url": self.url,
-            "basic.auth.user.info": None if self.username is None else f"{self.username}:{password or ''}",
-            "ssl.ca.location": path_text(self.ssl_ca_location),
-            "ssl.certificate.location": path_text(self.ssl_certificate_location),
-            "ssl.key.location": path_text(self.ssl_key_location),
-        }
+        given: dict[str, str | None] = {"url": self.url}
         if self.oauth_token_url is not None:
-            file = "registry.oauth_client_secret_file"
             given |= {
                 "bearer.auth.credentials.source": "OAUTHBEARER",
                 "bearer.auth.issuer.endpoint.url": self.oauth_token_url,
                 "bearer.auth.client.id": self.oauth_client_id,
-                "bearer.auth.client.secret": read_secret(self.oauth_client_secret, self.oauth_client_secret_file, file),
                 "bearer.auth.scope": self.oauth_scope,
                 "bearer.auth.logical.cluster": self.oauth_logical_cluster,
                 "bearer.auth.identity.pool.id": self.oauth_identity_pool,
             }
-        return {name: value for name, value in given.items() if value is not None}
+        settings = {name: value for name, value in given.items() if value is not None}
+        return settings | all_or_problems(self._readers())
+
+    def _readers(self) -> dict[str, Callable[[], str | None]]:
+        """Settings of the client that are in files, or may be."""
+        readers: dict[str, Callable[[], str | None]] = {
+            name: partial(readable_path, getattr(self, key), f"registry.{key}", may_be_folder=key == "ssl_ca_location")
+            for name, key in _FILES.items()
+        }
+        if self.username is not None:
+            readers["basic.auth.user.info"] = self._user_info
+        if self.oauth_token_url is not None:
+            secret, file = self.oauth_client_secret, self.oauth_client_secret_file
+            readers["bearer.auth.client.secret"] = partial(read_secret, secret, file, "registry.oauth_client_secret")
+        return readers
+
+    def _user_info(self) -> str:
+        password = read_secret(self.password, self.password_file, "registry.password", may_be_empty=True)
+        return f"{self.username}:{password or ''}"
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> Self:
@@ -70,6 +87,8 @@ class Registry(Part):
             raise MisfitError(("password_file",), "expected either the file or the environment variable, not both")
         if self.username is None and (self.password is not None or self.password_file is not None):
             raise MisfitError(("username",), "expected it beside the password")
+        if self.ssl_key_location is not None and self.ssl_certificate_location is None:
+            raise MisfitError(("ssl_certificate_location",), "expected it beside `registry.ssl_key_location`")
         self._check_oauth()
         return self
 

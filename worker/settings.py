@@ -1,14 +1,16 @@
 """The parts of the configuration: what can be set of the cluster, of limits, of batches."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, SecretStr, model_validator
 
+from worker.credentials import Login
 from worker.documents import MisfitError
-from worker.errors import ConfigError
 from worker.messages.binding import TopicName
-from worker.setting_parts import Part, path_text, read_secret
+from worker.setting_parts import Part, all_or_problems, read_secret, readable_path
 from worker.types import JsonValue
 
 
@@ -36,6 +38,7 @@ OWNED_BY_THE_WORKER = {
     "group.instance.id": "set `kafka.instance_id` and `kafka.static_membership`",
     "group.protocol": "set `kafka.group_protocol`",
     "group.remote.assignor": "the server chooses",
+    "https.ca.location": "set `kafka.oauth_ca_location`",
     "isolation.level": "events of aborted transactions are not to be predicted",
     "partition.assignment.strategy": "partitions are handed over one by one",
     "sasl.mechanism": "set `kafka.sasl_mechanism`",
@@ -54,7 +57,25 @@ OWNED_BY_THE_WORKER = {
 }
 """Settings of the client that the promises rest on, or that have a key of their own: why, or which."""
 
-_OAUTH = ("oauth_token_url", "oauth_client_id", "oauth_client_secret", "oauth_client_secret_file", "oauth_scope")
+_OAUTH = (
+    "oauth_token_url",
+    "oauth_client_id",
+    "oauth_client_secret",
+    "oauth_client_secret_file",
+    "oauth_scope",
+    "oauth_ca_location",
+)
+_SECRETS = {
+    "sasl.password": "sasl_password",
+    "sasl.oauthbearer.client.secret": "oauth_client_secret",
+    "ssl.key.password": "ssl_key_password",
+}
+_FILES = {
+    "ssl.ca.location": "ssl_ca_location",
+    "ssl.certificate.location": "ssl_certificate_location",
+    "ssl.key.location": "ssl_key_location",
+    "https.ca.location": "oauth_ca_location",
+}
 
 Positive = Annotated[int, Field(gt=0)]
 
@@ -91,6 +112,11 @@ class Kafka(Part):
     )
     oauth_client_secret_file: Path | None = Field(default=None, description="File that holds the client's secret.")
     oauth_scope: str | None = Field(default=None, description="OAUTHBEARER: scope that is asked for.")
+    oauth_ca_location: Path | None = Field(
+        default=None,
+        description="OAUTHBEARER: file of the certificates to trust at `oauth_token_url`, which are not those of the "
+        "brokers; null: the system's.",
+    )
     ssl_ca_location: Path | None = Field(default=None, description="File of the certificates to trust.")
     ssl_certificate_location: Path | None = Field(default=None, description="File of the client's certificate.")
     ssl_key_location: Path | None = Field(default=None, description="File of the client's key.")
@@ -111,29 +137,34 @@ class Kafka(Part):
         """Settings of librdkafka for reaching the cluster, secrets included: never to be printed. Reads files.
 
         Raises:
-            ConfigError: a file that holds a secret cannot be read.
+            ConfigError: a file is not there or cannot be read, or what the way to connect needs is missing.
         """
         given: dict[str, str | None] = {
             "bootstrap.servers": self.bootstrap_servers,
             "security.protocol": self.security_protocol,
             "sasl.mechanisms": self.sasl_mechanism,
             "sasl.username": self.sasl_username,
-            "sasl.password": read_secret(self.sasl_password, self.sasl_password_file, "kafka.sasl_password_file"),
             "sasl.oauthbearer.method": None if self.oauth_token_url is None else "oidc",
             "sasl.oauthbearer.token.endpoint.url": self.oauth_token_url,
             "sasl.oauthbearer.client.id": self.oauth_client_id,
-            "sasl.oauthbearer.client.secret": read_secret(
-                self.oauth_client_secret, self.oauth_client_secret_file, "kafka.oauth_client_secret_file"
-            ),
             "sasl.oauthbearer.scope": self.oauth_scope,
-            "ssl.ca.location": path_text(self.ssl_ca_location),
-            "ssl.certificate.location": path_text(self.ssl_certificate_location),
-            "ssl.key.location": path_text(self.ssl_key_location),
-            "ssl.key.password": read_secret(
-                self.ssl_key_password, self.ssl_key_password_file, "kafka.ssl_key_password_file"
-            ),
         }
-        return {**self.librdkafka, **{name: value for name, value in given.items() if value is not None}}
+        settings = {**self.librdkafka, **{name: value for name, value in given.items() if value is not None}}
+        keys = frozenset(key for key, value in self if value is not None and value != "")
+        missing = Login(self.sasl_mechanism, keys, self.librdkafka).missing()
+        return {**settings, **all_or_problems(self._readers(), missing)}
+
+    def _readers(self) -> dict[str, Callable[[], str | None]]:
+        """Settings of librdkafka that are in files, or may be."""
+        readers: dict[str, Callable[[], str | None]] = {}
+        for name, key in _SECRETS.items():
+            value, file = getattr(self, key), getattr(self, f"{key}_file")
+            may_be_empty = key == "ssl_key_password"  # of a key that is not locked
+            readers[name] = partial(read_secret, value, file, f"kafka.{key}", may_be_empty=may_be_empty)
+        for name, key in _FILES.items():
+            may_be_folder = key.endswith("ca_location")  # of certificates under their hashes
+            readers[name] = partial(readable_path, getattr(self, key), f"kafka.{key}", may_be_folder=may_be_folder)
+        return readers
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> Self:
@@ -240,10 +271,7 @@ class Http(Part):
         Raises:
             ConfigError: the file cannot be read, or is empty.
         """
-        token = read_secret(self.token, self.token_file, "http.token_file")
-        if token is not None and not token.strip():
-            raise ConfigError("http.token_file: expected a token in it")
-        return token
+        return read_secret(self.token, self.token_file, "http.token")
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> Self:

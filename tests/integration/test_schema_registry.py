@@ -177,3 +177,48 @@ def test_our_schema_is_not_forced_on_a_subject_that_refuses_it(
     theirs.register_schema("foreign-value", Schema('"long"', "AVRO"))
     theirs.set_compatibility("foreign-value", "FULL")
     assert "the registry refuses the schema" in str(OutputSchemas(client, create=True).register("foreign", "avro"))
+
+
+@pytest.mark.parametrize("rule", ["BACKWARD", "NONE", "FORWARD", "FULL", "FULL_TRANSITIVE"])
+def test_a_rule_under_which_a_later_json_schema_is_refused_is_told_with_its_fix(
+    registry: RegistryUnderTest, client: RegistryClient, rule: str
+) -> None:
+    outputs, theirs = OutputSchemas(client, create=True), Serializers(registry.url).client
+    topic = f"ruled-{rule.lower()}"
+    assert outputs.register(topic, "json_schema") is None
+    theirs.set_compatibility(f"{topic}-value", rule)
+    doubt = outputs.doubt(topic, "json_schema")
+    if rule in {"BACKWARD", "NONE"}:
+        assert doubt is None
+        client.register(f"{topic}-value", later("json_schema"), "JSON", create=True)
+    else:
+        assert f"its compatibility is {rule}," in str(doubt)
+        assert "set it to BACKWARD" in str(doubt)
+        with pytest.raises(RefusedSchemaError, match="a JSON Schema needs BACKWARD"):
+            client.register(f"{topic}-value", later("json_schema"), "JSON", create=True)
+    for kind in ("avro", "protobuf"):
+        assert outputs.doubt(topic, kind) is None
+
+
+def test_the_rule_of_all_subjects_holds_where_one_has_none(registry: RegistryUnderTest, client: RegistryClient) -> None:
+    outputs, theirs = OutputSchemas(client, create=True), Serializers(registry.url).client
+    before = theirs.get_compatibility()
+    theirs.set_compatibility(level="FULL")
+    try:
+        assert "its compatibility is FULL," in str(outputs.doubt("ruled-by-none", "json_schema"))
+    finally:
+        theirs.set_compatibility(level=before)
+
+
+def test_a_schema_that_would_be_refused_is_told_before_it_is_tried(
+    registry: RegistryUnderTest, client: RegistryClient
+) -> None:
+    outputs, theirs = OutputSchemas(client, create=True), Serializers(registry.url).client
+    assert (True, True) == (outputs.look_up("taken", "avro")[1], outputs.look_up("taken", "json_schema")[1])
+    theirs.register_schema("taken-value", Schema(former("json_schema"), "JSON"))
+    theirs.set_compatibility("taken-value", "FULL")
+    reason, is_missing = outputs.look_up("taken", "json_schema")
+    assert not is_missing
+    assert "the registry would refuse the schema" in str(reason)
+    assert "a JSON Schema needs BACKWARD" in str(reason)
+    assert [1] == theirs.get_versions("taken-value")

@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -96,6 +96,7 @@ def with_tokens(guarded: GuardedKafka, issuer: str) -> dict[str, str]:
         "sasl_mechanism": "OAUTHBEARER",
         "oauth_token_url": issuer,
         "oauth_client_id": USER,
+        "oauth_ca_location": str(guarded.tokens.ca),
         "ssl_ca_location": str(guarded.authority.ca),
     }
 
@@ -103,10 +104,43 @@ def with_tokens(guarded: GuardedKafka, issuer: str) -> dict[str, str]:
 def test_a_worker_with_tokens_from_an_issuer(
     guarded: GuardedKafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The issuer speaks TLS, and neither the system nor the brokers' own authority vouches for it."""
     monkeypatch.setenv("WORKER_KAFKA__OAUTH_CLIENT_SECRET", CLIENT_SECRET)
-    with token_issuer(CLIENT_SECRET) as address:
+    with token_issuer(CLIENT_SECRET, guarded.tokens) as address:
         settings = with_tokens(guarded, address)
         assert_predicts(guarded, set_up_guarded(tmp_path, guarded, settings), monkeypatch)
+
+
+REFUSED: dict[str, tuple[Callable[[GuardedKafka, str], Mapping[str, object]], str]] = {
+    "issuer that is not trusted": (
+        lambda guarded, issuer: {**with_tokens(guarded, issuer), "oauth_ca_location": str(guarded.authority.ca)},
+        "no token is had of the issuer (_AUTHENTICATION): check kafka.oauth_token_url, kafka.oauth_ca_location",
+    ),
+    "user": (
+        lambda guarded, _: {**guarded.scram(), "sasl_username": "nobody"},
+        "refuses who the worker says it is (_AUTHENTICATION): check kafka.sasl_mechanism, kafka.sasl_username and its",
+    ),
+    "broker that is not trusted": (
+        lambda guarded, _: {**guarded.scram(), "ssl_ca_location": str(guarded.tokens.ca)},
+        "(_SSL): check kafka.ssl_ca_location",
+    ),
+}
+
+
+@pytest.mark.parametrize("refused", REFUSED)
+def test_check_tells_a_broker_that_refuses_from_one_that_does_not_answer(
+    guarded: GuardedKafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: str
+) -> None:
+    settings, told = REFUSED[refused]
+    with token_issuer(CLIENT_SECRET, guarded.tokens) as address:
+        kafka = settings(guarded, address)
+        secret = "OAUTH_CLIENT_SECRET" if "oauth_token_url" in kafka else "SASL_PASSWORD"
+        monkeypatch.setenv(f"WORKER_KAFKA__{secret}", CLIENT_SECRET)
+        ran = worker_command("check", "-c", str(set_up_guarded(tmp_path, guarded, kafka).path))
+    assert 1 == ran.code, ran.output
+    [failed] = [line for line in ran.output.splitlines() if line.startswith("FAILED")]
+    assert told in failed
+    assert_shows_no_secret(ran.output)
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +244,7 @@ def identity(guarded: GuardedKafka, kind: str) -> Iterator[Identity]:
         "registry.oauth_client_secret": REGISTRY_CLIENT,
         "http.token": TOKEN,
     }
-    with token_issuer(CLIENT_SECRET) as address:
+    with token_issuer(CLIENT_SECRET, guarded.tokens) as address:
         kafka = with_tokens(guarded, address)
         yield Identity(kafka, {"oauth_token_url": address, "oauth_client_id": USER}, secrets)
 

@@ -6,6 +6,7 @@ open but for what a test takes away.
 
 import base64
 import json
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.broker import BrokerUnderTest
+from tests.support.certificates import pem_files
 from worker.kafka.embedded import EmbeddedKafka
 from worker.kafka.embedded_certificates import Authority, authority
 from worker.kafka.embedded_guard import AUTHORIZER, SCRAM_LOGIN, set_scram, tls
@@ -37,6 +39,8 @@ class GuardedKafka:
     open: BrokerUnderTest
     authority: Authority
     embedded: EmbeddedKafka
+    tokens: Authority
+    """Who vouches for those who give out tokens: another one than for the brokers."""
 
     def servers(self, listener: str) -> str:
         """Where a listener is: `SCRAM`, `OAUTH` or `MUTUAL`."""
@@ -111,15 +115,21 @@ def guarded_kafka(folder: Path) -> Iterator[GuardedKafka]:
         properties=properties,
         extra_listeners={"SCRAM": "SASL_SSL", "OAUTH": "SASL_SSL", "MUTUAL": "SSL"},
     )
+    tokens = authority(folder / "tokens", kafka_java())
     with EmbeddedKafka(settings) as embedded:
         for mechanism in ("SCRAM-SHA-256", "SCRAM-SHA-512"):
             set_scram(embedded.admin(), {USER: PASSWORD}, mechanism)
-        yield GuardedKafka(BrokerUnderTest(embedded.bootstrap_servers, embedded.cluster_id, embedded), signer, embedded)
+        yield GuardedKafka(
+            BrokerUnderTest(embedded.bootstrap_servers, embedded.cluster_id, embedded), signer, embedded, tokens
+        )
 
 
 @contextmanager
-def token_issuer(expected: str) -> Iterator[str]:
-    """The address of a service that gives whoever shows the `expected` secret a token for `USER`."""
+def token_issuer(expected: str, authority: Authority) -> Iterator[str]:
+    """The address of a service that gives whoever shows the `expected` secret a token for `USER`.
+
+    It speaks TLS, and only `authority` vouches for it.
+    """
 
     class Issuer(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -137,13 +147,25 @@ def token_issuer(expected: str) -> Iterator[str]:
         def log_message(self, *_arguments: object) -> None:
             """Say nothing."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Issuer)
+    certificate, key = pem_files(authority, "issuer")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    server = _QuietServer(("127.0.0.1", 0), Issuer)
+    server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
-        yield f"http://127.0.0.1:{server.server_address[1]}/token"
+        yield f"https://127.0.0.1:{server.server_address[1]}/token"
     finally:
         server.shutdown()
         server.server_close()
+
+
+class _QuietServer(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+
+    def handle_error(self, *_: object) -> None:
+        """Say nothing: a client that does not trust it hangs up in the handshake."""
 
 
 def _part(claims: dict[str, Any]) -> str:

@@ -3,21 +3,25 @@
 import json
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from tests.support.plans import write_folder
 from worker import checks
 from worker.app import open_worker
-from worker.assembler import Assembler
+from worker.assembler import Assembler, engine_choice
 from worker.checks import _of_schemas, _of_source, _of_tracing, _registry
 from worker.clock import ManualClock
 from worker.config import Config, fixed_config
 from worker.engines import trt_api
 from worker.engines.load import EngineChoice, load_engine
 from worker.errors import SchemaError
+from worker.kafka.registry_parts import RegistryParts
+from worker.messages.binding import Binding
+from worker.settings import Kafka
 from worker.types import JsonValue
 
 
@@ -75,10 +79,9 @@ def label_config(folder: Path) -> Config:
 
 
 def of_labels(config: Config) -> list[tuple[str, str, str]]:
-    make = Assembler(config, ManualClock())
-    model = load_engine(make.engine_choice())
-    labels = _registry(make, model)
-    found = [*_of_source(make, labels), *_of_schemas(make, labels, model)]
+    model = load_engine(engine_choice(config))
+    labels = _registry(config, model)
+    found = [*_of_source(config, labels), *_of_schemas(config, labels, model)]
     return [(each.verdict, each.subject, each.message) for each in found]
 
 
@@ -153,3 +156,43 @@ def test_a_missing_tensorrt_that_is_asked_for_fails_with_what_to_install(
     found = next(iter(checks.findings(Assembler(fixed_config(document), ManualClock()))))
     assert ("failed", "model") == (found.verdict, found.subject)
     assert "nli-stream-worker[tensorrt]" in found.message
+
+
+@pytest.mark.parametrize(
+    ("kafka", "told"),
+    [
+        ({"security_protocol": "ssl", "ssl_ca_location": "{folder}/no.pem"}, "kafka.ssl_ca_location: expected certifi"),
+        ({"librdkafka": {"no.such": 1}}, 'kafka: the client refuses its settings (No such configuration property: "no'),
+    ],
+)
+def test_settings_that_the_client_refuses_are_a_finding_and_the_rest_is_looked_at(
+    tmp_path: Path, kafka: dict[str, JsonValue], told: str
+) -> None:
+    write(tmp_path, 1)
+    (tmp_path / "no.pem").write_text("nothing of the kind")
+    values = {name: value.format(folder=tmp_path) if isinstance(value, str) else value for name, value in kafka.items()}
+    known = label_config(tmp_path)
+    config = known.model_copy(update={"kafka": Kafka.model_validate({**known.kafka.model_dump(), **values})})
+    [refused, *others] = checks.look(config, ManualClock())
+    assert ("failed", "configuration") == (refused.verdict, refused.subject)
+    assert refused.message.startswith(told)
+    assert ["model", "label schema kinds@1"] == [each.subject for each in others]
+
+
+class RuledRegistry:
+    """Has our schema, under a rule that no later one can follow."""
+
+    def look_up(self, binding: Binding) -> Iterator[tuple[str, None]]:
+        yield f"subject {binding.output_topic}-value", None
+
+    def doubts(self, binding: Binding) -> Iterator[tuple[str, str]]:
+        yield f"subject {binding.output_topic}-value", "set it to BACKWARD"
+
+
+def test_a_rule_that_will_stop_an_upgrade_is_a_warning(tmp_path: Path) -> None:
+    make = Assembler(label_config(tmp_path), ManualClock())
+    make.registry = cast("RegistryParts", RuledRegistry())
+    subject = "subject in.predictions-value"
+    assert [("ok", subject, "the schema registry has it"), ("warning", subject, "set it to BACKWARD")] == [
+        (each.verdict, each.subject, each.message) for each in checks._of_registered(make, make.config.topics[0])
+    ]

@@ -17,6 +17,7 @@ from worker.messages.inbound import InputFields
 from worker.messages.outbound import OutputShape
 
 SECRET = "zq-secret-7f3"  # noqa: S105 - nobody's
+OAUTH = {"oauth_token_url": "https://t", "oauth_client_id": "c"}
 MINIMAL: dict[str, Any] = {"kafka": {"bootstrap_servers": "b:9092", "group_id": "g"}, "topics": [{"input": "in"}]}
 
 
@@ -158,7 +159,10 @@ REFUSED: list[tuple[object, str]] = [
     ),
     (with_kafka(librdkafka={"ssl.key.pem": SECRET}), "kafka.librdkafka.ssl.key.pem: expected in the environment"),
     (with_kafka(sasl_password=SECRET), "kafka.sasl_password: expected in the environment (WORKER_KAFKA__SASL_PASSWORD"),
-    (with_kafka(sasl_password_file="none"), "kafka.sasl_password_file: expected a file that can be read"),  # noqa: S106 - a path
+    (
+        with_kafka(sasl_password_file="none"),  # noqa: S106 - a path
+        "kafka.sasl_password_file: expected a file that can be read; there is no such file",
+    ),
     (
         with_topic(input="^in(.*"),
         "topics.0.input: expected a regular expression after ^, in the syntax of Python",
@@ -256,6 +260,131 @@ def test_a_refusal_names_file_key_and_what_was_expected(file: Path, document: ob
     assert SECRET not in message
 
 
+@pytest.mark.parametrize(
+    "key",
+    [
+        *(f"kafka.{name}_location" for name in ("ssl_ca", "ssl_certificate", "ssl_key", "oauth_ca")),
+        *(f"registry.{name}_location" for name in ("ssl_ca", "ssl_certificate", "ssl_key")),
+    ],
+)
+def test_a_file_that_a_key_names_has_to_be_there(file: Path, monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    part, _, name = key.partition(".")
+    # What each of them wants beside it.
+    for beside in ("certificate", "key", "ca"):
+        (file.parent / beside).touch()
+    pair = {"ssl_certificate_location": "certificate", "ssl_key_location": "key", "ssl_ca_location": "ca"}
+    basis = {"kafka": {**MINIMAL["kafka"], "security_protocol": "ssl"}, "registry": {"url": "https://r"}}
+    if name == "oauth_ca_location":
+        more = {**OAUTH, "oauth_client_secret_file": "secret"}
+        basis["kafka"] |= {"security_protocol": "sasl_ssl", "sasl_mechanism": "OAUTHBEARER", **more}
+        (file.parent / "secret").write_text(SECRET)
+    document = {**MINIMAL, **basis, part: {**basis[part], **pair, name: "none.pem"}}
+    told = f"{key}: expected a file that can be read; there is no such file"
+    assert refusal(file, document).startswith(f"{file}: {told}")
+    (file.parent / "none.pem").touch()
+    assert load(file, document).kafka.group_id
+    monkeypatch.setenv(variable := f"WORKER_{key.upper().replace('.', '__')}", str(file.parent / SECRET))
+    message = refusal(file, document)
+    assert message.startswith(f"environment, {variable}: {told}")
+    assert SECRET not in message, "somebody may have taken the key for that of the secret"
+    if not name.endswith("_ca_location"):
+        monkeypatch.setenv(variable, str(file.parent))
+        assert f"{key}: expected a file that can be read; it is a folder" in refusal(file, document)
+
+
+NO_LOGIN = (
+    "kafka.sasl_password: expected the user's password in the environment (WORKER_KAFKA__SASL_PASSWORD) or in a file "
+    "that `kafka.sasl_password_file` names"
+)
+LOGINS: list[tuple[dict[str, Any], list[str]]] = [
+    ({"sasl_mechanism": "SCRAM-SHA-512", "sasl_username": "u"}, [NO_LOGIN]),
+    (
+        {"sasl_mechanism": "PLAIN"},
+        ["kafka.sasl_username: expected the user, with `sasl_mechanism: PLAIN`", NO_LOGIN],
+    ),
+    (
+        {"sasl_mechanism": "OAUTHBEARER"},
+        [
+            "kafka.oauth_token_url: expected where tokens are issued, with `sasl_mechanism: OAUTHBEARER`",
+            "kafka.oauth_client_id: expected the client, with `sasl_mechanism: OAUTHBEARER`",
+            (
+                "kafka.oauth_client_secret: expected the client's secret in the environment "
+                "(WORKER_KAFKA__OAUTH_CLIENT_SECRET) or in a file that `kafka.oauth_client_secret_file` names"
+            ),
+        ],
+    ),
+    (
+        {"sasl_mechanism": "SCRAM-SHA-256", "sasl_username": "u", "sasl_password_file": "empty"},
+        ["kafka.sasl_password_file: expected a secret that is not empty"],
+    ),
+    (
+        {"security_protocol": "ssl", "ssl_key_location": "empty"},
+        ["kafka.ssl_certificate_location: expected the certificate of the key, beside `kafka.ssl_key_location`"],
+    ),
+    (
+        {"security_protocol": "ssl", "ssl_certificate_location": "empty"},
+        ["kafka.ssl_key_location: expected the certificate's key, beside `kafka.ssl_certificate_location`"],
+    ),
+]
+
+
+@pytest.mark.parametrize(("login", "problems"), LOGINS)
+def test_what_a_way_to_connect_lacks_is_named_before_any_broker_is_asked(
+    file: Path, login: dict[str, Any], problems: list[str]
+) -> None:
+    (file.parent / "empty").touch()
+    said = refusal(file, with_kafka(**{"security_protocol": "sasl_ssl", **login}))
+    assert [f"{file}: {problem}" for problem in problems] == said.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("login", "by_hand"),
+    [
+        ({"sasl_mechanism": "OAUTHBEARER"}, {"enable.sasl.oauthbearer.unsecure.jwt": True}),
+        ({"sasl_mechanism": "OAUTHBEARER"}, {"sasl.oauthbearer.metadata.authentication.type": "azure_imds"}),
+        ({"security_protocol": "ssl", "ssl_certificate_location": "there"}, {"ssl.keystore.location": "s"}),
+        ({"sasl_mechanism": "GSSAPI"}, {}),
+    ],
+)
+def test_what_librdkafka_is_given_by_hand_is_not_asked_for(
+    file: Path, login: dict[str, Any], by_hand: dict[str, Any]
+) -> None:
+    (file.parent / "there").touch()
+    load(file, with_kafka(**{"security_protocol": "sasl_ssl", **login}, librdkafka=by_hand))
+
+
+def test_an_empty_token_does_not_open_the_port(file: Path) -> None:
+    (file.parent / "token").write_text("\n")
+    assert f"{file}: http.token_file: expected a secret that is not empty" == refusal(
+        file, {**MINIMAL, "http": {"token_file": "token"}}
+    )
+
+
+def test_everything_that_is_wrong_is_told_each_on_its_line(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORKER_HTTP__PORT", SECRET)
+    document = {
+        **with_topic(emit="all", format="xml", output="a b", label_schemas="x"),
+        "engine": "onnx",
+        "limits": {"labels": 0},
+    }
+    said = refusal(file, document)
+    assert [
+        f"{file}: engine: expected",
+        f"{file}: limits.labels: expected",
+        "environment, WORKER_HTTP__PORT: http.port: expected",
+        f"{file}: topics.0.output: expected",
+        f"{file}: topics.0.format: expected",
+        f"{file}: topics.0.emit: expected",
+        f"{file}: topics.0.label_schemas: expected",
+    ] == [line[: line.index("expected") + len("expected")] for line in said.splitlines()]
+    assert SECRET not in said
+
+
+def test_a_misspelt_key_is_one_problem(file: Path) -> None:
+    document = {"kafka": {"bootstrap_server": "h:1", "group_id": "g"}, "topics": [{"input": "in", "emit": "all"}]}
+    assert 2 == len(refusal(file, document).splitlines())
+
+
 OWNED = [
     "enable.auto.commit",
     "enable.auto.offset.store",
@@ -319,7 +448,6 @@ def test_a_password_comes_from_the_environment_and_is_never_shown(file: Path, mo
     assert SECRET not in message
 
 
-OAUTH = {"oauth_token_url": "https://t", "oauth_client_id": "c"}
 SECRETS: dict[str, dict[str, Any]] = {
     "kafka.sasl_password": with_kafka(security_protocol="sasl_ssl", sasl_mechanism="PLAIN", sasl_username="u"),
     "kafka.oauth_client_secret": with_kafka(security_protocol="sasl_ssl", sasl_mechanism="OAUTHBEARER", **OAUTH),

@@ -26,10 +26,7 @@ def check(
 
     Changes nothing, unless it is told to create topics: inputs with --partitions, what is written with as many.
     """
-    from itertools import chain
-
-    from worker.assembler import Assembler
-    from worker.checks import created, findings
+    from worker.checks import look
     from worker.clock import SystemClock
     from worker.cluster_checks import Finding
     from worker.config import load_config
@@ -40,8 +37,7 @@ def check(
     seen: list[Finding] = []
     if not as_json:
         print(f"{_MARKS['ok']} {config_file}: {len(config.topics)} topics, delivery {config.delivery}")
-    make = Assembler(config, SystemClock())
-    for finding in chain(created(make, partitions) if create_topics else (), findings(make)):
+    for finding in look(config, SystemClock(), partitions if create_topics else None):
         seen.append(finding)
         if not as_json:
             print(f"{_MARKS[finding.verdict]} {finding.subject}: {finding.message}")

@@ -25,7 +25,7 @@ from worker.cli import (
     train,
 )
 from worker.cli.options import EXIT_INTERRUPTED, exit_code
-from worker.errors import WorkerError
+from worker.errors import ConfigError, WorkerError
 
 
 def build_app() -> typer.Typer:
@@ -50,7 +50,8 @@ def main() -> None:
     try:
         build_app()()
     except WorkerError as error:
-        sys.stderr.write(f"worker: {' '.join(str(error).split())}\n")
+        problems = error.problems if isinstance(error, ConfigError) else (" ".join(str(error).split()),)
+        sys.stderr.write("".join(f"worker: {problem}\n" for problem in problems))
         sys.exit(exit_code(error))
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)

@@ -25,8 +25,7 @@ class AtLeastOncePublisher:
         self._waiter = Waiter(wait, trouble)
         self._offer = offer
         self._triage = parts.triage()
-        with checked_settings():
-            self._producer: Producer | None = self._made()
+        self._producer: Producer | None = self._made()
 
     def start(self) -> None:
         """Nothing to wait for."""
@@ -60,7 +59,8 @@ class AtLeastOncePublisher:
         self._let_go()
 
     def _made(self) -> Producer:
-        return self._parts.make_producer({**self._parts.settings, "enable.idempotence": True})
+        with checked_settings():
+            return self._parts.make_producer({**self._parts.settings, "enable.idempotence": True})
 
     def _let_go(self) -> None:
         """A record that failed has broken the order of what follows it: only a fresh producer keeps it."""

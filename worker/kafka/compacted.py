@@ -8,7 +8,7 @@ from typing import Self
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from worker.errors import ConfigError, RetryableError
-from worker.kafka.clients import ClientSettings, no_answer
+from worker.kafka.clients import ClientSettings, checked_settings, no_answer, right_for
 from worker.types import Headers
 
 REQUEST_SECONDS = 5.0
@@ -38,7 +38,8 @@ class CompactedReader:
         """
         self._topic = topic
         self._settings = settings
-        self._consumer = Consumer(dict(settings))
+        with checked_settings():
+            self._consumer = Consumer(dict(settings))
         self._position = 0
         try:
             self._require_one_partition()
@@ -73,7 +74,7 @@ class CompactedReader:
             elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001  librdkafka's own codes are named so
                 self._position = message.offset() or 0
             elif not error.retriable() or error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
-                raise RetryableError(f"topic {self._topic} cannot be read ({error.name()})")
+                raise RetryableError(f"topic {self._topic} cannot be read ({error.name()}){right_for(error.name())}")
         return entries
 
     def end(self) -> int:
@@ -114,7 +115,8 @@ class CompactedReader:
             raise RetryableError(no_answer(self._settings, error)) from None
         if found.error is not None:
             name = found.error.name()
-            raise RetryableError(f"topic {self._topic} is not there ({name}): create it, or set schemas.create: true")
+            fix = right_for(name) or ": create it, or set schemas.create: true"
+            raise RetryableError(f"topic {self._topic} is not there, or may not be seen ({name}){fix}")
         if len(found.partitions) != 1:
             message = f"topic {self._topic}: expected one partition, not {len(found.partitions)}: their order decides"
             raise ConfigError(message)

@@ -232,7 +232,8 @@ class RecordConsumer:
         self._guarded(self._on_lost, _kafka_partitions(self._assignment.partitions()))
         self._consumer.close()
         self._failure = None  # such a client lets go of nothing without complaint
-        self._consumer = Consumer(self._settings)
+        with checked_settings():
+            self._consumer = Consumer(self._settings)
         self._rejoin_at = self._clock.monotonic() + REJOIN_SECONDS
 
     def _out_of_range(self, partition: TopicPartition) -> str:

@@ -9,7 +9,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from worker.clock import Clock
 from worker.documents import mapping_in
-from worker.kafka.clients import ClientSettings
+from worker.kafka.clients import ClientSettings, checked_settings
 from worker.labels.schema import canonical_json
 from worker.types import JsonValue
 
@@ -62,7 +62,8 @@ class StatusWriter:
 
     def __init__(self, settings: ClientSettings, topic: str, worker: str, clock: Clock) -> None:
         """`settings` are those of `clients.answer_settings`; `worker` is the client.id."""
-        self._producer = Producer(dict(settings))
+        with checked_settings():
+            self._producer = Producer(dict(settings))
         self._topic = topic
         self._worker = worker
         self._clock = clock

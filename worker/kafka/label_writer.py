@@ -12,7 +12,14 @@ from confluent_kafka.admin import AdminClient
 
 from worker.clock import Clock
 from worker.errors import ConfigError, RetryableError
-from worker.kafka.clients import ClientSettings, apply_settings, connection, reader_settings
+from worker.kafka.clients import (
+    ClientSettings,
+    apply_settings,
+    checked_settings,
+    connection,
+    reader_settings,
+    right_for,
+)
 from worker.kafka.compacted import CompactedReader, Entry
 from worker.kafka.label_status import Answer, read_answers
 from worker.kafka.topics import TopicDirectory
@@ -101,7 +108,8 @@ class LabelDesk:
         self._reader: ClientSettings = reader_settings(kafka, instance)
         self._apply: ClientSettings = apply_settings(kafka, instance, schemas.topic)
         self._connection: ClientSettings = connection(kafka, instance)
-        self._admin = AdminClient(dict(self._connection))
+        with checked_settings():
+            self._admin = AdminClient(dict(self._connection))
         self._status: CompactedReader | None = None
         self._said: list[tuple[bytes | None, bytes | None]] = []
 
@@ -154,7 +162,8 @@ class LabelDesk:
             MovedError: it is not, or somebody else began to write; nothing was written.
             RetryableError: the broker does not answer; whether it was written says `worker schemas list`.
         """
-        producer = Producer(dict(self._apply))
+        with checked_settings():
+            producer = Producer(dict(self._apply))
         try:
             # From here on whoever began before cannot commit: the pointer that is read next is the last word.
             producer.init_transactions(CALL_SECONDS)
@@ -163,7 +172,7 @@ class LabelDesk:
             reason = error.args[0].name()
             if reason in _FENCED:
                 raise MovedError(f"{change.name}: somebody else is changing label schemas; try again") from None
-            raise RetryableError(f"{self.topic} could not be written ({reason})") from None
+            raise RetryableError(f"{self.topic} could not be written ({reason}){right_for(reason)}") from None
 
     def _transact(self, producer: Producer, change: Change) -> None:
         producer.begin_transaction()
@@ -198,7 +207,9 @@ class LabelDesk:
                 if name == "GROUP_ID_NOT_FOUND":
                     return ()
                 if name not in _COORDINATOR_COMES or is_over():
-                    raise RetryableError(f"group {self._group_id} cannot be described ({name})") from None
+                    raise RetryableError(
+                        f"group {self._group_id} cannot be described ({name}){right_for(name)}"
+                    ) from None
                 pause.wait(LOOK_SECONDS)
             else:
                 return tuple(sorted({member.client_id for member in members}))

@@ -50,10 +50,17 @@ class LetterReader:
         """The partitions of each of `topics` that there is. Blocks.
 
         Raises:
+            ConfigError: one of them may not be looked at.
             RetryableError: no broker answers.
         """
+        topics = list(topics)
         try:
             found = self._consumer.list_topics(timeout=_REQUEST_SECONDS).topics
+            for topic in set(topics) - set(found):  # one that may not be seen is left out there, as if it were not
+                error = self._consumer.list_topics(topic, timeout=_REQUEST_SECONDS).topics[topic].error
+                if error is not None and error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+                    fix = "grant Describe on this topic, and Read where it holds dead letters"
+                    raise ConfigError(f"{topic} may not be looked at: {fix}")
         except KafkaException as error:
             raise RetryableError(no_answer(self._settings, error)) from error
         return {t: [TopicPartition(t, n) for n in sorted(found[t].partitions)] for t in topics if t in found}

@@ -9,7 +9,7 @@ import structlog
 
 from worker.errors import ErrorCode, MessageError, RetryableError, Stage
 from worker.kafka.protobuf_schemas import protobuf_writer
-from worker.kafka.schema_registry import RefusedSchemaError, RegistryClient
+from worker.kafka.schema_registry import NOT_TAKEN, RefusedSchemaError, RegistryClient
 from worker.kafka.serdes import TYPES, avro_writer, framed
 from worker.messages.registered import prediction_avro_schema, prediction_json_schema, with_event_as_text
 from worker.messages.registered_protobuf import prediction_proto
@@ -55,10 +55,37 @@ class OutputSchemas:
         try:
             self._client.register(f"{topic}-value", self._texts[output_format], TYPES[output_format], create=False)
         except RefusedSchemaError as error:
-            return str(error), True
+            return self._refusal(f"{topic}-value", output_format) or (str(error), True)
         except RetryableError as error:
             return str(error), False
         return None, False
+
+    def doubt(self, topic: str, output_format: str) -> str | None:
+        """What will stand in the way of a later version's schema for `topic`, and what to do about it. Blocks.
+
+        Our JSON Schema allows no field but its own: what a longer one adds, readers by the former refuse.
+
+        Raises:
+            RetryableError: the registry does not answer, or refuses us.
+        """
+        if output_format != "json_schema":
+            return None
+        rule = self._client.compatibility(f"{topic}-value")
+        if rule is None or not rule.startswith(("FORWARD", "FULL")):
+            return None
+        return (
+            f"its compatibility is {rule}, under which a later version's JSON Schema with one more field is "
+            "refused, and an upgrade stops: set it to BACKWARD"
+        )
+
+    def _refusal(self, subject: str, output_format: str) -> tuple[str, bool] | None:
+        """Why our schema would not be taken under `subject`; None where it would."""
+        try:
+            if self._client.takes(subject, self._texts[output_format], TYPES[output_format]):
+                return None
+        except RetryableError as error:
+            return str(error), False
+        return NOT_TAKEN, False
 
     def framed(self, record: OutboundRecord, output_format: str) -> OutboundRecord:
         """`record`, a prediction in JSON, as `output_format` with its frame.

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from worker.clock import Clock
+from worker.errors import RetryableError
 from worker.kafka.output_schemas import OutputSchemas
 from worker.kafka.readable import SchemaShelf, Sieve
 from worker.kafka.schema_registry import RegistryClient
@@ -59,6 +60,16 @@ class RegistryParts:
             for output in _written(binding):
                 reason, is_missing = self.outputs.look_up(output, binding.output_format)
                 yield f"subject {output}-value", None if reason is None else Obstacle(reason, is_missing)
+
+    def doubts(self, binding: Binding) -> Iterator[tuple[str, str]]:
+        """What will stand in the way of a later version, by subject, as far as the registry tells. Blocks."""
+        for output in _written(binding) if binding.output_format != "json" else ():
+            try:
+                doubt = self.outputs.doubt(output, binding.output_format)
+            except RetryableError:
+                continue  # told by `look_up`, or nobody's to know: the rule may be hidden from who may write
+            if doubt is not None:
+                yield f"subject {output}-value", doubt
 
     def obstacle(self, topic: str) -> str | None:
         """Why predictions for the input `topic` cannot be written for now; None where they can. Blocks."""

@@ -52,7 +52,10 @@ class ReplayNotes:
                 raise ConfigError(f"grant Describe and Read on the group {self._group_id}") from exception
             if error.code() == KafkaError.UNSTABLE_OFFSET_COMMIT:
                 raise RetryableError("another replay is under way: try again when it has ended") from exception
-            raise RetryableError(f"the offsets of {self._group_id} cannot be read ({error.name()})") from exception
+            fix = "see that Read is granted on this group and that its coordinator answers, and try again"
+            raise RetryableError(
+                f"the offsets of {self._group_id} cannot be read ({error.name()}): {fix}"
+            ) from exception
         return {
             TopicPartition(each.topic, each.partition): Note(each.offset, each.metadata or "")
             for each in answer

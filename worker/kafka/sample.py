@@ -7,7 +7,7 @@ from confluent_kafka import TopicPartition as KafkaPartition
 
 from worker.clock import Clock
 from worker.errors import RetryableError
-from worker.kafka.clients import ClientSettings, no_answer
+from worker.kafka.clients import ClientSettings, checked_settings, no_answer
 from worker.types import Record
 
 REQUEST_SECONDS = 10.0
@@ -27,7 +27,8 @@ def latest_records(settings: ClientSettings, topic: str, count: int, clock: Cloc
         MissingTopicError: there is no such topic.
         RetryableError: the topic cannot be read.
     """
-    consumer = Consumer(dict(settings))
+    with checked_settings():
+        consumer = Consumer(dict(settings))
     try:
         _require(consumer, topic, settings)
         return _read(consumer, topic, count, clock.monotonic() + READ_SECONDS, clock)

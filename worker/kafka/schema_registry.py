@@ -21,9 +21,11 @@ _UNWELCOME = {401, 403}
 _CREDENTIALS = "check the credentials in registry, and what they may read and write"
 _REFUSALS = {
     409: "the subject has one that it may not follow; name another output topic, or have the subject's compatibility "
-    "or its schemas changed",
+    "or its schemas changed (a JSON Schema needs BACKWARD)",
     422: "it takes none like it; check that it knows the type of schema",
 }
+NOT_TAKEN = f"the registry would refuse the schema: {_REFUSALS[409]}"
+"""What is told before it is tried."""
 
 SchemaKey = int | str
 """The id of a schema, or its GUID."""
@@ -105,6 +107,33 @@ class RegistryClient:
             raise RefusedSchemaError(
                 "the schema is not registered: register it, or set registry.register_schemas: true"
             ) from None
+
+    def takes(self, subject: str, text: str, schema_type: str) -> bool:
+        """Whether a schema may follow those that are under `subject`; nothing is registered.
+
+        Raises:
+            RetryableError: the registry does not answer, or refuses us.
+        """
+        schema = self._make_schema(text, schema_type)
+        try:
+            return bool(self._ask(lambda: self._client.test_compatibility(subject, schema)))
+        except UnknownSchemaError:
+            return True
+        except RefusedSchemaError:
+            return False
+
+    def compatibility(self, subject: str) -> str | None:
+        """What schemas under `subject` have to be to those before them, in the registry's words; None: not told.
+
+        Raises:
+            RetryableError: the registry does not answer, or refuses us.
+        """
+        for asked in (subject, None):  # without a rule of its own it has that of all
+            try:
+                return str(self._ask(lambda name=asked: self._client.get_compatibility(name)))
+            except (UnknownSchemaError, RefusedSchemaError):
+                continue
+        return None
 
     def close(self) -> None:
         """Let go of the connections."""

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import structlog
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
@@ -52,7 +53,8 @@ class TopicDirectory:
         """`client` holds librdkafka's connection settings."""
         self._client = client
         with checked_settings():
-            self._admin = AdminClient(dict(client))
+            self._admin = AdminClient(dict[str, Any](client) | {"error_cb": self._note})
+        self._complaint: KafkaError | None = None
         self._timeout_seconds = timeout_seconds
         self._lock = threading.Lock()
         self._facts: dict[str, TopicFacts] = {}
@@ -70,7 +72,9 @@ class TopicDirectory:
         try:
             metadata = self._admin.list_topics(timeout=self._timeout_seconds)
         except KafkaException as error:
-            raise RetryableError(no_answer(self._client, error)) from error
+            self._admin.poll(0)  # has the client say why
+            raise RetryableError(no_answer(self._client, error, self._complaint)) from error
+        self._complaint = None
         self.cluster_id = metadata.cluster_id
         self.names = frozenset(metadata.topics)
         found = {t: len(metadata.topics[t].partitions) for t in wanted if t in metadata.topics}
@@ -79,6 +83,11 @@ class TopicDirectory:
             known = {topic: self._facts.pop(topic, None) for topic in wanted}
             for topic, partitions in found.items():
                 self._facts[topic] = _facts(partitions, described.get(topic), known[topic])
+
+    def _note(self, error: KafkaError) -> None:
+        # That no broker is left comes after what each of them had to say.
+        if error.code() != KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001  so named
+            self._complaint = error
 
     def create(self, topics: Mapping[str, int], config: Mapping[str, str] | None = None) -> None:
         """Create `topics` (name -> partitions) with the broker's default replication and `config`. Blocks.

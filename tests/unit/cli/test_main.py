@@ -53,6 +53,15 @@ def test_an_expected_failure_is_one_line_and_an_exit_code(
     assert f"worker: {str(error).replace(chr(10), ' ')}\n" == printed.err
 
 
+def test_each_thing_that_is_wrong_with_a_configuration_is_a_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error = ConfigError("worker.yaml: engine: expected\nanother", "worker.yaml: kafka: expected a mapping")
+    assert 2 == _exit_of_an_app_that_raises(monkeypatch, error)
+    told = ["worker: worker.yaml: engine: expected another", "worker: worker.yaml: kafka: expected a mapping"]
+    assert told == capsys.readouterr().err.splitlines()
+
+
 def test_an_interrupt_exits_as_shells_expect(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 130 == _exit_of_an_app_that_raises(monkeypatch, KeyboardInterrupt())
 

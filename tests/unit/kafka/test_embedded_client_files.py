@@ -17,6 +17,7 @@ def test_a_worker_finds_its_password_in_a_file_and_not_in_its_configuration(tmp_
     files = client_files(account("worker", tmp_path), "labels")
     for name, text in files.items():
         (tmp_path / name).write_text(text)
+    (tmp_path / "ca.pem").touch()
     document = parse_yaml(files["worker.yaml"])
     assert isinstance(document, dict)
     kafka = Kafka.model_validate(document["kafka"])

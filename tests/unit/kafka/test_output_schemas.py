@@ -17,12 +17,18 @@ class Registry:
     def __init__(self) -> None:
         self.error: Exception | None = None
         self.asked: list[tuple[str, str, bool]] = []
+        self.is_open = True
 
     def register(self, subject: str, _text: str, schema_type: str, *, create: bool) -> int:
         self.asked.append((subject, schema_type, create))
         if self.error is not None:
             raise self.error
         return 7
+
+    def takes(self, _subject: str, _text: str, _schema_type: str) -> bool:
+        if isinstance(self.error, RetryableError):
+            raise self.error
+        return self.is_open
 
 
 @pytest.fixture
@@ -74,6 +80,8 @@ def test_a_look_registers_nothing(registry: Registry) -> None:
     assert (None, False) == outputs.look_up("out", "avro")
     registry.error = RefusedSchemaError("not there")
     assert ("not there", True) == outputs.look_up("out", "avro")
+    registry.is_open = False
+    assert "the registry would refuse the schema" in str(outputs.look_up("out", "avro"))
     registry.error = RetryableError("silent")
     assert ("silent", False) == outputs.look_up("out", "avro")
     assert {False} == {create for _, _, create in registry.asked}
