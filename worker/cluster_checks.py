@@ -16,12 +16,10 @@ from worker.kafka.inspection import (
 )
 from worker.kafka.topics import DEFAULT_MAX_MESSAGE_BYTES
 from worker.messages.binding import Binding
-from worker.settings import QUEUE_KILOBYTES
+from worker.settings import CHECK_INSTANCE, QUEUE_KILOBYTES
 
 Verdict = Literal["ok", "warning", "failed"]
 
-CHECK = "check"
-"""What stands after the group's id in the name of the transaction that is tried."""
 _SAFE_REPLICAS = 3
 _SAFE_IN_SYNC = 2
 
@@ -37,7 +35,7 @@ class Finding:
 
 def of_cluster(config: Config, bindings: Sequence[Binding]) -> Iterator[Finding]:
     """Everything to say about a cluster that answers, as it is found. Changes nothing. Blocks."""
-    client = connection(config.kafka, CHECK)
+    client = connection(config.kafka, CHECK_INSTANCE)
     inspection = ClusterInspection(client)
     inputs = {binding.input for binding in bindings}
     outputs = {topic for binding in bindings for topic in binding.topics_written}
@@ -53,7 +51,7 @@ def of_cluster(config: Config, bindings: Sequence[Binding]) -> Iterator[Finding]
     yield from of_replicas({topic: topics[topic] for topic in sorted(outputs) if topic in topics})
     yield from of_sizes(config, {name: topics[name] for name in sorted(inputs) if name in topics})
     if config.delivery == "exactly_once":
-        settings = producer_settings(config.kafka, CHECK, transactional=True)
+        settings = producer_settings(config.kafka, CHECK_INSTANCE, transactional=True)
         timeout_ms, most_ms = int(settings["transaction.timeout.ms"]), inspection.max_transaction_timeout_ms()
         yield _of_transactions(config, settings, most_ms)
         yield of_transaction_timeout(timeout_ms, most_ms)

@@ -54,6 +54,11 @@ OWNED_BY_THE_WORKER = {
 }
 """Settings of the client that the promises rest on, or that have a key of their own: why, or which."""
 
+CHECK_INSTANCE = "check"
+REPLAY_INSTANCE = "dead-letters-replay"
+RESERVED_INSTANCES = {CHECK_INSTANCE: "`worker check`", REPLAY_INSTANCE: "`worker dead-letters replay`"}
+"""Names of commands of our own in the group: under a worker's transactional id they would shut that worker out."""
+
 _OAUTH = ("oauth_token_url", "oauth_client_id", "oauth_client_secret", "oauth_client_secret_file", "oauth_scope")
 
 Positive = Annotated[int, Field(gt=0)]
@@ -134,6 +139,12 @@ class Kafka(Part):
             ),
         }
         return {**self.librdkafka, **{name: value for name, value in given.items() if value is not None}}
+
+    @model_validator(mode="after")
+    def _has_a_name_of_its_own(self) -> Self:
+        if self.instance_id in RESERVED_INSTANCES:
+            raise MisfitError(("instance_id",), f"expected another name: {RESERVED_INSTANCES[self.instance_id]} has it")
+        return self
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> Self:
