@@ -42,7 +42,7 @@ def replaying(setup: Setup, phase: str = "never") -> Iterator[subprocess.Popen[b
 def test_a_replay_whose_coordinator_is_lost_ends_and_the_next_one_sends_the_rest(
     kafka: BrokerUnderTest, tmp_path: Path, phase: str
 ) -> None:
-    """The client's own wait for a coordinator that is away does not end; the command's has to."""
+    """The client's own wait for a coordinator that is away may never end; the command's has to."""
     if kafka.embedded is None:
         pytest.skip("the broker is not ours to kill")
     with EmbeddedKafka() as broker:
