@@ -95,7 +95,7 @@ def open_worker(config: Config, clock: Clock | None = None, lifecycle: Lifecycle
     """
     make = Assembler(config, clock or SystemClock(), lifecycle)
     make.readiness.block("engine", "the model is being loaded")
-    make.readiness.block("assignment", "no partition has been assigned yet")
+    make.readiness.block("assignment", "the group has not taken this worker in yet")
     probes, token = make.probes(), config.http.expected_token()
     with (
         _announced(make),

@@ -1,7 +1,7 @@
 """What `worker check` finds about the cluster: rights, transactions, replicas, limits."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from worker.config import Config
@@ -16,12 +16,13 @@ from worker.kafka.inspection import (
 )
 from worker.kafka.topics import DEFAULT_MAX_MESSAGE_BYTES
 from worker.messages.binding import Binding
-from worker.settings import QUEUE_KILOBYTES
+from worker.settings import CHECK_INSTANCE, QUEUE_KILOBYTES
 
 Verdict = Literal["ok", "warning", "failed"]
 
-CHECK = "check"
-"""What stands after the group's id in the name of the transaction that is tried."""
+_POSITIONS, _TRANSACTIONS = "__consumer_offsets", "__transaction_state"
+_FOUNDATIONS = {_POSITIONS: "the group's positions", _TRANSACTIONS: "which transactions are committed"}
+"""Topics of Kafka's own that what we promise rests on, and what they hold."""
 _SAFE_REPLICAS = 3
 _SAFE_IN_SYNC = 2
 
@@ -37,7 +38,7 @@ class Finding:
 
 def of_cluster(config: Config, bindings: Sequence[Binding]) -> Iterator[Finding]:
     """Everything to say about a cluster that answers, as it is found. Changes nothing. Blocks."""
-    client = connection(config.kafka, CHECK)
+    client = connection(config.kafka, CHECK_INSTANCE)
     inspection = ClusterInspection(client)
     inputs = {binding.input for binding in bindings}
     outputs = {topic for binding in bindings for topic in binding.topics_written}
@@ -53,10 +54,13 @@ def of_cluster(config: Config, bindings: Sequence[Binding]) -> Iterator[Finding]
     yield from of_replicas({topic: topics[topic] for topic in sorted(outputs) if topic in topics})
     yield from of_sizes(config, {name: topics[name] for name in sorted(inputs) if name in topics})
     if config.delivery == "exactly_once":
-        settings = producer_settings(config.kafka, CHECK, transactional=True)
+        settings = producer_settings(config.kafka, CHECK_INSTANCE, transactional=True)
         timeout_ms, most_ms = int(settings["transaction.timeout.ms"]), inspection.max_transaction_timeout_ms()
         yield _of_transactions(config, settings, most_ms)
         yield of_transaction_timeout(timeout_ms, most_ms)
+    # Last: on a fresh cluster they come with the first question for a group and the first transaction.
+    foundations = [_POSITIONS, _TRANSACTIONS] if config.delivery == "exactly_once" else [_POSITIONS]
+    yield from of_foundations(inspection.topics(foundations))
 
 
 def of_rights(topic: str, seen: TopicInspection, needed: str) -> Iterator[Finding]:
@@ -99,6 +103,12 @@ def of_replicas(outputs: Mapping[str, TopicInspection]) -> Iterator[Finding]:
             yield Finding("warning", topic, f"{told}: {fix}")
         else:
             yield Finding("ok", topic, told)
+
+
+def of_foundations(topics: Mapping[str, TopicInspection]) -> Iterator[Finding]:
+    """Whether Kafka's own topics outlive a broker; nothing where they are not there yet, or not for us to see."""
+    for each in of_replicas(topics):
+        yield replace(each, message=f"{each.message} (it holds {_FOUNDATIONS[each.subject]})")
 
 
 def of_sizes(config: Config, inputs: Mapping[str, TopicInspection]) -> Iterator[Finding]:

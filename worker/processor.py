@@ -263,8 +263,11 @@ class StreamProcessor:
 
     def assigned(self, partitions: frozenset[TopicPartition]) -> None:
         """Partitions came."""
-        self._parts.readiness.clear("assignment")
         log.info("partition.assigned", partitions=_by_topic(partitions))
+
+    def joined(self) -> None:
+        """The group has taken us in; where it has no partition for us, there is nothing to wait for."""
+        self._parts.readiness.clear("assignment")
 
     def revoking(self, partitions: frozenset[TopicPartition]) -> None:
         """Partitions are about to go: commit what is finished, within the budget."""

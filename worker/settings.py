@@ -77,6 +77,11 @@ _FILES = {
     "https.ca.location": "oauth_ca_location",
 }
 
+CHECK_INSTANCE = "check"
+REPLAY_INSTANCE = "dead-letters-replay"
+RESERVED_INSTANCES = {CHECK_INSTANCE: "`worker check`", REPLAY_INSTANCE: "`worker dead-letters replay`"}
+"""Names of commands of our own in the group: under a worker's transactional id they would shut that worker out."""
+
 Positive = Annotated[int, Field(gt=0)]
 
 
@@ -165,6 +170,12 @@ class Kafka(Part):
             may_be_folder = key.endswith("ca_location")  # of certificates under their hashes
             readers[name] = partial(readable_path, getattr(self, key), f"kafka.{key}", may_be_folder=may_be_folder)
         return readers
+
+    @model_validator(mode="after")
+    def _has_a_name_of_its_own(self) -> Self:
+        if self.instance_id in RESERVED_INSTANCES:
+            raise MisfitError(("instance_id",), f"expected another name: {RESERVED_INSTANCES[self.instance_id]} has it")
+        return self
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> Self:

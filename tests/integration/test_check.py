@@ -45,7 +45,7 @@ def test_what_would_run_is_told_with_replicas_and_a_transaction_that_was_tried(
     assert [] == [each for each in seen if each[0] == "failed"]
     assert ("ok", "transactions", "an empty one was opened and given up") in seen
     assert any("the broker's maximum is 900000 ms" in message for _, _, message in seen)
-    for topic in ("in.predictions", "in.dlq"):
+    for topic in ("in.predictions", "in.dlq", "__consumer_offsets", "__transaction_state"):
         assert any(
             (verdict, subject) == ("warning", topic) and "replication factor 1" in message
             for verdict, subject, message in seen
@@ -65,7 +65,9 @@ def test_a_transaction_that_the_broker_refuses_is_told_with_its_fix(
 def test_no_transaction_is_tried_where_none_is_used(
     kafka: BrokerUnderTest, topics: TopicsFactory, tmp_path: Path
 ) -> None:
-    assert "transactions" not in json.dumps(found(kafka, topics, tmp_path, {"delivery": "at_least_once"}))
+    seen = found(kafka, topics, tmp_path, {"delivery": "at_least_once"})
+    assert {"transactions", "__transaction_state"}.isdisjoint(subject for _, subject, _ in seen)
+    assert "transactions" not in json.dumps(seen)
 
 
 def test_every_missing_right_is_named(guarded_kafka: BrokerUnderTest, tmp_path: Path) -> None:
@@ -85,6 +87,24 @@ def test_every_missing_right_is_named(guarded_kafka: BrokerUnderTest, tmp_path: 
     assert "grant Write and Describe on this topic" in told["in.dlq"]
     assert "grant Read and Describe on this group" in told["group guarded"]
     assert "grant Write and Describe on the transactional id guarded.check" in told["transactions"]
+
+
+def test_a_cluster_on_which_nobody_has_done_anything_yet_is_nothing_to_fail_of(
+    guarded_kafka: BrokerUnderTest, tmp_path: Path
+) -> None:
+    """Kafka's own topics come with their first use; what is not there yet has no replicas to warn of."""
+    config = load_config(set_up(tmp_path, guarded_kafka, ["in"], {"kafka": {"group_id": "first"}}).path)
+    guarded_kafka.create_topics(dict.fromkeys(["in", "in.predictions", "in.dlq"], 1))
+    assert [] == [each for each in findings(Assembler(config, SystemClock())) if each.verdict == "failed"]
+
+
+def test_kafkas_own_topics_that_may_not_be_seen_are_passed_over(guarded_kafka: BrokerUnderTest, tmp_path: Path) -> None:
+    config = load_config(set_up(tmp_path, guarded_kafka, ["in"], {"kafka": {"group_id": "blind"}}).path)
+    guarded_kafka.create_topics(dict.fromkeys(["in", "in.predictions", "in.dlq"], 1))
+    own = ("__consumer_offsets", "__transaction_state")
+    allow(guarded_kafka, *(Right("TOPIC", topic, "DESCRIBE") for topic in own), user="else")
+    seen = list(findings(Assembler(config, SystemClock())))
+    assert [] == [each for each in seen if each.verdict == "failed" or each.subject in own]
 
 
 def test_topics_that_are_missing_are_created_where_that_is_asked_for(kafka: BrokerUnderTest, tmp_path: Path) -> None:

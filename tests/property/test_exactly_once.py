@@ -1,11 +1,12 @@
 """Ownership, order and transactions together, as a state machine against a broker that fails as it is told.
 
-Any interleaving of deliver, finish, fail, revoke, assign, abort, crash and publish shows a subscriber every offset
-once, in order, and as far as the committed position of the group: no further and no less.
+The delivery thread's own loop and the publisher that ships are driven, event by event. Any interleaving of deliver,
+finish, fail, revoke, assign, abort, crash and publish shows a subscriber every offset once, in order, and as far as the
+committed position of the group: no further and no less. In the end nothing is in flight.
 """
 
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+import threading
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -27,17 +28,18 @@ from tests.support.scripted_kafka import (
     kafka_error,
     publisher_parts,
 )
+from tests.support.stepped_delivery import SteppedInbox, Watched, stepped_delivery
 from tests.support.strategies import pairs_of
 from tests.support.strategies import record as record_at
 from worker.clock import ManualClock
 from worker.errors import ErrorCode, FatalError, Stage
+from worker.flow import Admitted, BatchFailed, BatchScored, Event, Flush, NotAdmitted, PartitionsGone
 from worker.kafka.bounded_calls import BoundedCalls
 from worker.kafka.offsets import Assignment
 from worker.kafka.producer import TransactionalPublisher
 from worker.labels.schema import parse_schema
-from worker.pipeline.assembly import Assembly, Refused, Scored
 from worker.pipeline.planning import plan_pairs
-from worker.types import Batch, Finished, OutboundRecord, PairRef, PairScores, Record, Refusal, Request, TopicPartition
+from worker.types import Batch, OutboundRecord, PairRef, PairScores, Record, Refusal, Request, TopicPartition
 
 PARTITIONS = (TopicPartition("a", 0), TopicPartition("a", 1), TopicPartition("b", 0))
 OUTPUTS = {"a": "a.out", "b": "b.out"}
@@ -102,15 +104,15 @@ class ExactlyOnceMachine(RuleBasedStateMachine):
         """A new process, which knows nothing of a former one."""
         self.assignment = Assignment()
         self.assignment.note_membership(MEMBERSHIP)
-        self.assembly = Assembly(classes=2)
-        self.inbox: deque[Callable[[], None]] = deque()
+        self.inbox = SteppedInbox()
         self.open_pairs: list[PairRef] = []
-        self.finished: list[Finished] = []
         self.positions: dict[TopicPartition, int] = {}
         self.calls = BoundedCalls()
         parts = publisher_parts(self.broker, self.assignment, self.topics, self.clock)
         self.publisher = TransactionalPublisher(parts, Waits(self.clock), lambda _reason: None, self.calls)
         self.publisher.start()
+        watched = Watched(self.publisher, self.broker, self.assignment)
+        self.delivery = stepped_delivery(self.inbox, watched, self.clock, _output)
         self.assignment.assign(PARTITIONS)
 
     # What the group does.
@@ -126,7 +128,7 @@ class ExactlyOnceMachine(RuleBasedStateMachine):
         if self.assignment.epoch(partition) is not None:
             self.assignment.revoke([partition])
             self.positions.pop(partition, None)
-            self.inbox.append(partial(self._drop, partition))
+            self._tell(PartitionsGone(frozenset({partition})))
         self._another_worker_publishes(partition, taken)
         if is_back:
             self.assign(partition)
@@ -142,7 +144,8 @@ class ExactlyOnceMachine(RuleBasedStateMachine):
         for offset in range(first, first + count):
             made = record_at(topic=partition.topic, partition=partition.partition, offset=offset, epoch=epoch)
             record = replace(made, value=_identity(partition, offset))
-            self.inbox.append(partial(self._admit, record, is_broken=is_broken))
+            self.delivery.in_flight.admit(record)
+            self._tell(self._admitted(record, is_broken=is_broken))
         self.positions[partition] = first + count
         self.fed[partition] = max(self.fed[partition], first + count)
         if is_finished:
@@ -152,8 +155,8 @@ class ExactlyOnceMachine(RuleBasedStateMachine):
 
     @rule(count=few)
     def hear(self, count: int) -> None:
-        for _ in range(min(count, len(self.inbox))):
-            self.inbox.popleft()()
+        self.inbox.allow(count)
+        self.delivery.step()
 
     @precondition(lambda self: self.open_pairs)
     @rule(data=st.data())
@@ -165,25 +168,21 @@ class ExactlyOnceMachine(RuleBasedStateMachine):
     def fail(self, data: st.DataObject) -> None:
         ref = data.draw(st.sampled_from(self.open_pairs))
         self.open_pairs.remove(ref)
-        self.assembly.fail(_batch([ref]), REFUSAL)
-        self._release()
+        self._tell(BatchFailed(_batch([ref]), REFUSAL))
 
     @rule(faults=st.lists(_faults(), max_size=3), missing=st.sampled_from([None, None, *OUTPUTS.values()]))
     def publish(self, faults: Sequence[Fault], missing: str | None) -> None:
         self.topics.names.discard(missing or "")
         for each in faults:
             self.broker.plan(each.call, Step(each.error, each.is_done, partial(self._strike, each)))
-        batch, self.finished = self.finished, []
+        self.inbox.put_first(Flush(done := threading.Event()))
         try:
-            published = self.publisher.publish(batch)
+            self.hear(1)
         except (CrashError, FatalError):  # fenced twice in a short time is one of the ends of a worker
             self.calls.close()
             self._start()
         else:
-            self.finished = list(published.left)
-            kept = {id(each.record) for each in (*published.committed, *published.left)}
-            assert all(id(each.record) in kept for each in self.assignment.snapshot().owned(batch))
-            assert {each.record.value for each in published.committed} <= {value for _, _, value in self.broker.outputs}
+            assert done.is_set()
         self.broker.script.clear()
         self.topics.names |= set(OUTPUTS.values())
 
@@ -214,8 +213,7 @@ class ExactlyOnceMachine(RuleBasedStateMachine):
                 self.deliver(partition, self.fed[partition] - first, is_broken=False, is_finished=False)
         self._catch_up()
         self.publish([], None)
-        assert 0 == len(self.assembly)
-        assert [] == self.finished
+        assert 0 == self.delivery.in_flight.records
         assert self.fed == dict.fromkeys(PARTITIONS, 0) | self.broker.offsets
         self.a_subscriber_sees_every_offset_up_to_the_committed_one_once_and_in_order()
         self.publisher.close()
@@ -230,31 +228,25 @@ class ExactlyOnceMachine(RuleBasedStateMachine):
         self.fed[partition] = max(self.fed[partition], first + count)
 
     def _catch_up(self) -> None:
-        self.hear(len(self.inbox))
         self._score(list(self.open_pairs))
+        self.hear(len(self.inbox))
 
-    def _admit(self, record: Record, *, is_broken: bool) -> None:
+    def _tell(self, event: Event) -> None:
+        self.inbox.put(event)
+
+    def _admitted(self, record: Record, *, is_broken: bool) -> Event:
         self.numbers += 1
         if is_broken:
-            self.assembly.refuse(self.numbers, record, REFUSAL)
-            self._release()
-            return
-        plan = plan_pairs(Request("id", "text"), LABELS, 10)
-        self.assembly.admit(self.numbers, record, plan, pairs_of([4] * PAIRS))
+            return NotAdmitted(self.numbers, record, REFUSAL)
         self.open_pairs += [PairRef(self.numbers, pair) for pair in range(PAIRS)]
-
-    def _drop(self, partition: TopicPartition) -> None:
-        self.assembly.drop({partition})
-        self.finished = [each for each in self.finished if each.record.source != partition]
+        return Admitted(self.numbers, record, plan_pairs(Request("id", "text"), LABELS, 10), pairs_of([4] * PAIRS))
 
     def _score(self, refs: list[PairRef]) -> None:
+        if not refs:
+            return
         gone = set(refs)
         self.open_pairs = [ref for ref in self.open_pairs if ref not in gone]
-        self.assembly.gather(_batch(refs), PairScores(np.zeros((len(refs), 2), np.float32)))
-        self._release()
-
-    def _release(self) -> None:
-        self.finished += [_encoded(outcome) for outcome in self.assembly.release()]
+        self._tell(BatchScored(_batch(refs), PairScores(np.zeros((len(refs), 2), np.float32))))
 
     def _strike(self, fault: Fault) -> None:
         """What happens while a call is under way."""
@@ -285,11 +277,9 @@ def _too_large(topic: str, value: bytes | None) -> KafkaError | None:
     return kafka_error(KafkaError.MSG_SIZE_TOO_LARGE)
 
 
-def _encoded(outcome: Scored | Refused) -> Finished:
-    record, is_refused = outcome.record, isinstance(outcome, Refused)
+def _output(record: Record, *, is_refused: bool) -> OutboundRecord:
     topic = LETTERS if is_refused else OUTPUTS[record.topic]
-    output = OutboundRecord(topic, None, record.value, (), None, record.source)
-    return Finished(record, (output,), REFUSAL.code if is_refused else None)
+    return OutboundRecord(topic, None, record.value, (), None, record.source)
 
 
 def _batch(refs: Iterable[PairRef]) -> Batch:

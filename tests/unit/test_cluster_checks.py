@@ -7,6 +7,7 @@ import pytest
 from worker.cluster_checks import (
     Finding,
     of_creation,
+    of_foundations,
     of_group,
     of_replicas,
     of_rights,
@@ -80,6 +81,20 @@ def test_replicas_that_do_not_outlive_a_broker_are_a_warning(
 
 def test_nothing_is_said_of_replicas_that_nobody_told_us_of() -> None:
     assert [] == list(of_replicas({"t": TopicInspection(exists=False)}))
+
+
+def test_kafkas_own_topics_are_looked_at_too_with_what_they_hold() -> None:
+    one = replace(GOOD, replication_factor=1, min_insync_replicas=1)
+    seen = list(of_foundations({"__consumer_offsets": one, "__transaction_state": GOOD}))
+    assert ["warning", "ok"] == [each.verdict for each in seen]
+    assert "give the topic 3 replicas (it holds the group's positions)" in seen[0].message
+    assert seen[1].message.endswith("min.insync.replicas 2 (it holds which transactions are committed)")
+
+
+@pytest.mark.parametrize("hidden", [TopicInspection(exists=False), TopicInspection(exists=False, is_forbidden=True)])
+def test_kafkas_own_topics_that_are_not_there_yet_or_not_ours_to_see_are_no_trouble(hidden: TopicInspection) -> None:
+    assert [] == list(of_foundations({"__consumer_offsets": hidden, "__transaction_state": hidden}))
+    assert [] == list(of_foundations({}))
 
 
 @pytest.mark.parametrize(("largest", "count"), [(1_048_588, 0), (5_000_000, 1), (None, 0)])

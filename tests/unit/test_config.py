@@ -151,6 +151,11 @@ REFUSED: list[tuple[object, str]] = [
     ),
     ({**MINIMAL, "registry": {"user": "x", "urls": "x"}}, "registry.urls: expected no such key; did you mean `url`?"),
     (with_kafka(static_membership=True), "kafka.static_membership: expected `kafka.instance_id` beside it"),
+    (with_kafka(instance_id="check"), "kafka.instance_id: expected another name: `worker check` has it"),
+    (
+        with_kafka(instance_id="dead-letters-replay"),
+        "kafka.instance_id: expected another name: `worker dead-letters replay` has it",
+    ),
     (with_kafka(librdkafka={"linger.ms": [1]}), "kafka.librdkafka.linger.ms: expected a string, an integer, true or"),
     (with_kafka(librdkafka={"message.max.bytes": "x"}), "kafka.librdkafka.message.max.bytes: expected a number"),
     (

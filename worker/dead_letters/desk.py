@@ -15,10 +15,9 @@ from worker.kafka.replay import Note, Replayer, ReplayNotes
 from worker.messages.binding import Binding
 from worker.messages.codec import record_bytes
 from worker.messages.dead_letter import DeadLetter, read_dead_letter, replayed
+from worker.settings import REPLAY_INSTANCE
 from worker.types import Record, TopicPartition
 
-INSTANCE = "dead-letters-replay"
-"""What stands after the group's id in the names of the replays' group and transactional id."""
 BATCH_RECORDS = 500
 BATCH_BYTES = 16 * 1024 * 1024
 """A transaction is made when this many records or bytes are to be sent: what is held in memory."""
@@ -79,8 +78,8 @@ class LetterDesk:
     def __init__(self, config: Config, clock: Clock) -> None:
         self._config = config
         self._clock = clock
-        self._client = connection(config.kafka, INSTANCE)
-        self.group_id = f"{config.kafka.group_id}.{INSTANCE}"
+        self._client = connection(config.kafka, REPLAY_INSTANCE)
+        self.group_id = f"{config.kafka.group_id}.{REPLAY_INSTANCE}"
         self._present: tuple[Binding, ...] | None = None
 
     def topics(self, topic: str | None) -> tuple[str, ...]:
@@ -164,7 +163,7 @@ class LetterDesk:
         Raises:
             WorkerError: it cannot go on; what was yielded is sent, and remembered.
         """
-        settings = producer_settings(self._config.kafka, INSTANCE, transactional=True)
+        settings = producer_settings(self._config.kafka, REPLAY_INSTANCE, transactional=True)
         with (
             # First of all: it ends what a former replay left open, so that its notes are known.
             Replayer(settings, self._client, self.group_id, self._clock) as replayer,
@@ -184,7 +183,7 @@ class LetterDesk:
 
     def _bindings(self) -> tuple[Binding, ...]:
         if self._present is None:
-            self._present = present_bindings(self._config.kafka, self._config.bindings(), INSTANCE)
+            self._present = present_bindings(self._config.kafka, self._config.bindings(), REPLAY_INSTANCE)
         return self._present
 
     def _ledgers(self, reader: LetterReader, topics: tuple[str, ...]) -> dict[TopicPartition, _Ledger]:

@@ -21,6 +21,7 @@ from worker.errors import FatalError
 from worker.kafka.clients import ClientSettings, checked_settings
 from worker.kafka.complaints import Complaints, StartOverError
 from worker.kafka.group_offsets import GroupOffsets
+from worker.kafka.membership import MembershipWatch
 from worker.kafka.offsets import Assignment
 from worker.kafka.others import OthersProgress
 from worker.kafka.readable import Sieve
@@ -53,6 +54,11 @@ class RecordConsumer:
             self._consumer = Consumer(self._settings)
         instance = str(settings.get("group.instance.id", ""))
         self._complaints = Complaints(instance, self._clock, self._complain)
+        self._membership = MembershipWatch(
+            str(settings.get("group.protocol", "classic")),
+            lambda reason: self._complain("membership", reason),
+            lambda: self._told.joined(),  # noqa: PLW0108  there is none to be told before `subscribe`
+        )
         self._others = OthersProgress(group, self._clock)
         self._rejoin_at: float | None = None
         self._starts = Starts(lambda: self._consumer, group, start)
@@ -107,7 +113,9 @@ class RecordConsumer:
         messages = self._consumer.consume(max_records, timeout_seconds)
         if self._failure is not None:
             raise self._failure
-        self._assignment.note_membership(self._consumer.consumer_group_metadata())
+        membership = self._consumer.consumer_group_metadata()
+        self._assignment.note_membership(membership)
+        self._membership.note(membership)
         try:
             for message in messages:
                 error = message.error()
@@ -228,8 +236,8 @@ class RecordConsumer:
 
     def _start_over(self, reason: str) -> None:
         """A new client under the same name: the old one has given up for good, and with it what it was assigned."""
-        self._told.complained("membership", reason)
         self._guarded(self._on_lost, _kafka_partitions(self._assignment.partitions()))
+        self._told.complained("membership", reason)
         self._consumer.close()
         self._failure = None  # such a client lets go of nothing without complaint
         with checked_settings():
@@ -256,7 +264,6 @@ class RecordConsumer:
             self._failure = self._failure or error
 
     def _on_assign(self, new: frozenset[TopicPartition]) -> None:
-        self._told.complained("membership", None)
         self._assignment.note_membership(self._consumer.consumer_group_metadata())
         starts = self._starts.of(new, self._told.waiting)
         self._assignment.assign(new)
@@ -272,6 +279,7 @@ class RecordConsumer:
         self._resume(new - held)
         self._paused = (self._paused - new) | held
         self._told.assigned(new)
+        self._membership.assigned()
 
     def _on_revoke(self, leaving: frozenset[TopicPartition]) -> None:
         # The member is in the new generation already; `leaving` get their next owner one generation later.
@@ -281,6 +289,7 @@ class RecordConsumer:
 
     def _on_lost(self, lost: frozenset[TopicPartition]) -> None:
         self._assignment.note_membership(None)
+        self._membership.lost(self._consumer.consumer_group_metadata())
         self._let_go(lost)
 
     def _let_go(self, leaving: frozenset[TopicPartition]) -> None:

@@ -5,6 +5,7 @@ that the member no longer owns, and does not check a commit without a member at 
 new epoch here, every record carries it, and what is published is judged by one snapshot of epochs and membership.
 """
 
+import sys
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -123,12 +124,20 @@ def names_member(membership: bytes) -> bool:
     Layout (librdkafka, rd_kafka_consumer_group_metadata_write): magic, int32 generation in the host's order, group id,
     member id and instance id, each ended by a zero byte.
     """
+    parts = _body(membership)[_GENERATION_BYTES:].split(b"\0")
+    return len(parts) > 1 and bool(parts[1])
+
+
+def generation_of(membership: bytes) -> int:
+    """The generation of the group, or under KIP-848 the member's epoch, that this metadata names; -1 or 0: none."""
+    return int.from_bytes(_body(membership)[:_GENERATION_BYTES], sys.byteorder, signed=True)
+
+
+def _body(membership: bytes) -> bytes:
     if not membership.startswith(_MAGIC):
         message = "This is a bug. librdkafka's consumer group metadata has a layout that is not known here."
         raise RuntimeError(message)
-    body = membership[len(_MAGIC) :]
-    parts = body[_GENERATION_BYTES:].split(b"\0")
-    return len(parts) > 1 and bool(parts[1])
+    return membership[len(_MAGIC) :]
 
 
 def commit_positions(finished: Iterable[Finished]) -> dict[TopicPartition, int]:

@@ -28,6 +28,10 @@ class RebalanceListener(Protocol):
         """`partitions` are ours now."""
         ...
 
+    def joined(self) -> None:
+        """The group has taken us in, with or without partitions."""
+        ...
+
     def revoking(self, partitions: frozenset[TopicPartition]) -> None:
         """`partitions` are about to go: the last moment to commit what is finished. May block, within a budget."""
         ...

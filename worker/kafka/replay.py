@@ -1,6 +1,7 @@
 """Sending records again, with a note of how far that went, in one transaction."""
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -10,6 +11,7 @@ from confluent_kafka import TopicPartition as KafkaPartition
 
 from worker.clock import Clock
 from worker.errors import ConfigError, FatalError, RetryableError
+from worker.kafka.bounded_calls import BoundedCalls, CallOverdueError
 from worker.kafka.clients import ClientSettings, checked_settings
 from worker.kafka.group_offsets import ask_committed
 from worker.types import OutboundRecord, TopicPartition
@@ -77,7 +79,8 @@ class Replayer:
         self._group_id = group_id
         self._clock = clock
         self._patience_seconds = int(str(settings["transaction.timeout.ms"])) / 1000
-        self._is_open = False
+        self._calls = BoundedCalls(self._patience_seconds)
+        self._may_abort = False
         self._refusal: KafkaError | None = None
 
     def __enter__(self) -> Self:
@@ -92,7 +95,8 @@ class Replayer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._is_open:
+        self._calls.close()
+        if self._may_abort:
             with contextlib.suppress(KafkaException):
                 self._producer.abort_transaction(CALL_SECONDS)
         self._producer.purge()
@@ -107,12 +111,38 @@ class Replayer:
         """
         offsets = [KafkaPartition(*p, note.offset, metadata=note.metadata) for p, note in sorted(notes.items())]
         self._call(self._producer.begin_transaction)
-        self._is_open = True
+        self._may_abort = True
         for output in outputs:
             self._produce(output)
-        self._call(lambda: self._producer.send_offsets_to_transaction(offsets, self._membership, CALL_SECONDS))
-        self._call(lambda: self._producer.commit_transaction(CALL_SECONDS))
-        self._is_open = False
+        self._call(lambda: self._send_offsets(offsets))
+        self._may_abort = False
+        self._call(self._commit())
+
+    def _send_offsets(self, offsets: list[KafkaPartition]) -> None:
+        producer, membership = self._producer, self._membership
+        try:
+            self._calls.run(lambda: producer.send_offsets_to_transaction(offsets, membership, CALL_SECONDS))
+        except CallOverdueError as overdue:
+            self._may_abort = False  # the producer is that call's now
+            reason = "the broker does not take how far it came: run it again, it goes on where this one ended"
+            raise RetryableError(f"the replay stopped, {reason}") from overdue
+
+    def _commit(self) -> Callable[[], None]:
+        """A call that may be repeated. One that went unanswered may have held: then nobody aborts any more.
+
+        What is left open so is ended by the next replay, and by the broker in time.
+        """
+        tries = itertools.count(1)
+
+        def commit() -> None:
+            attempt = next(tries)
+            try:
+                self._producer.commit_transaction(CALL_SECONDS)
+            except KafkaException as exception:
+                self._may_abort = attempt == 1 and exception.args[0].txn_requires_abort()
+                raise
+
+        return commit
 
     def _produce(self, output: OutboundRecord) -> None:
         more: dict[str, Any] = {} if output.timestamp_ms is None else {"timestamp": output.timestamp_ms}
