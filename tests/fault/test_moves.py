@@ -99,7 +99,7 @@ def test_a_rebalance_waits_no_longer_than_its_budget_for_a_worker_that_does_not_
     ("build", "protocol"),
     [
         ("broken build", "classic"),
-        pytest.param("the worker", "classic", marks=pytest.mark.soak),
+        ("the worker", "classic"),
         pytest.param("broken build", "consumer", marks=pytest.mark.soak),
         pytest.param("the worker", "consumer", marks=pytest.mark.soak),
     ],
