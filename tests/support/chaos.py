@@ -223,8 +223,9 @@ class Stream:
                 process.wait()
 
     def log(self) -> str:
-        """All that its workers logged."""
-        return self.setup.path.with_suffix(".log").read_text()
+        """All that its workers logged; empty before the first one."""
+        file = self.setup.path.with_suffix(".log")
+        return file.read_text() if file.exists() else ""
 
     def tally(self) -> Tally:
         """Compare what was fed with what a subscriber sees, topic by topic."""
@@ -267,7 +268,8 @@ def metric(attacked: Stream, line: str) -> float:
 
 def events(attacked: Stream, name: str) -> list[dict[str, Any]]:
     """What its workers logged under this name, in order."""
-    return [json.loads(line) for line in attacked.log().splitlines() if f'"{name}"' in line]
+    lines = [line for line in attacked.log().splitlines() if f'"{name}"' in line]
+    return [json.loads(line) for line in lines if line.endswith("}")]  # the last one may be under way
 
 
 def moment(event: Mapping[str, Any]) -> float:
