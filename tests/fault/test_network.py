@@ -142,10 +142,10 @@ def test_a_commit_that_nobody_answered_is_neither_made_again_where_it_held_nor_l
         asked = cut_within_a_commit(far, attacked, what)
         wait_until(lambda: '"producer.replaced"' in attacked.log(), 30)  # past the deadline, while nobody answers
         assert (what == "answer") == has_held(attacked, asked)
-        assert b"the producer was replaced" in get(attacked.setup, "/readyz")[1]
+        wait_until(lambda: b"publish: " in get(attacked.setup, "/readyz")[1], 30)
         far.network.mend()
         seconds = attacked.await_progress(50, 90)
-        assert 1 == metric(attacked, IN_DOUBT)
+        assert 1 <= metric(attacked, IN_DOUBT)
         assert process.poll() is None
         attacked.await_end()
         if session == "lasts":  # then it was its own to ask for, and nobody else has read it again
