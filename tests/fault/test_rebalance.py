@@ -18,7 +18,19 @@ from confluent_kafka.admin import NewPartitions  # type: ignore[attr-defined]  #
 from tests.conftest import TopicsFactory
 from tests.fault.conftest import Noted, StreamFactory, Verdict
 from tests.support.broker import REQUEST_SECONDS, BrokerUnderTest
-from tests.support.chaos import PARTITIONS, SOON, STEADY, Stream, Tally, event, kind_of, number_of, promised, under
+from tests.support.chaos import (
+    HEALTHY,
+    PARTITIONS,
+    SOON,
+    STEADY,
+    Stream,
+    Tally,
+    event,
+    kind_of,
+    number_of,
+    promised,
+    under,
+)
 from tests.support.chaos_worker import Faults
 from tests.support.scripted_kafka import finished
 from tests.support.wait import conclusive, wait_until
@@ -28,7 +40,7 @@ from worker.kafka.offsets import Assignment
 from worker.kafka.producer import TransactionalPublisher
 from worker.kafka.publishing import PublisherParts
 from worker.kafka.refusals import RefusedTopics
-from worker.kafka.topics import TopicDirectory
+from worker.kafka.topics import TopicDirectory, murmur2_partition
 from worker.messages.dead_letter import dead_letter
 from worker.types import Record, TopicPartition
 
@@ -94,10 +106,19 @@ def test_a_storm_of_twenty_rebalances_loses_and_doubles_nothing(
     assert verdict(attacked, name, attacked.run_to_end(600)).is_perfect
 
 
+ADDED = range(600, 720)
+"""Numbers of the records in partitions that were added; half of them have keys."""
+
+
+def added(number: int) -> dict[str, object]:
+    """The record of this number in a partition that was added."""
+    return {**event(number), "key": event(number)["key"] if number // 2 % 2 else None, "partition": 4 + number % 2}
+
+
 def test_partitions_that_are_added_under_load_are_read_in_order(
     kafka: BrokerUnderTest, stream: StreamFactory, noted: Noted
 ) -> None:
-    """Their outputs have fewer: what comes of one of them goes to one partition of those."""
+    """Their outputs have fewer: a key has one of those to itself, and without keys a whole partition has."""
     attacked = stream(600, {"kafka": {"librdkafka": {**SOON, "topic.metadata.refresh.interval.ms": 1000}}})
     topic, other = attacked.setup.inputs
     with attacked.worker(STEADY) as process:
@@ -106,23 +127,31 @@ def test_partitions_that_are_added_under_load_are_read_in_order(
         for future in admin.create_partitions([NewPartitions(topic, 6)]).values():
             future.result(REQUEST_SECONDS)
         wait_until(lambda: _takes(kafka, topic, 5), 30)
-        kafka.produce(topic, [{**event(n), "key": None, "partition": 4 + n % 2} for n in range(600, 720)])
+        kafka.produce(topic, [added(number) for number in ADDED])
         conclusive(attacked.position() < attacked.total, "they were added when all was done")
-        wait_until(lambda: attacked.position() == attacked.total + 120, 90)
-        assert process.poll() is None
+        wait_until(lambda: kafka.committed_offsets(attacked.group, topic).keys() > {4, 5}, 90)
+        process.kill()
+    conclusive(attacked.position() < attacked.total + len(ADDED), "all was done when it was killed")
+    with attacked.worker(HEALTHY, "--until-end") as process:
+        assert 0 == process.wait(270)
+    assert attacked.position() == attacked.total + len(ADDED)
     seen = kafka.read_committed(f"{topic}.predictions", f"{topic}.dlq")
-    assert dict.fromkeys(range(720), 1) == Counter(map(number_of_added, seen))
+    assert dict.fromkeys(range(ADDED.stop), 1) == Counter(map(number_of_added, seen))
     lanes = defaultdict(list)
     for message in seen:
         number = number_of_added(message)
-        source = number % PARTITIONS if number < 600 else 4 + number % 2
-        assert source % PARTITIONS == message.partition()
+        record = added(number) if number in ADDED else event(number)
+        source, key = int(str(record["partition"])), record["key"]
+        is_spread = source >= PARTITIONS and key is not None
+        place = murmur2_partition(str(key).encode(), PARTITIONS) if is_spread else source % PARTITIONS
+        assert place == message.partition()
         assert ("predictions" if kind_of(number) == "good" else "dlq") == str(message.topic()).rsplit(".", 1)[1]
-        lanes[message.topic(), source].append(number)
+        lanes[message.topic(), source, message.partition()].append(number)
     assert [] == [lane for lane, numbers in lanes.items() if numbers != sorted(numbers)]
+    assert 18 == len(lanes)  # the four partitions that were there, two of them with dead letters, and eight and four
     rest = attacked.tally_topic(other, kafka.read_committed(f"{other}.predictions", f"{other}.dlq"))
     tally = Tally(len(seen) + rest["results"], rest["lost"], rest["doubled"], rest["reordered"], rest["misplaced"])
-    noted("partitions added under load", tally, None)
+    noted("partitions added under load, half of their records with keys, SIGKILL", tally, None)
     assert Tally(1320, lost=0, doubled=0, reordered=0, misplaced=0) == promised(tally)
 
 

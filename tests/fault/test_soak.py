@@ -37,6 +37,7 @@ CALM_SECONDS = (20.0, 60.0)
 """Between two faults."""
 SETTLED_SECONDS = 300.0
 NODES = (1, 2, 3)
+NO_FAULT = "nothing, between two faults"
 FULL_SPEED = Faults()
 
 pytestmark = [pytest.mark.soak, pytest.mark.kafka, pytest.mark.timeout(MINUTES * 60 + 1200)]
@@ -57,6 +58,12 @@ class Site:
     def start(self, number: int) -> None:
         environment = {"WORKER_KAFKA__INSTANCE_ID": f"pod-{number}", "WORKER_HTTP__PORT": "0"}
         self.workers[number] = self.stack.enter_context(self.attacked.worker(FULL_SPEED, environment=environment))
+
+    def stop(self) -> dict[int, int]:
+        """Ask the workers to end; the exit code of each."""
+        for process in self.workers.values():
+            process.send_signal(signal.SIGTERM)
+        return {number: process.wait(270) for number, process in self.workers.items()}
 
     def wait(self, shortest: float, longest: float) -> None:
         """Some time passes, and the elder is looked at."""
@@ -146,19 +153,21 @@ def test_half_an_hour_of_faults_loses_nothing_and_leaks_nothing(
         vitals = Vitals(site.workers[0].pid, Path(os.environ.get("SOAK_VITALS", str(tmp_path / "vitals.csv"))), endless)
         with endless.running():
             recoveries = under_fire(site, vitals)
-            tally = endless.finish(SETTLED_SECONDS)
+            endless.finish(SETTLED_SECONDS)
+            codes = site.stop()
+            endless.read_to_end(SETTLED_SECONDS)  # also what a worker had still to say when it was told to end
+            tally = endless.tally()
         assert endless.failure is None
         for name, seconds in recoveries.items():
-            say(f"{name}: {len(seconds)} times, {min(seconds):.1f} to {max(seconds):.1f} s until the next result")
+            say(
+                f"{name}: {len(seconds)} times, {min(seconds):.1f} to {max(seconds):.1f} s that a partition stood still"
+            )
             for each in seconds:
                 noted(f"soak: {name}", Tally(0, 0, 0, 0, 0), each)
         noted(f"soak: {MINUTES:.0f} min, all of these", tally, None)
         say(f"vitals: {vitals.samples[0]} {vitals.samples[-1]}")
-        assert site.workers[0].poll() is None
         assert "thread.overdue" not in attacked.log()
-        for number in (0, 1):
-            site.workers[number].send_signal(signal.SIGTERM)
-            assert 0 == site.workers[number].wait(270)
+        assert {0: 0, 1: 0} == codes
     assert promised(tally).is_perfect
     assert_flat(vitals)
 
@@ -170,23 +179,39 @@ def say(line: str) -> None:
 
 
 def under_fire(site: Site, vitals: Vitals) -> dict[str, list[float]]:
-    """Fault after fault until the time is over; fault -> seconds until the next result, each time."""
+    """Fault after fault until the time is over; fault -> how long a partition stood still, each time.
+
+    From the moment the fault begins: it may be over before whoever was hit has recovered, and the reverse.
+    """
     recoveries: defaultdict[str, list[float]] = defaultdict(list)
     end, faults, names = time.monotonic() + MINUTES * 60, site.faults, list(site.faults)
-    wait_until(lambda: site.endless.is_past(0), 90)
+    silences = site.endless.silences
+    await_all(site, "the beginning")
     while time.monotonic() < end and site.endless.failure is None:
+        silences.restart()
         calm_until = time.monotonic() + site.dice.uniform(*CALM_SECONDS)
         while time.monotonic() < calm_until:
             vitals.look()
             next_look = time.monotonic() + LOOK_SECONDS
             wait_until(lambda at=next_look: time.monotonic() >= at, LOOK_SECONDS + 1)  # type: ignore[misc]
+        recoveries[NO_FAULT].append(silences.longest())
         name = site.dice.choice(names)
         say(f"{time.monotonic() - end + MINUTES * 60:.0f} s: {name}, {site.endless.seen} results")
+        silences.restart()
         faults[name]()
-        seen, over = site.endless.seen, time.monotonic()
-        wait_until(lambda seen=seen: site.endless.is_past(seen), 120, f"a result after: {name}")  # type: ignore[misc]
-        recoveries[name].append(time.monotonic() - over)
+        await_all(site, name)
+        recoveries[name].append(silences.longest())
     return recoveries
+
+
+def await_all(site: Site, after: str) -> None:
+    """Until every partition has shown a result from now on."""
+    now = time.monotonic()
+
+    def is_well() -> bool:
+        return site.endless.is_past(-1) and site.endless.silences.are_over(now)
+
+    wait_until(is_well, 120, f"a result of every partition after: {after}")
 
 
 def assert_flat(vitals: Vitals) -> None:

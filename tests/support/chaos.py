@@ -9,9 +9,10 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import pytest
 from confluent_kafka import Message
@@ -222,8 +223,9 @@ class Stream:
                 process.wait()
 
     def log(self) -> str:
-        """All that its workers logged."""
-        return self.setup.path.with_suffix(".log").read_text()
+        """All that its workers logged; empty before the first one."""
+        file = self.setup.path.with_suffix(".log")
+        return file.read_text() if file.exists() else ""
 
     def tally(self) -> Tally:
         """Compare what was fed with what a subscriber sees, topic by topic."""
@@ -262,3 +264,14 @@ def metric(attacked: Stream, line: str) -> float:
     body = get(attacked.setup, "/metrics")[1].decode()
     found = [each.rsplit(" ", 1)[1] for each in body.splitlines() if each.startswith(line)]
     return float(found[0]) if found else 0.0
+
+
+def events(attacked: Stream, name: str) -> list[dict[str, Any]]:
+    """What its workers logged under this name, in order."""
+    lines = [line for line in attacked.log().splitlines() if f'"{name}"' in line]
+    return [json.loads(line) for line in lines if line.endswith("}")]  # the last one may be under way
+
+
+def moment(event: Mapping[str, Any]) -> float:
+    """When it was logged, in seconds."""
+    return datetime.fromisoformat(event["time"]).timestamp()

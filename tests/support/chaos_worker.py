@@ -43,7 +43,7 @@ POISON_TOKENS = 60
 """A pair as long as this breaks the engine: every test's poison records have a text that makes such pairs."""
 FEW_PAIRS = 4
 HELD_SECONDS = 0.02
-"""How often an engine that is held looks whether it still is."""
+"""How often who is held looks whether it still is."""
 COMMIT_SHARE = 0.5
 """Of what the shortest commit took: in so much of the next one, or of an abort, it is interrupted."""
 ENVIRONMENT = "CHAOS"
@@ -62,7 +62,7 @@ class Faults:
     signal: str = "SIGKILL"
     """What it is sent there; within a commit or an abort always SIGALRM, as sudden as SIGKILL.
 
-    `hang`: nothing, and the thread that got there never comes back.
+    `hang`: nothing, and the thread that got there never comes back; `hold`: it does when the file `held_by` is gone.
     """
     refuse_commits: int = 0
     """So many commits, from the `at`-th on, are refused by the client in a way that asks for an abort."""
@@ -76,7 +76,7 @@ class Faults:
     pair_seconds: float = 0.0
     """How long every pair takes in addition."""
     held_by: str = ""
-    """From batch `at` on none comes back as long as this file is there."""
+    """From batch `at` on none comes back as long as this file is there; with a phase, this holds whoever gets there."""
     patience_seconds: float = 0.0
     """Above zero: the limit of every thread's heartbeat, and of standing still."""
     slow_call: str = "never"
@@ -106,6 +106,9 @@ class Trap:
             return
         if self._faults.signal == "hang":
             threading.Event().wait()
+        elif self._faults.signal == "hold":
+            log.info("trap.held", phase=phase)
+            _await_gone(self._faults.held_by)
         elif within_seconds:
             # The kernel's own timer: no thread of ours has to come to its turn in these few milliseconds.
             signal.setitimer(signal.ITIMER_REAL, max(1e-4, random.uniform(0, within_seconds)))
@@ -121,6 +124,11 @@ class Trap:
         os.kill(os.getpid(), getattr(signal, self._faults.signal))
 
 
+def _await_gone(file: str) -> None:
+    while Path(file).exists():
+        threading.Event().wait(HELD_SECONDS)
+
+
 @contextmanager
 def _told(call: str, **values: object) -> Iterator[None]:
     """Logs what came of a call of the client."""
@@ -131,7 +139,7 @@ def _told(call: str, **values: object) -> Iterator[None]:
         outcome = error.args[0].name()
         raise
     finally:
-        log.info("transaction.told", call=call, outcome=outcome, **values)
+        log.info("transaction.told", call=call, outcome=outcome, process=os.getpid(), **values)
 
 
 class ChaosProducer(Producer):
@@ -228,8 +236,8 @@ class ChaosEngine:
         seconds = self._faults.engine_seconds + self._faults.pair_seconds * len(batch.refs)
         if seconds:
             threading.Event().wait(seconds)  # the engine is slow, whoever waits
-        while self._batches >= self._faults.at and self._faults.held_by and Path(self._faults.held_by).exists():
-            threading.Event().wait(HELD_SECONDS)
+        if self._batches >= self._faults.at and self._faults.phase == "never" and self._faults.held_by:
+            _await_gone(self._faults.held_by)
         self._trap.pass_by("while_scoring")
         self._refuse_if_dead()
         if self._is_due("hang"):

@@ -4,13 +4,13 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, Message, Producer, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Message, Producer, TopicPartition
 
 from tests.support.broker import REQUEST_SECONDS, BrokerUnderTest
 from tests.support.chaos import PARTITIONS, Tally, event, kind_of, number_of
@@ -47,12 +47,42 @@ class Lane:
         self.misplaced += place != (f"{topic}{suffix}", number % PARTITIONS)
 
 
+class Silences:
+    """How long each input partition showed no result. Noted by one thread, asked by another."""
+
+    def __init__(self, partitions: Iterable[tuple[str, int]]) -> None:
+        self._since = time.monotonic()
+        self._seen = dict.fromkeys(partitions, self._since)
+        self._longest = 0.0
+
+    def note(self, partition: tuple[str, int]) -> None:
+        """There is a result of this one."""
+        now = time.monotonic()
+        self._longest = max(self._longest, now - max(self._since, self._seen[partition]))
+        self._seen[partition] = now
+
+    def restart(self) -> None:
+        """Count from now on."""
+        self._since, self._longest = time.monotonic(), 0.0
+
+    def are_over(self, since: float) -> bool:
+        """Whether every partition showed a result after this moment."""
+        return min(self._seen.values()) > since
+
+    def longest(self) -> float:
+        """Seconds that any partition stood still since the last restart, of silences that are over."""
+        return self._longest
+
+
 class EndlessStream:
     """Feeds topics and counts what a `read_committed` subscriber sees of them, each on a thread."""
 
     def __init__(self, kafka: BrokerUnderTest, inputs: Sequence[str]) -> None:
         self._kafka = kafka
         self._lanes = {topic: Lane() for topic in inputs}
+        self._outputs = {f"{topic}{suffix}": topic for topic in inputs for suffix in (".predictions", ".dlq")}
+        self._reached: dict[tuple[str, int], int] = {}
+        self.silences = Silences((topic, number) for topic in inputs for number in range(PARTITIONS))
         self.fed = 0
         self._stop_feeding, self._stop = threading.Event(), threading.Event()
         self.failure: BaseException | None = None
@@ -69,14 +99,26 @@ class EndlessStream:
             raise self.failure
         return self.seen > seen
 
-    def finish(self, seconds: float) -> Tally:
-        """Feed no more, wait until all has come, and say what became of it."""
+    def finish(self, seconds: float) -> None:
+        """Feed no more, and wait until all has come; what has not by then is lost: the tally says so."""
         self._stop_feeding.set()
         self._threads[0].join(REQUEST_SECONDS)
         total = self.fed * len(self._lanes)
-        with contextlib.suppress(AssertionError):  # what has not come by then is lost: the tally says so
+        with contextlib.suppress(AssertionError):
             wait_until(lambda: self.failure is not None or self._came() >= total, seconds)
-        return self.tally()
+
+    def read_to_end(self, seconds: float) -> None:
+        """Until all is counted that there is: once nobody writes any more."""
+        ends = {}
+        with self._kafka._consumer("read_committed", "endless-ends") as consumer:
+            for topic, number in [(topic, number) for topic in self._outputs for number in range(PARTITIONS)]:
+                partition = TopicPartition(topic, number)
+                ends[topic, number] = consumer.get_watermark_offsets(partition, timeout=REQUEST_SECONDS)[1]
+
+        def is_read() -> bool:
+            return self.failure is not None or all(self._reached.get(p, 0) >= end for p, end in ends.items())
+
+        wait_until(is_read, seconds, "the end of the outputs")
 
     def tally(self) -> Tally:
         """What became of the stream so far."""
@@ -135,22 +177,25 @@ class EndlessStream:
             assert [] == failed
 
     def _count(self) -> None:
-        outputs = {f"{topic}{suffix}": topic for topic in self._lanes for suffix in (".predictions", ".dlq")}
         settings: dict[str, str | int | bool] = {
             "bootstrap.servers": self._kafka.bootstrap_servers,
             "group.id": "endless",
             "isolation.level": "read_committed",
             "enable.auto.commit": False,
+            "enable.partition.eof": True,
             "auto.offset.reset": "error",
             "log_level": 0,
         }
         consumer = Consumer(settings)
-        consumer.assign([TopicPartition(t, n, OFFSET_BEGINNING) for t in outputs for n in range(PARTITIONS)])
+        consumer.assign([TopicPartition(t, n, OFFSET_BEGINNING) for t in self._outputs for n in range(PARTITIONS)])
         while not self._stop.is_set():
             for message in consumer.consume(1000, 0.2):
-                if message.error() is None:
-                    topic = outputs[str(message.topic())]
+                error, topic = message.error(), self._outputs.get(str(message.topic()))
+                if error is None and topic is not None:
                     self._lanes[topic].see(topic, message)
+                    self.silences.note((topic, number_of(message) % PARTITIONS))
+                elif error is not None and error.code() == KafkaError._PARTITION_EOF:
+                    self._reached[str(message.topic()), int(message.partition() or 0)] = int(message.offset() or 0)
         consumer.close()
 
 
