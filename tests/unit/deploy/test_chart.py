@@ -217,7 +217,9 @@ def test_no_secret_that_the_worker_refuses_in_a_file_gets_into_a_config_map(part
     assert (part != "http") == is_taken({"config": {part: {f"{key}_file": "/etc/worker/tls/s"}}})
 
 
-@pytest.mark.parametrize("key", [*SECRET_KEYS, *{(part,) for part, _ in SECRET_KEYS}, ("kafka", "librdkafka")], ids=str)
+@pytest.mark.parametrize(
+    "key", [*SECRET_KEYS, *dict.fromkeys((part,) for part, _ in SECRET_KEYS), ("kafka", "librdkafka")], ids=str
+)
 def test_no_secret_stands_in_the_pods_definition(key: tuple[str, ...]) -> None:
     for name in (variable(*key), variable(*key).lower()):
         assert not is_taken({"extraEnv": [{"name": name, "value": "s"}]})
