@@ -61,7 +61,7 @@ class Run:
     labels: dict[int, str]
     """The label that each message was given, by its number."""
     label_versions: frozenset[int]
-    """Under which versions of a label schema they were decided."""
+    """Under which versions of a label schema they were decided; a peer says none."""
 
     @property
     def messages_per_second(self) -> float:
@@ -136,10 +136,15 @@ class Arena:
             elif self.clock.monotonic() - last_seen > PATIENCE_SECONDS:
                 raise FatalError(f"only {len(back)} of {sent} messages came back")
             check()
-        return _run([record for _, record in back], [seen for seen, _ in back], last_seen - began)
+        return run_of([record for _, record in back], [seen for seen, _ in back], last_seen - began)
 
 
-def _run(records: Sequence[Record], seen_ms: Sequence[float], seconds: float) -> Run:
+def run_of(records: Sequence[Record], seen_ms: Sequence[float], seconds: float) -> Run:
+    """What came back of a load, each record with the wall-clock time at which it was seen.
+
+    Raises:
+        FatalError: a message is there twice, or became a dead letter.
+    """
     if any(record.topic.endswith(DEAD_LETTERS) for record in records):
         raise FatalError("messages of the bench became dead letters")
     latencies = [now - (record.timestamp_ms or 0) for now, record in zip(seen_ms, records, strict=True)]
@@ -147,7 +152,7 @@ def _run(records: Sequence[Record], seen_ms: Sequence[float], seconds: float) ->
     labels = {int(each.key or b"-1"): str(said.get("label")) for each, said in zip(records, predictions, strict=True)}
     if len(labels) != len(records):
         raise FatalError("a message of the bench came back twice")
-    versions = frozenset(said["schema"]["version"] for said in predictions)
+    versions = frozenset(said["schema"]["version"] for said in predictions if "schema" in said)
     return Run(len(records), seconds, tuple(latencies), labels, versions)
 
 

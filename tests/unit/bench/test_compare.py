@@ -2,12 +2,14 @@ from pathlib import Path
 
 import pytest
 
-from worker.bench.arena import Route, Run
+from worker.bench.arena import Route, Run, run_of
 from worker.bench.compare_bench import summary
 from worker.bench.contestants import Results
 from worker.bench.curves import Curves
 from worker.bench.peers import GLICLASS, QUIX, TRANSFORMERS_LOOP, peer_command
 from worker.bench.text import lines_of, table
+from worker.kafka.records import NO_EPOCH
+from worker.types import Record
 
 
 def results(*rates: float, labels: dict[int, str] | None = None) -> Results:
@@ -73,3 +75,14 @@ def test_a_report_for_people_names_its_tables() -> None:
     assert ["bench: x", "machine: cores 2", "", "rows", "a", "1", "", "by_name", "   a", "n  2"] == lines_of(
         report, tables=("rows", "by_name")
     )
+
+
+def came_back(number: int, value: bytes) -> Record:
+    return Record("out", 0, number, NO_EPOCH, str(number).encode(), value, (), 1_000)
+
+
+def test_what_a_peer_publishes_counts_without_a_label_schema() -> None:
+    ours = came_back(0, b'{"label": "a", "schema": {"name": "s", "version": 7}}')
+    peers = came_back(1, b'{"label": "b"}')
+    run = run_of([ours, peers], [1_010.0, 1_030.0], 2.0)
+    assert ({0: "a", 1: "b"}, frozenset({7}), (10.0, 30.0)) == (run.labels, run.label_versions, run.latencies_ms)
