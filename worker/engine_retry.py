@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import structlog
 
 from worker.clock import Clock
+from worker.engine_line import Begun, EngineLine
 from worker.engines.base import Engine
 from worker.errors import EngineError
 from worker.flow import BatchFailed, BatchScored
@@ -45,16 +46,37 @@ class ScorerParts:
     """Told how many seconds each batch took that the engine scored whole."""
 
 
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A batch that the engine may be busy with."""
+
+    batch: Batch
+    recall: Recall | None
+    """What is known of its pairs; None: nothing is kept."""
+    unknown: Batch | None
+    """What of it the engine is asked for."""
+    begun: Begun | None
+    """That, on its way."""
+    at_seconds: float
+
+
 class RetryingScorer:
     """Scores batches for as long as the engine works, and waits for it while it does not. One thread uses it."""
 
     def __init__(self, parts: ScorerParts) -> None:
         """The memory is taken to suffice until it has run out."""
         self._parts = parts
+        self._engine = EngineLine(parts.engine)
         self._allowance = TokenAllowance()
         self._attempts = 0
         self._failing_since: float | None = None
         self._reason = ""
+        self._busy_until_seconds = 0.0
+
+    @property
+    def can_overlap(self) -> bool:
+        """Whether the next batch may be started now, before the one that is on its way is finished."""
+        return self._engine.can_overlap and self._allowance.tokens is None and self._failing_since is None
 
     def score(self, batch: Batch) -> None:
         """Emit what becomes of every pair of `batch`. Blocks.
@@ -63,48 +85,78 @@ class RetryingScorer:
             EngineError: the engine has failed for everything for too long, or fails while the worker is to stop. What
                 was not emitted is unfinished.
         """
-        cache = self._parts.cache
-        if cache is None:
-            self._score(batch, None)
-        else:
-            self._score_recalled(Recall(cache, batch))
-            self._parts.metrics.score_cache_bytes.set(cache.held_bytes)
+        self.finish(self.start(batch))
 
-    def _score_recalled(self, recall: Recall) -> None:
-        self._emit_recalled(recall.known)
-        if (unknown := recall.unknown) is not None:
-            self._score(unknown, recall)
-        if (left := recall.left()) is not None:
-            self._score(left, None)
+    def start(self, batch: Batch, running: Started | None = None) -> Started:
+        """Emit what is known of `batch`, and give the engine the rest of it, behind what is `running`."""
+        parts, recall = self._parts, None
+        unknown: Batch | None = batch
+        if parts.cache is not None:
+            recall = Recall(parts.cache, batch, running.recall if running is not None else None)
+            self._emit_recalled(recall.known)
+            unknown = recall.unknown
+        at_seconds, begun = parts.clock.monotonic(), None
+        if unknown is not None and self.can_overlap:
+            with parts.heartbeats.busy("score"):
+                begun = self._engine.begin(unknown)
+        return Started(batch, recall, unknown, begun, at_seconds)
+
+    def finish(self, started: Started) -> None:
+        """Emit what the engine makes of a batch that was started, those before it being finished. Blocks.
+
+        Raises:
+            EngineError: as `score`.
+        """
+        recall, unknown = started.recall, started.unknown
+        if recall is not None:
+            self._emit_recalled(recall.learnt())
+        if unknown is not None:
+            self._score(unknown, recall, started)
+        if recall is not None:
+            if (left := recall.left()) is not None:
+                self._score(left, None, None)
+            self._parts.metrics.score_cache_bytes.set(recall.held_bytes)
 
     def _emit_recalled(self, answer: tuple[Batch, PairScores] | None) -> None:
         if answer is not None:
             self._parts.metrics.pairs_cached.inc(answer[0].asked)
             self._parts.emit(BatchScored(*answer, is_cached=True))
 
-    def _score(self, batch: Batch, recall: Recall | None) -> None:
-        work = BatchWork(self._parts.engine, batch, self._allowance, self._note_failure)
-        while not self._attempt(work, recall, batch):
+    def _score(self, batch: Batch, recall: Recall | None, started: Started | None) -> None:
+        begun = started.begun if started is not None else None
+        wait = begun.result if begun is not None else None
+        work = BatchWork(self._engine, batch, self._allowance, self._note_failure, wait)
+        # What was begun behind another batch had the engine for itself only when that was done.
+        since = max(started.at_seconds, self._busy_until_seconds) if started is not None else None
+        while not self._attempt(work, recall, batch, since):
             # Only here is the error gone whose frames may hold the memory that the engine needs.
-            seconds = BACK_OFF_SECONDS[min(self._attempts, len(BACK_OFF_SECONDS) - 1)]
+            seconds, since = BACK_OFF_SECONDS[min(self._attempts, len(BACK_OFF_SECONDS) - 1)], None
             self._attempts += 1
             if self._parts.wait_for_stop(seconds):
                 raise EngineError(f"{self._reason}; the worker was to stop meanwhile")
         self._observe(batch)
 
-    def _attempt(self, work: BatchWork, recall: Recall | None, batch: Batch) -> bool:
-        """Score what is left of `work`, on `batch`; false when the engine is broken and may be tried again."""
-        parts, started = self._parts, self._parts.clock.monotonic()
+    def _attempt(self, work: BatchWork, recall: Recall | None, batch: Batch, since: float | None) -> bool:
+        """Score what is left of `work`, on `batch`; false when the engine is broken and may be tried again.
+
+        The engine has been at it since the second `since`, or is asked now.
+        """
+        parts = self._parts
+        began = parts.clock.monotonic() if since is None else since
         try:
-            with parts.metrics.stage_duration_seconds.labels(stage="score").time(), parts.heartbeats.busy("score"):
+            with parts.heartbeats.busy("score"):
                 for event in work.events():
+                    now = parts.clock.monotonic()
+                    self._busy_until_seconds = now
+                    parts.metrics.stage_duration_seconds.labels(stage="score").observe(now - began)
                     if isinstance(event, BatchScored) and event.batch is batch:
-                        parts.note_scored(batch, parts.clock.monotonic() - started)
+                        parts.note_scored(batch, now - began)
                     self._note_recovery()
                     parts.heartbeats.beat(HEARTBEAT)
                     parts.emit(event)
                     if recall is not None and isinstance(event, BatchScored):
                         self._emit_recalled(recall.learn(event.batch, event.scores))
+                    began = parts.clock.monotonic()
         except EngineError as error:
             self._reason = str(error)
             if not self._may_try_again():

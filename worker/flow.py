@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import repeat
 from queue import Empty, SimpleQueue
 
-from worker.pipeline.batching import Batcher
+from worker.pipeline.batching import Batcher, BatchLimit
 from worker.pipeline.cutting import padded_tokens
 from worker.pipeline.pacing import Pace
 from worker.pipeline.pair_keys import PairHasher
@@ -155,7 +155,15 @@ class PairQueue:
         """The next batch, waiting for one at most for the timeout."""
         with self._condition:
             self._condition.wait_for(lambda: self._batcher.pairs > 0 or self._is_closed, timeout_seconds)
-            batch = self._batcher.pop(None if self._pace is None else self._pace.limit(self._batcher.tokens))
+            batch = self._batcher.pop(self._limit())
+            self._note_tokens(self._batcher.tokens)
+            return batch
+
+    def pop_ahead(self) -> Batch | None:
+        """The next batch, for an engine that is still busy; None where what waits would not fill it: more may come."""
+        with self._condition:
+            limit = self._limit()
+            batch = self._batcher.pop(limit) if self._batcher.tokens >= limit.tokens else None
             self._note_tokens(self._batcher.tokens)
             return batch
 
@@ -176,3 +184,6 @@ class PairQueue:
         with self._condition:
             self._is_closed = True
             self._condition.notify_all()
+
+    def _limit(self) -> BatchLimit:
+        return self._batcher.limit if self._pace is None else self._pace.limit(self._batcher.tokens)

@@ -14,6 +14,7 @@ import structlog
 from worker.backlog import Backlog
 from worker.clock import Clock
 from worker.delivery import Delivery
+from worker.engine_loop import EngineLoop
 from worker.engine_retry import RetryingScorer
 from worker.errors import FatalError, WorkerError
 from worker.flow import Finish, Flush, Inbox, PairQueue, PartitionsGone
@@ -48,7 +49,6 @@ POLL_EVERY_SECONDS = 2.0
 FULL = "paused until half of what is in flight is done: records come faster than they are scored"
 REVOKE_SECONDS = 10.0
 """The budget of a rebalance for committing what is finished; the rest is dropped and read again by the next owner."""
-ENGINE_IDLE_SECONDS = 0.5
 OBSERVE_SECONDS = 2.0
 LOOK_SECONDS = 0.2
 """How often it is asked whether a topic starves: one call of the client per partition, without the broker."""
@@ -92,14 +92,14 @@ class StreamProcessor:
         self._lifecycle = lifecycle
         self._drain_seconds = drain_seconds
         self._is_full = False
-        self._batches = 0
         self._admit_records = FIRST_ADMIT_RECORDS
         self._observed_at = self._looked_at = self._polled_at = 0.0
         self._progress, self._drain_estimate = ProgressWatch(), DrainEstimate()
         self._backlog = parts.backlog
         self._drain_until: float | None = None
         self._delivery_thread = lifecycle.thread(parts.delivery.run, "delivery")
-        self._engine_thread = lifecycle.thread(self._score_batches, "engine")
+        self._engine = EngineLoop(parts.pairs, parts.scorer, parts.heartbeats, parts.tracing, lifecycle)
+        self._engine_thread = lifecycle.thread(self._engine.run, "engine")
 
     def run(self, topics: Callable[[], Sequence[str]], *, until_end: bool = False) -> None:
         """Consume what `topics` says, asked now and then; with `until_end` asked once, up to the end offsets seen now.
@@ -195,7 +195,7 @@ class StreamProcessor:
             parts.metrics.lag_seen(*partition, lag)
         drain = self._drain_estimate.note(self._observed_at, parts.delivery.delivered, sum(lags.values()))
         parts.metrics.drain_seconds.set(drain)
-        progress = parts.in_flight.settled + self._batches
+        progress = parts.in_flight.settled + self._engine.batches
         # What waits for the schema registry has that as its reason: it neither starves nor stalls.
         has_work = any(lag > (unread[p] if parts.consumer.awaits_schema(p) else 0) for p, lag in lags.items())
         stalled = self._progress.stalled_seconds(progress, self._observed_at, has_work=has_work)
@@ -286,18 +286,6 @@ class StreamProcessor:
         for partition in partitions:
             self._parts.metrics.partition_released(*partition)
         self._parts.inbox.put(PartitionsGone(partitions))
-
-    # The engine thread.
-
-    def _score_batches(self) -> None:
-        parts = self._parts
-        while not (self._lifecycle.is_abandoned or (parts.pairs.is_closed and not parts.pairs.pairs)):
-            parts.heartbeats.beat("engine")
-            batch = parts.pairs.pop(ENGINE_IDLE_SECONDS)
-            if batch is not None:
-                with parts.tracing.scoring(batch):
-                    parts.scorer.score(batch)
-                self._batches += 1
 
 
 def _by_topic(partitions: frozenset[TopicPartition]) -> dict[str, list[int]]:

@@ -40,7 +40,10 @@ def score_checked(engine: Engine, batch: Batch) -> PairScores:
     Raises:
         ValueError: they are not; or whatever the engine raises.
     """
-    scores = engine.score(batch)
+    return _checked(engine.score(batch), engine, batch)
+
+
+def _checked(scores: PairScores, engine: Engine, batch: Batch) -> PairScores:
     expected = (batch.asked, engine.info.head.classes)
     if scores.logits.shape != expected:
         raise ValueError(f"the engine returned logits of shape {scores.logits.shape}, expected {expected}")
@@ -64,11 +67,16 @@ class BatchWork:
         batch: Batch,
         allowance: TokenAllowance,
         note_failure: Callable[[str], None] = lambda _kind: None,
+        begun: Callable[[], PairScores] | None = None,
     ) -> None:
-        """`note_failure` is told of every call that failed: OUT_OF_MEMORY, FAILED or BROKEN."""
+        """`note_failure` is told of every call that failed: OUT_OF_MEMORY, FAILED or BROKEN.
+
+        `begun` waits for the scores of the whole batch, where the engine has it already.
+        """
         self._engine = engine
         self._allowance = allowance
         self._note_failure = note_failure
+        self._begun = begun
         self._left = [batch]
         self._suspect: Batch | None = None
 
@@ -80,7 +88,8 @@ class BatchWork:
         """
         while self._left:
             part = self._left[-1]
-            if len(part.refs) > 1 and not self._allowance.allows(padded_tokens(part)):
+            is_begun = self._begun is not None  # of what the engine has there is nothing to halve
+            if not is_begun and len(part.refs) > 1 and not self._allowance.allows(padded_tokens(part)):
                 self._left[-1:] = reversed(halve_tokens(part))
             elif (event := self._try(part)) is not None:
                 self._left.pop()
@@ -89,7 +98,8 @@ class BatchWork:
     def _try(self, part: Batch) -> BatchScored | BatchFailed | None:
         """One call of the engine; None when `part` has been halved, or is to be tried again."""
         try:
-            scores = score_checked(self._engine, part)
+            begun, self._begun = self._begun, None
+            scores = _checked((begun or (lambda: self._engine.score(part)))(), self._engine, part)
         except EngineError:
             self._note_failure(BROKEN)
             raise

@@ -15,6 +15,7 @@ from worker.kafka.offsets import Assignment, OfferedPositions
 from worker.lifecycle import Lifecycle
 from worker.observability.health import Heartbeats, Readiness
 from worker.observability.metrics import Metrics
+from worker.observability.tracing import UNTRACED
 from worker.processor import ProcessorParts, StreamProcessor
 from worker.types import Record, TopicPartition
 from worker.watchdog import STALL_SECONDS
@@ -119,6 +120,7 @@ class World:
             heartbeats=Heartbeats(self.clock),
             readiness=Readiness(),
             clock=self.clock,
+            tracing=UNTRACED,
         )
         self.readiness = parts.readiness
         self.processor = StreamProcessor(cast("ProcessorParts", parts), Lifecycle(), drain_seconds=1)

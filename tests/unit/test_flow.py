@@ -53,6 +53,17 @@ def test_batches_get_smaller_when_the_engine_turns_out_too_slow_for_the_latency_
     assert [*[100] * FIT_EVERY, 10] == sizes
 
 
+def test_a_busy_engine_gets_the_next_batch_only_when_enough_waits_for_a_full_one() -> None:
+    queue = PairQueue(Batcher(100), lambda _tokens: None)
+    queue.add(1, pairs_of([10] * 9))
+    assert queue.pop_ahead() is None
+    queue.add(2, pairs_of([10] * 3))
+    batch = queue.pop_ahead()
+    assert batch is not None
+    assert (10, 2) == (len(batch.refs), queue.pairs)
+    assert queue.pop_ahead() is None
+
+
 def test_records_are_counted_together_as_they_are_one_by_one(in_flight: InFlight) -> None:
     records = [record(partition=offset % 2, offset=offset) for offset in range(5)]
     in_flight.admit(*records)

@@ -1,6 +1,7 @@
 """The engine seam: token ids in, logits out. It knows no text, no label, no topic."""
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import Protocol, runtime_checkable
 
 from worker.types import Batch, EngineInfo, PairScores
 
@@ -28,4 +29,25 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Give back memory and threads. Not to be used after."""
+        ...
+
+
+@runtime_checkable
+class OverlappingEngine(Engine, Protocol):
+    """An engine that can be given a batch while another one is on its way, so that it has no time to be idle."""
+
+    @property
+    def can_overlap(self) -> bool:
+        """Whether it can do so as it was loaded; where not, `begin` is not to be called."""
+        ...
+
+    def begin(self, batch: Batch) -> Callable[[], PairScores]:
+        """Start to score `batch` and return what waits for it, which is `score` but for the start.
+
+        At most one other batch is on its way. What is returned is called once, in the order in which batches were
+        begun, unless the process ends.
+
+        Raises:
+            Exception: as `score`; so does what is returned.
+        """
         ...

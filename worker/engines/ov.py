@@ -1,7 +1,7 @@
 """The CPU engine: OpenVINO, with 16-bit compute where the CPU has it."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -110,28 +110,44 @@ class OpenVinoEngine:
         for batch in warm_up_batches(self._info.max_pair_tokens, self._info.token_budget, self._pad_id):
             self.score(batch)
 
-    def score(self, batch: Batch) -> PairScores:
-        """Logits of every pair of `batch`, float32 [pairs, classes], rows in the batch's order. Blocks.
+    @property
+    def can_overlap(self) -> bool:
+        """Always: parts of the next batch wait for a stream that is free."""
+        return True
+
+    def begin(self, batch: Batch) -> Callable[[], PairScores]:
+        """Start on `batch`; what is returned waits for it, as `score` does. Blocks for the first batch of a shape.
 
         Raises:
-            EngineOutOfMemoryError: there is no memory for this batch.
+            EngineOutOfMemoryError: there is no memory for this batch; a smaller one may fit.
             EngineError: the engine is closed.
-            EngineOutOfMemoryError: the memory ran out; a smaller batch may fit.
-            ValueError: the model's logits are not finite.
         """
         if self._requests is None:
             message = "the openvino engine is closed"
             raise EngineError(message)
         pairs = len(batch.lengths)
         if pairs == 0:
-            return PairScores(np.empty((0, self._head.classes), dtype=np.float32))
+            return lambda: PairScores(np.empty((0, self._head.classes), dtype=np.float32))
         padded, parts = pad(batch, self._pad_id), shares(batch.lengths, len(self._requests))
-        feeds = [self._feed(padded, rows, int(batch.lengths[rows].max())) for rows in parts]
-        results = zip(self._requests.infer(feeds), parts, strict=True)
-        found = np.concatenate([result[: len(rows)] for result, rows in results])
-        logits = np.empty_like(found)
-        logits[np.concatenate(parts)] = found
-        return PairScores(checked_logits(logits, pairs, self._head))
+        wait = self._requests.begin([self._feed(padded, rows, int(batch.lengths[rows].max())) for rows in parts])
+
+        def scores() -> PairScores:
+            found = np.concatenate([result[: len(rows)] for result, rows in zip(wait(), parts, strict=True)])
+            logits = np.empty_like(found)
+            logits[np.concatenate(parts)] = found
+            return PairScores(checked_logits(logits, pairs, self._head))
+
+        return scores
+
+    def score(self, batch: Batch) -> PairScores:
+        """Logits of every pair of `batch`, float32 [pairs, classes], rows in the batch's order. Blocks.
+
+        Raises:
+            EngineOutOfMemoryError: there is no memory for this batch; a smaller one may fit.
+            EngineError: the engine is closed.
+            ValueError: the model's logits are not finite.
+        """
+        return self.begin(batch)()
 
     def close(self) -> None:
         """Give back memory and threads. Not to be used after."""

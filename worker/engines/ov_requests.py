@@ -1,6 +1,7 @@
 """The infer requests of a model compiled by OpenVINO, one per stream, and what has to be done when one fails."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,51 +16,79 @@ Logits = npt.NDArray[np.floating]
 
 
 class InferRequests:
-    """Runs parts of a batch at the same time. One thread uses it."""
+    """Runs parts of a batch at the same time, and of the next one as soon as a stream is free. One thread uses it."""
 
     def __init__(self, compiled: Any, streams: int, compile_again: Callable[[], Any]) -> None:  # noqa: ANN401  not typed for us
         """`compile_again` gives what `compiled` is, anew: needed after a failure."""
         self._streams = streams
         self._compile_again = compile_again
-        self._requests: list[Any] = _requests_of(compiled, streams)
+        self._compiled: Any = compiled
+        self._idle: list[Any] = []
 
     def __len__(self) -> int:
-        """How many parts can run at the same time."""
+        """How many parts run at the same time; more wait for their turn."""
         return self._streams
 
-    def infer(self, feeds: Sequence[Feed]) -> list[Logits]:
-        """The logits of each feed, copied: a tensor is its request's own memory, overwritten by the next call. Blocks.
+    def begin(self, feeds: Sequence[Feed]) -> Callable[[], list[Logits]]:
+        """Start on the parts of a batch; what is returned waits for them, and is called once.
+
+        That gives the logits of each feed, copied: a tensor is its request's own memory, overwritten by a later call.
 
         Raises:
-            EngineOutOfMemoryError: the memory ran out; smaller batches may fit.
+            EngineOutOfMemoryError: the memory ran out; smaller batches may fit. What is returned raises it, too.
             RuntimeError: OpenVINO failed otherwise.
         """
-        return with_memory_errors_told(lambda: self._infer(feeds))
+        started = with_memory_errors_told(lambda: self._start(feeds))
+        return lambda: with_memory_errors_told(lambda: self._finish(*started))
 
-    def _infer(self, feeds: Sequence[Feed]) -> list[Logits]:
-        if not self._requests:
-            self._requests = _requests_of(self._compile_again(), self._streams)
-        is_done = False
+    def _start(self, feeds: Sequence[Feed]) -> "tuple[Any, list[_Running]]":
+        if self._compiled is None:
+            self._compiled, self._idle = self._compile_again(), []
+        compiled, running, is_done = self._compiled, [], False
         try:
-            started = []
-            for request, feed in zip(self._requests, feeds, strict=False):
-                started.append((request, _mark_output(request), len(next(iter(feed.values())))))
+            for feed in feeds:
+                request = self._idle.pop() if self._idle else compiled.create_infer_request()
+                unwritten = _mark_output(request)
                 request.start_async(feed, share_inputs=True)
-            _await([request for request, _, _ in started])
-            found = [_result(request, unwritten, rows) for request, unwritten, rows in started]
+                running.append(_Running(request, unwritten, len(next(iter(feed.values()))), feed))
             is_done = True
         finally:
             if not is_done:
-                # What failed half-way keeps the shapes of that batch, in all requests of the compiled model.
-                self._requests = []
+                self._give_up(compiled)
+                _await([each.request for each in running], is_told=False)
+        return compiled, running
+
+    def _finish(self, compiled: Any, running: "list[_Running]") -> list[Logits]:  # noqa: ANN401
+        is_done = False
+        try:
+            _await([each.request for each in running])
+            found = [_result(each.request, each.unwritten, each.rows) for each in running]
+            is_done = True
+        finally:
+            if not is_done:
+                self._give_up(compiled)
+        if self._compiled is compiled:
+            self._idle += [each.request for each in running]
         return found
 
+    def _give_up(self, compiled: Any) -> None:  # noqa: ANN401
+        """What failed half-way keeps the shapes of that batch, in all requests of the compiled model."""
+        if self._compiled is compiled:
+            self._compiled, self._idle = None, []
 
-def _requests_of(compiled: Any, streams: int) -> list[Any]:  # noqa: ANN401
-    return [compiled.create_infer_request() for _ in range(streams)]
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    """A part on its way."""
+
+    request: Any
+    unwritten: float
+    rows: int
+    feed: Feed
+    """Its memory is read until the request is done."""
 
 
-def _await(requests: list[Any]) -> None:
+def _await(requests: list[Any], *, is_told: bool = True) -> None:
     """Wait for all of them, also where one has failed: none is left running."""
     failures = []
     for request in requests:
@@ -67,7 +96,7 @@ def _await(requests: list[Any]) -> None:
             request.wait()
         except RuntimeError as error:
             failures.append(error)
-    if failures:
+    if failures and is_told:
         raise failures[0]
 
 

@@ -3,7 +3,7 @@
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +11,7 @@ import numpy.typing as npt
 from worker.engines.artifact import ModelFolder
 from worker.engines.checkpoints import load_module
 from worker.engines.encoders.families import is_known_family, read_encoder
-from worker.engines.encoders.feeding import Fed, packed, padded
+from worker.engines.encoders.feeding import Fed, moved, packed, padded
 from worker.engines.layout import checked_logits, pad, warm_up_batches
 from worker.engines.memory import with_memory_errors_told
 from worker.engines.telemetry import silence_telemetry
@@ -21,6 +21,7 @@ from worker.types import Batch, EngineInfo, ModelStamp, PairScores
 INSTALL_HINT: Final = 'pip install "nli-stream-worker[gpu]"'
 _PRECISIONS: Final = ("float32", "float16", "bfloat16")
 _LAYOUTS: Final = ("auto", "transformers", "padded", "packed")
+T = TypeVar("T")
 _CPU_TOKEN_BUDGET: Final = 2048
 _GPU_TOKEN_BUDGET: Final = 16384
 
@@ -107,6 +108,32 @@ class PyTorchEngine:
         for batch in warm_up_batches(self._info.max_pair_tokens, self._info.token_budget, self._pad_id):
             self.score(batch)
 
+    @property
+    def can_overlap(self) -> bool:
+        """On a GPU, which works while the next batch is prepared; on a CPU `begin` would do all of the work itself."""
+        return self._device == "cuda"
+
+    def begin(self, batch: Batch) -> Callable[[], PairScores]:
+        """Queue `batch` on the GPU; what is returned waits for its logits, as `score` does.
+
+        Raises:
+            EngineOutOfMemoryError: there is no memory for this batch.
+            EngineError: the engine is closed.
+        """
+        if self._module is None:
+            message = "the pytorch engine is closed"
+            raise EngineError(message)
+        pairs = len(batch.lengths)
+        if pairs == 0:
+            return lambda: PairScores(np.empty((0, self._info.head.classes), dtype=np.float32))
+        fetch = self._with_memory_given_back(lambda: self._launched(batch))
+
+        def scores() -> PairScores:
+            logits = self._with_memory_given_back(fetch)
+            return PairScores(checked_logits(logits, pairs, self._info.head))
+
+        return scores
+
     def score(self, batch: Batch) -> PairScores:
         """Logits of every pair of `batch`, float32 [pairs, classes], rows in the batch's order. Blocks.
 
@@ -115,19 +142,7 @@ class PyTorchEngine:
             EngineError: the engine is closed.
             ValueError: the model's logits are not finite.
         """
-        if self._module is None:
-            message = "the pytorch engine is closed"
-            raise EngineError(message)
-        pairs = len(batch.lengths)
-        if pairs == 0:
-            return PairScores(np.empty((0, self._info.head.classes), dtype=np.float32))
-        try:
-            logits = with_memory_errors_told(lambda: self._fetched(batch))
-        except EngineOutOfMemoryError:
-            # What the failed attempt had reserved would stand in the way of a smaller one.
-            self._empty_cache()
-            raise
-        return PairScores(checked_logits(logits, pairs, self._info.head))
+        return self.begin(batch)()
 
     def close(self) -> None:
         """Give back memory. Not to be used after."""
@@ -136,10 +151,31 @@ class PyTorchEngine:
         self._logits = self._run_module
         self._empty_cache()
 
-    def _fetched(self, batch: Batch) -> npt.NDArray[np.floating]:
-        with self._torch.inference_mode():
-            logits: npt.NDArray[np.floating] = self._logits(batch).float().cpu().numpy()
-        return logits
+    def _launched(self, batch: Batch) -> Callable[[], npt.NDArray[np.floating]]:
+        """Queue all work and the copy of its logits; what is returned waits for that, and for nothing queued later."""
+        torch = self._torch
+        with torch.inference_mode():
+            logits = self._logits(batch).float()
+            if self._device == "cpu":
+                return lambda: np.asarray(logits.numpy())
+            fetched = torch.empty(logits.shape, dtype=torch.float32, pin_memory=True)
+            fetched.copy_(logits, non_blocking=True)
+            copied = torch.cuda.Event()
+            copied.record()
+
+        def fetch() -> npt.NDArray[np.floating]:
+            copied.synchronize()
+            return np.array(fetched.numpy())
+
+        return fetch
+
+    def _with_memory_given_back(self, work: Callable[[], T]) -> T:
+        try:
+            return with_memory_errors_told(work)
+        except EngineOutOfMemoryError:
+            # What the failed attempt had reserved would stand in the way of a smaller one.
+            self._empty_cache()
+            raise
 
     def _empty_cache(self) -> None:
         if self._device == "cuda":
@@ -175,7 +211,7 @@ class PyTorchEngine:
         feed = {"input_ids": rectangle.input_ids, "attention_mask": rectangle.attention_mask}
         if self._has_type_ids:
             feed["token_type_ids"] = rectangle.type_ids
-        tensors = {name: self._torch.from_numpy(values).to(self._device) for name, values in feed.items()}
+        tensors = {name: moved(self._torch.from_numpy(values), self._device) for name, values in feed.items()}
         return self._module(**tensors).logits
 
 

@@ -1,6 +1,6 @@
 """The production engine on NVIDIA GPUs: a compiled plan, two lanes, no pair padded further than it must be."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -65,6 +65,7 @@ class TensorRtEngine:
             pad_id=folder.pad_token_id,
             recorded_shapes=options.recorded_shapes,
         )
+        self._next_lane = 0
         self._lanes = [Lane(plan, device, f"lane-{number}") for number in range(options.lanes)]
         precision = str(facts["precision"])
         self._info = EngineInfo(
@@ -95,6 +96,43 @@ class TensorRtEngine:
                 for batch in self._extremes(profile):
                     lane.submit(batch, index).result()
 
+    @property
+    def can_overlap(self) -> bool:
+        """Always: what a lane is given waits for its turn there."""
+        return True
+
+    def begin(self, batch: Batch) -> Callable[[], PairScores]:
+        """Give the lanes their chunks of `batch`; what is returned waits for them, as `score` does.
+
+        Raises:
+            EngineError: the engine is closed.
+            ValueError: a pair is too long.
+        """
+        lanes = self._open_lanes()
+        pairs = len(batch.lengths)
+        if pairs == 0:
+            return lambda: PairScores(np.empty((0, self._head.classes), dtype=np.float32))
+        waiting = [
+            (chunk.rows, lanes[number % len(lanes)].submit(batch.take(chunk.rows), chunk.profile))
+            for number, chunk in enumerate(cut(batch, self.layout, self.profiles), start=self._next_lane)
+        ]
+        # A batch of one chunk goes to the lane that the last one did not use.
+        self._next_lane = (self._next_lane + len(waiting)) % len(lanes)
+
+        def scores() -> PairScores:
+            logits = np.empty((pairs, self._head.classes), dtype=np.float32)
+            failure: Exception | None = None
+            for rows, future in waiting:
+                try:
+                    logits[list(rows)] = future.result()
+                except Exception as error:  # noqa: BLE001  # every lane is to be done before anyone hears of it
+                    failure = failure or error
+            if failure is not None:
+                raise failure
+            return PairScores(checked_logits(logits, pairs, self._head))
+
+        return scores
+
     def score(self, batch: Batch) -> PairScores:
         """Logits of every pair of `batch`, float32 [pairs, classes], rows in the batch's order. Blocks.
 
@@ -104,25 +142,7 @@ class TensorRtEngine:
             RuntimeError: a chunk did not run.
             ValueError: the model's logits are not finite, or a pair is too long.
         """
-        lanes = self._open_lanes()
-        pairs = len(batch.lengths)
-        if pairs == 0:
-            return PairScores(np.empty((0, self._head.classes), dtype=np.float32))
-        chunks = cut(batch, self.layout, self.profiles)
-        waiting = [
-            (chunk.rows, lanes[number % len(lanes)].submit(batch.take(chunk.rows), chunk.profile))
-            for number, chunk in enumerate(chunks)
-        ]
-        logits = np.empty((pairs, self._head.classes), dtype=np.float32)
-        failure: Exception | None = None
-        for rows, future in waiting:
-            try:
-                logits[list(rows)] = future.result()
-            except Exception as error:  # noqa: BLE001  # every lane is to be idle before anyone hears of it
-                failure = failure or error
-        if failure is not None:
-            raise failure
-        return PairScores(checked_logits(logits, pairs, self._head))
+        return self.begin(batch)()
 
     def score_in(self, profile: int, batch: Batch) -> Float32Array:
         """Logits of `batch`, every chunk in the profile of that number: for the gate, which looks at each."""

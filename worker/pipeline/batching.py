@@ -60,6 +60,11 @@ class Batcher:
         self._batches = 0
 
     @property
+    def limit(self) -> BatchLimit:
+        """What holds for a batch for which no other limit is given."""
+        return self._limit
+
+    @property
     def tokens(self) -> int:
         """Tokens waiting, without padding."""
         return self._tokens

@@ -96,16 +96,19 @@ class ScoreCache:
 class Recall:
     """One batch and what is known of it: known pairs are answered, the others are scored once each.
 
-    Every pair of the batch comes out exactly once: in `known`, in an answer of `learn`, in `left`, or, where the engine
-    has failed on it, in nobody's: then it is in the batch that failed.
+    Every pair of the batch comes out exactly once: in `known`, in an answer of `learn` or `learnt`, in `left`, or,
+    where the engine has failed on it, in nobody's: then it is in the batch that failed.
     """
 
-    def __init__(self, cache: ScoreCache, batch: Batch) -> None:
-        """Look every pair up."""
+    def __init__(self, cache: ScoreCache, batch: Batch, running: "Recall | None" = None) -> None:
+        """Look every pair up; those that are scored in the batch `running` right now are not scored again."""
         self._cache = cache
         self._batch = batch
-        self._scored: dict[bytes, int] = {}  # row of the batch that is scored, by key
+        self.scored: dict[bytes, int] = {}
+        """Which row of the batch is scored, by key."""
         self._waiting: dict[bytes, list[int]] = {}  # rows that wait for the one that is scored
+        self._running: list[tuple[int, bytes]] = []  # rows that wait for the batch before, with their keys
+        being_scored = running.scored if running is not None else {}
         rows: list[int] = []
         found: list[bytes] = []
         keys = batch.keys or cache.hasher.keys(batch.token_ids, batch.type_ids, batch.lengths)
@@ -113,17 +116,24 @@ class Recall:
             if kept is not None:
                 rows.append(row)
                 found.append(kept)
-            elif self._scored.setdefault(key, row) != row:
+            elif key in being_scored:
+                self._running.append((row, key))
+            elif self.scored.setdefault(key, row) != row:
                 self._waiting.setdefault(key, []).append(row)
         self.known = self._answer(rows, found)
         """The pairs whose scores were kept, and these scores; None where there is none."""
-        self.unknown = self._part(list(self._scored.values()))
+        self.unknown = self._part(list(self.scored.values()))
         """Each different pair that has to be scored; None where all were known."""
+
+    @property
+    def held_bytes(self) -> int:
+        """What is kept of all batches."""
+        return self._cache.held_bytes
 
     def learn(self, batch: Batch, scores: PairScores) -> tuple[Batch, PairScores] | None:
         """Keep the scores of a part of `unknown`; gives the pairs that waited for them, and theirs."""
         answers = _by_row(batch, scores)
-        keys = list(self._scored) if batch is self.unknown else self._keys_of(batch)
+        keys = list(self.scored) if batch is self.unknown else self._keys_of(batch)
         self._cache.put_all(keys, answers)
         if not self._waiting:
             return None
@@ -135,6 +145,19 @@ class Recall:
             found += [answer] * len(waiting)
         return self._answer(rows, found)
 
+    def learnt(self) -> tuple[Batch, PairScores] | None:
+        """The pairs that waited for the batch before, which is done now, and their scores; what it lacks is left."""
+        running, self._running = self._running, []
+        rows: list[int] = []
+        found: list[bytes] = []
+        for (row, key), (_, kept) in zip(running, self._cache.look_up([key for _, key in running]), strict=True):
+            if kept is None:
+                self._waiting.setdefault(key, []).append(row)
+            else:
+                rows.append(row)
+                found.append(kept)
+        return self._answer(rows, found)
+
     def left(self) -> Batch | None:
         """The pairs that still wait, for one that was never scored: to be scored by themselves. None waits on."""
         rows = sorted(row for waiting in self._waiting.values() for row in waiting)
@@ -142,7 +165,7 @@ class Recall:
         return self._part(rows)
 
     def _keys_of(self, part: Batch) -> list[bytes]:
-        keys = {self._batch.refs[row]: key for key, row in self._scored.items()}
+        keys = {self._batch.refs[row]: key for key, row in self.scored.items()}
         return [keys[ref] for ref in part.refs]
 
     def _part(self, rows: Sequence[int]) -> Batch | None:

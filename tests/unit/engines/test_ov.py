@@ -88,11 +88,34 @@ def test_missing_memory_is_told_also_where_openvino_keeps_silent_and_the_next_ba
     batch = batch_of([5, 6, 7], [8, 9])
     before = engine.score(batch).logits
     assert engine._requests is not None
-    [request] = engine._requests._requests
-    engine._requests._requests = [FailingRequest(request, instead)]
+    [request] = engine._requests._idle
+    engine._requests._idle = [FailingRequest(request, instead)]
     with pytest.raises(EngineOutOfMemoryError):
         engine.score(batch)
     np.testing.assert_array_equal(before, engine.score(batch).logits)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_batch_that_is_begun_behind_another_gets_its_own_logits(tmp_path: Path, threads: int) -> None:
+    engine = OpenVinoEngine(open_folder(write_tiny_model(tmp_path)), OpenVinoOptions("float32", threads=threads))
+    batches = [batch_of([5, 6, 7], [8, 9]), batch_of([10]), batch_of([11, 12], [13, 14, 15], [16])]
+    expected = [engine.score(batch).logits.tolist() for batch in batches]
+    first, second = engine.begin(batches[0]), engine.begin(batches[1])
+    found = [first().logits.tolist()]
+    third = engine.begin(batches[2])
+    assert expected == [*found, second().logits.tolist(), third().logits.tolist()]
+
+
+def test_a_batch_behind_one_that_fails_gets_its_own_logits(tmp_path: Path) -> None:
+    engine = OpenVinoEngine(open_folder(write_tiny_model(tmp_path)), OpenVinoOptions("float32", threads=1))
+    expected = engine.score(following := batch_of([8, 9])).logits.tolist()
+    assert engine._requests is not None
+    [request] = engine._requests._idle
+    engine._requests._idle = [FailingRequest(request, run_out)]
+    first, second = engine.begin(batch_of([5, 6, 7])), engine.begin(following)
+    with pytest.raises(EngineOutOfMemoryError):
+        first()
+    assert [expected] * 2 == [second().logits.tolist(), engine.score(following).logits.tolist()]
 
 
 @pytest.mark.parametrize("most", [1, 2, 3, 8])

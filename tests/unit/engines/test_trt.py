@@ -281,6 +281,25 @@ def test_the_next_chunk_is_prepared_and_launched_while_the_one_before_still_comp
     assert {("second", "prepared"), ("second", "launched")} <= set(seen[:done])
 
 
+def test_the_next_batch_computes_before_the_last_one_is_waited_for(tmp_path: Path) -> None:
+    """Both are a chunk each: the second goes to the lane that the first leaves free."""
+    engine = open_tiny(tmp_path, "lengths", TensorRtOptions(recorded_shapes=0))
+    batches = [batch_of([5, 6, 7]), batch_of([8, 9])]
+    expected = [engine.score(batch).logits for batch in batches]
+    seen: list[tuple[str, str]] = []
+
+    def until_the_other_is_done() -> None:
+        found_in_time(lambda: ("second", "done") in seen)
+
+    first, second = engine._lanes
+    first._stream = _Watched(first._stream, "first", seen, until_the_other_is_done)  # type: ignore[assignment]  # as one
+    second._stream = _Watched(second._stream, "second", seen, lambda: None)  # type: ignore[assignment]  # as above
+    waits = [engine.begin(batch) for batch in batches]
+    for wait, logits in zip(waits, expected, strict=True):
+        assert np.array_equal(wait().logits, logits)
+    engine.close()
+
+
 def test_a_lane_prepares_nothing_before_what_it_computes_is_fetched(tmp_path: Path) -> None:
     """It has one piece of memory for inputs: what is copied there too early would be read by the chunk before."""
     engine = open_tiny(tmp_path, "lengths", TensorRtOptions(lanes=1, recorded_shapes=0))

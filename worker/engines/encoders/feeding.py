@@ -24,7 +24,7 @@ def padded(batch: Batch, device: str, pad_id: int = 0, *, is_plain: bool = False
 
     rectangle = pad(batch, pad_id)
     ids, types, mask = (
-        torch.from_numpy(values.astype(np.int32)).to(device, non_blocking=True)
+        moved(torch.from_numpy(values.astype(np.int32)), device)
         for values in (rectangle.input_ids, rectangle.type_ids, rectangle.attention_mask)
     )
     return Fed(Padded(mask > 0, is_plain), ids, types)
@@ -41,6 +41,14 @@ def packed(batch: Batch, device: str, *, has_kernel: bool) -> Fed:
     parts = (batch.token_ids, batch.type_ids, place, pair, ends, ends[:-1])
     # One copy for all: each would cost more to start than to do.
     whole = torch.from_numpy(np.concatenate([part.astype(np.int32, copy=False) for part in parts]))
-    ids, types, places, pairs, borders, first = whole.to(device, non_blocking=True).split([len(part) for part in parts])
+    ids, types, places, pairs, borders, first = moved(whole, device).split([len(part) for part in parts])
     layout = Packed(places, pairs, borders, first, int(lengths.max(initial=0)), has_kernel)
     return Fed(layout, ids, types)
+
+
+def moved(tensor: Tensor, device: str) -> Tensor:
+    """The tensor on `device`; for a GPU the copy is queued behind its work, and nobody waits for it.
+
+    Out of pinned memory: a copy out of any other waits until the GPU has done all that was queued.
+    """
+    return tensor.pin_memory().to(device, non_blocking=True) if device == "cuda" else tensor.to(device)
