@@ -55,6 +55,8 @@ def engine_choice(config: Config) -> EngineChoice:
         cache_dir=config.cache_dir,
         threads=config.threads,
         plan=PlanForm(plan.layout, plan.max_tokens, plan.buckets, plan.level),
+        torch_layout=config.pytorch.layout,
+        torch_compiled=config.pytorch.compiled,
     )
 
 

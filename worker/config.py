@@ -16,6 +16,7 @@ from pydantic_settings import (
 )
 
 from worker.documents import DocumentError, MisfitError, all_problems, key_path, read_document
+from worker.engine_settings import PyTorch, TensorRt
 from worker.errors import ConfigError
 from worker.messages.binding import REGISTRY_FORMATS, Binding
 from worker.messages.bindings import Bindings
@@ -31,7 +32,6 @@ from worker.settings import (
     Kafka,
     Limits,
     Schemas,
-    TensorRt,
 )
 from worker.tracing_settings import TracingSettings
 from worker.types import JsonValue
@@ -104,6 +104,7 @@ class Config(BaseSettings):
     tensorrt: TensorRt = Field(
         default=TensorRt(), description="Which plan runs on a GPU; built otherwise it is another one, and not found."
     )
+    pytorch: PyTorch = Field(default=PyTorch(), description="How the `pytorch` engine computes.")
     limits: Limits = Field(default=Limits(), description="What one message may ask for, and what may be in flight.")
     schemas: Schemas = Field(default=Schemas(), description="Where label schemas come from.")
     batching: Batching = Field(default=Batching(), description="How pairs are put together for the engine.")

@@ -2,10 +2,13 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from worker.errors import ConfigError
+
+Positive = Annotated[int, Field(gt=0)]
 
 ENV_PREFIX = "WORKER_"
 ENV_DELIMITER = "__"

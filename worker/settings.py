@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, SecretStr, model_validator
 from worker.credentials import Login
 from worker.documents import MisfitError
 from worker.messages.binding import TopicName
-from worker.setting_parts import Part, all_or_problems, read_secret, readable_path
+from worker.setting_parts import Part, Positive, all_or_problems, read_secret, readable_path
 from worker.types import JsonValue
 
 
@@ -81,8 +81,6 @@ CHECK_INSTANCE = "check"
 REPLAY_INSTANCE = "dead-letters-replay"
 RESERVED_INSTANCES = {CHECK_INSTANCE: "`worker check`", REPLAY_INSTANCE: "`worker dead-letters replay`"}
 """Names of commands of our own in the group: under a worker's transactional id they would shut that worker out."""
-
-Positive = Annotated[int, Field(gt=0)]
 
 
 class Kafka(Part):
@@ -250,19 +248,6 @@ class Batching(Part):
         default=500,
         description="One message in so many is scored with all its labels, to see what a shortlist misses; 0: none.",
     )
-
-
-class TensorRt(Part):
-    """What plans are built for, and looked for by; the same as the options of `worker engine build`."""
-
-    layout: Literal["padded", "lengths", "packed"] = Field(
-        default="padded", description="How pairs lie beside each other; docs/gpu.md says which model can be built how."
-    )
-    max_tokens: Positive = Field(default=16_384, description="Tokens of one run.")
-    buckets: tuple[Positive, ...] = Field(
-        default=(), description="Lengths in tokens that pairs are padded to; none: the usual ones."
-    )
-    level: Annotated[int, Field(ge=0, le=5)] = Field(default=3, description="How long to look for faster kernels.")
 
 
 class Http(Part):

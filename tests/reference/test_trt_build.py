@@ -143,6 +143,16 @@ def test_the_ladder_ends_at_the_first_precision_that_agrees_and_the_engine_says_
     loaded.engine.close()
 
 
+@pytest.mark.parametrize("layout", ["transformers", "padded", "packed"])
+def test_the_pytorch_engine_computes_in_the_layout_that_is_set(
+    layout: str, tiny: Callable[[str], ModelFolder], tmp_path: Path
+) -> None:
+    model = str(tiny("bert").path)
+    loaded = load_engine(EngineChoice(model, "pytorch", "float32", cache_dir=tmp_path, torch_layout=layout))
+    assert (layout, "false") == tuple(loaded.engine.info.details[key] for key in ("layout", "compiled"))
+    loaded.engine.close()
+
+
 @pytest.mark.parametrize("layout", ["padded", "packed"])
 def test_the_pytorch_engine_with_our_encoder_says_what_transformers_says(
     layout: str, tiny: Callable[[str], ModelFolder]

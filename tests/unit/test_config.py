@@ -119,6 +119,7 @@ REFUSED: list[tuple[object, str]] = [
     ({**MINIMAL, "topic": []}, "topic: expected no such key"),
     ({**MINIMAL, "engine": "onnx"}, "engine: expected 'auto', 'tensorrt'"),
     ({**MINIMAL, "engine": "tensorrt"}, "engine: expected 'auto' or 'openvino' with `model: bundled`"),
+    ({**MINIMAL, "pytorch": {"compiled": True}}, "pytorch.compiled: expected only with `pytorch.layout: padded`"),
     ({**MINIMAL, "http": {"port": 70000}}, "http.port: expected a number of at most 65535"),
     ({**MINIMAL, "limits": {"labels": 0}}, "limits.labels: expected a number above 0"),
     ({**MINIMAL, "drain_seconds": -1}, "drain_seconds: expected a number of at least 0"),

@@ -31,6 +31,9 @@ class EngineChoice:
     """None: every core this process may use."""
     plan: PlanForm = field(default_factory=PlanForm)
     """Which of TensorRT's plans: one that was built otherwise is another one."""
+    torch_layout: str = "auto"
+    torch_compiled: bool = False
+    """How the pytorch engine computes: `PyTorchOptions` has both."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -179,8 +179,12 @@ def _open_openvino(folder: ModelFolder, attempt: Attempt, choice: EngineChoice) 
 
 
 def _open_pytorch(folder: ModelFolder, attempt: Attempt, choice: EngineChoice) -> _Opened:
-    engine = pytorch.PyTorchEngine(folder, pytorch.PyTorchOptions(attempt.precision, threads=choice.threads))
-    environment = (pytorch.library_version(), engine.info.details["device"])
+    options = pytorch.PyTorchOptions(
+        attempt.precision, threads=choice.threads, layout=choice.torch_layout, is_compiled=choice.torch_compiled
+    )
+    engine = pytorch.PyTorchEngine(folder, options)
+    details = engine.info.details
+    environment = (pytorch.library_version(), details["device"], details["layout"], details["compiled"])
     return _Opened(engine, folder, environment, has_8bit_weights=False)
 
 

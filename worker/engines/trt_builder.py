@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from worker.errors import EngineError
 from worker.types import JsonValue
 
 _FOLDER: Final = "plans"
+_SCRATCH: Final = ".build."
 _CHILD: Final = (sys.executable, "-m", "worker.engines.trt_child")
 
 Progress = Callable[[str, float], None]
@@ -107,9 +109,10 @@ class Builder:
         Raises:
             EngineError: it cannot be written.
         """
+        self._sweep()
         with contextlib.ExitStack() as made:
             try:
-                scratch = tempfile.TemporaryDirectory(dir=self.store.root, prefix=".build.", ignore_cleanup_errors=True)
+                scratch = tempfile.TemporaryDirectory(dir=self.store.root, prefix=_SCRATCH, ignore_cleanup_errors=True)
                 made.callback(scratch.cleanup)
                 if known:
                     Path(scratch.name, TIMINGS_FILE).write_bytes(known)
@@ -119,6 +122,18 @@ class Builder:
                 ) from error
             made.pop_all()
             return scratch
+
+    def _sweep(self) -> None:
+        """Throw away what builders that were killed have left: gigabytes, for a large model.
+
+        Only what is older than any build may get: on a volume whose locks other hosts do not see, one of them may be
+        building.
+        """
+        stale_before = self.clock.wall() - self.seconds
+        for left in self.store.root.glob(f"{_SCRATCH}*"):
+            with contextlib.suppress(OSError):
+                if left.stat().st_mtime < stale_before:
+                    shutil.rmtree(left)
 
     def _run_child(self, order: str) -> dict[str, JsonValue]:
         """What the process notes of its plan.

@@ -63,6 +63,20 @@ def test_what_the_process_leaves_is_kept_with_its_notes(
     assert builder.build(folder, ORDER) == built
 
 
+def test_what_a_killed_builder_left_is_swept_up_by_the_next_and_what_may_be_at_work_is_not(
+    folder: ModelFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    builder = _builder(tmp_path, monkeypatch, PLAN, seconds=60.0)
+    left, busy = builder.store.root / ".build.left", builder.store.root / ".build.busy"
+    for each in (left, busy):
+        each.mkdir(parents=True)
+        (each / PLAN_FILE).write_bytes(b"half")
+    an_hour_ago = builder.clock.wall() - 3600
+    os.utime(left, (an_hour_ago, an_hour_ago))
+    builder.build(folder, ORDER)
+    assert (False, True) == (left.exists(), busy.exists())
+
+
 def test_progress_is_passed_on_and_noise_is_not(
     folder: ModelFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
