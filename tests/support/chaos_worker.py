@@ -13,7 +13,7 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -230,6 +230,14 @@ class ChaosEngine:
     def warm_up(self) -> None:
         self._refuse_if_dead()
         self._inner.warm_up()
+
+    @property
+    def can_overlap(self) -> bool:
+        """As that of the real engines: the next batch is begun before this one is waited for."""
+        return True
+
+    def begin(self, batch: Batch) -> Callable[[], PairScores]:
+        return lambda: self.score(batch)
 
     def score(self, batch: Batch) -> PairScores:
         self._batches += 1
