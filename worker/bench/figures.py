@@ -25,6 +25,19 @@ def percentile(values: Sequence[float], share: float) -> float:
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
 
+def seconds_in_line(costs: Sequence[float], rate: float) -> list[float]:
+    """How long each of some jobs takes with its waiting, in front of one server that does them in the order of arrival.
+
+    They arrive evenly, `rate` a second, and keep the server busy for `costs` seconds each (Lindley 1952). With the
+    costs of an engine by itself it is what a worker in front of it that takes no time would show.
+    """
+    found, waiting = [], 0.0
+    for cost in costs:
+        found.append(waiting + cost)
+        waiting = max(0.0, waiting + cost - 1.0 / rate)
+    return found
+
+
 def alternating(names: Sequence[Name], rounds: int) -> Iterator[tuple[int, Name]]:
     """Every name once per round, with the round's number; each round starts with another name.
 

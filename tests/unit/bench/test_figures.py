@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.bench.figures import alternating, median, median_ratio, percentile, report_of
+from worker.bench.figures import alternating, median, median_ratio, percentile, report_of, seconds_in_line
 
 
 def test_a_percentile_is_a_value_that_was_measured() -> None:
@@ -24,6 +24,11 @@ def test_at_least_the_share_of_all_values_lies_at_or_below_the_percentile(values
     found = percentile(values, share)
     assert found in values
     assert sum(value <= found for value in values) >= share * len(values) - 1e-9
+
+
+def test_in_line_a_job_waits_for_what_is_left_of_those_before_it() -> None:
+    assert [0.5, 0.5, 3.0, 2.5, 2.0, 0.5] == seconds_in_line([0.5, 0.5, 3.0, 0.5, 0.5, 0.0], rate=1.0)
+    assert [0.5, 0.5] == seconds_in_line([0.5, 0.5], rate=2.0)
 
 
 def test_everybody_runs_once_per_round_and_another_one_begins() -> None:
