@@ -27,7 +27,7 @@ def test_at_least_the_share_of_all_values_lies_at_or_below_the_percentile(values
 
 
 def test_in_line_a_job_waits_for_what_is_left_of_those_before_it() -> None:
-    assert [0.5, 0.5, 3.0, 2.5, 2.0, 0.5] == seconds_in_line([0.5, 0.5, 3.0, 0.5, 0.5, 0.0], rate=1.0)
+    assert [0.5, 0.5, 3.0, 2.5, 2.0, 1.0] == seconds_in_line([0.5, 0.5, 3.0, 0.5, 0.5, 0.0], rate=1.0)
     assert [0.5, 0.5] == seconds_in_line([0.5, 0.5], rate=2.0)
 
 
