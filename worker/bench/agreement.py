@@ -23,7 +23,7 @@ from worker.engines.golden import TextPair, encode_pairs, join_batches
 from worker.engines.ov import OpenVinoEngine, OpenVinoOptions
 from worker.engines.pytorch import PyTorchEngine, PyTorchOptions
 from worker.engines.source import BUNDLED_FOLDER
-from worker.types import Float32Array
+from worker.types import Batch, Float32Array
 
 SUFFIX: Final = ".test.jsonl.gz"
 SMALL_SET_CLASSES: Final = 10
@@ -115,10 +115,15 @@ def draw_cases(data: Path, options: Options) -> list[Case]:
     return cases
 
 
+def encode_cases(folder: ModelFolder, cases: Sequence[Case], max_pair_tokens: int) -> tuple[Batch, ...]:
+    """The pairs of all cases in their order, each a batch of its own."""
+    cut = dataclasses.replace(folder, max_pair_tokens=min(max_pair_tokens, folder.max_pair_tokens))
+    return encode_pairs(cut, [pair for case in cases for pair in case.pairs()])
+
+
 def score_cases(engine: Engine, folder: ModelFolder, cases: Sequence[Case], max_pair_tokens: int) -> list[Float32Array]:
     """For each case its logits, float32 [candidates, classes]. Scored in batches of like length."""
-    cut = dataclasses.replace(folder, max_pair_tokens=min(max_pair_tokens, folder.max_pair_tokens))
-    singles = encode_pairs(cut, [pair for case in cases for pair in case.pairs()])
+    singles = encode_cases(folder, cases, max_pair_tokens)
     order = sorted(range(len(singles)), key=lambda index: len(singles[index].token_ids))
     logits = np.empty((len(singles), engine.info.head.classes), dtype=np.float32)
     start = 0

@@ -56,7 +56,10 @@ def _tensors(model: Any) -> dict[str, Float32Array]:  # noqa: ANN401  the librar
     nodes = list(model.get_ordered_ops())
     tensors: dict[str, Float32Array] = {}
     for name in _EMBEDDINGS:
-        gather = next(n for n in nodes if n.get_type_name() == "Gather" and f".{name}." in _source_name(n))
+        gathers = (n for n in nodes if n.get_type_name() == "Gather" and f".{name}." in _source_name(n))
+        gather = next(gathers, None)
+        if gather is None:
+            raise EngineError("the graph is not that of an exported BERT")
         tensors[f"bert.embeddings.{name}.weight"] = _value(gather.input_value(0))
     products = [node for node in nodes if node.get_type_name() == "MatMul" and _is_constant(node.input_value(1))]
     norms = [_norm(node) for node in nodes if node.get_type_name() == "MVN"]

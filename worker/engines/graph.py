@@ -31,9 +31,12 @@ class _Attention:
     """The node that gives its result, [pairs, heads, tokens, size]."""
 
 
-def simplify(model: Node) -> tuple[str, ...]:
-    """Rewrite `model` in place; the names of the rewrites that found what they look for."""
-    done = {"weights": _unpack_weights(model)}
+def simplify(model: Node, *, unpacks: bool = True) -> tuple[str, ...]:
+    """Rewrite `model` in place; the names of the rewrites that found what they look for.
+
+    Without `unpacks` 8-bit weights stay packed: OpenVINO quantises only what is multiplied with such ones.
+    """
+    done = {"weights": unpacks and _unpack_weights(model)}
     found = [_attention(node) for node in _of_type(model, "Softmax")]
     attentions = [each for each in found if each is not None]
     mask = _mask(model)

@@ -51,6 +51,8 @@ class OpenVinoOptions:
     """None: every core this process may use."""
     streams: int | None = None
     """Parts of a batch that are scored at the same time; None: one per thread."""
+    activation_groups: int | None = None
+    """For benches: 8-bit weights stay packed, activations are quantised in groups of so many; None: neither."""
 
 
 class OpenVinoEngine:
@@ -72,8 +74,8 @@ class OpenVinoEngine:
         try:
             model = core.read_model(_graph(folder))
             self.has_8bit_weights = _has_8bit_weights(model)
-            rewrites = simplify(model)
-            properties = _properties(precision, threads, streams)
+            rewrites = simplify(model, unpacks=options.activation_groups is None)
+            properties = _properties(precision, threads, streams, options.activation_groups)
             compiled = core.compile_model(model, "CPU", properties)
         except RuntimeError as error:
             message = f"{folder.path}: OpenVINO cannot load this model"
@@ -84,7 +86,7 @@ class OpenVinoEngine:
             raise EngineError(message)
         self._types = {name: _integer_type(compiled.input(name)) for name, _ in self._inputs}
         self._requests: InferRequests | None = InferRequests(
-            compiled, streams, lambda: core.compile_model(_simplified(core, folder), "CPU", properties)
+            compiled, streams, lambda: core.compile_model(_simplified(core, folder, options), "CPU", properties)
         )
         self._info = EngineInfo(
             stamp=ModelStamp(folder.name, folder.digest(folder.openvino_weights()), "openvino", precision),
@@ -171,9 +173,9 @@ def round_up(number: int, step: int) -> int:
     return number if number < 2 * step else -(-number // step) * step
 
 
-def _simplified(core: Any, folder: ModelFolder) -> Any:  # noqa: ANN401  not typed for us
+def _simplified(core: Any, folder: ModelFolder, options: OpenVinoOptions) -> Any:  # noqa: ANN401  not typed for us
     model = core.read_model(_graph(folder))
-    simplify(model)
+    simplify(model, unpacks=options.activation_groups is None)
     return model
 
 
@@ -243,7 +245,7 @@ def _graph(folder: ModelFolder) -> Path:
     return graph
 
 
-def _properties(precision: str, threads: int, streams: int) -> dict[str, object]:
+def _properties(precision: str, threads: int, streams: int, activation_groups: int | None = None) -> dict[str, object]:
     return {
         "INFERENCE_NUM_THREADS": threads,
         "NUM_STREAMS": streams,
@@ -253,7 +255,7 @@ def _properties(precision: str, threads: int, streams: int) -> dict[str, object]
         "INFERENCE_PRECISION_HINT": _HINTS[precision],
         "PERFORMANCE_HINT": "LATENCY",
         # Quantised activations take their scale over neighbours, and change 5 to 13 % of MiniLM's decisions.
-        "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,
+        "DYNAMIC_QUANTIZATION_GROUP_SIZE": activation_groups or 0,
     }
 
 

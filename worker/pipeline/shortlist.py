@@ -39,9 +39,12 @@ class LabelIndex:
 
         Of equals the one listed first.
         """
-        likeness = (self.vectors @ windows.T).max(axis=1)
-        chosen = np.sort(np.argsort(-likeness, kind="stable")[:count])
+        chosen = np.sort(np.argsort(-self.likeness(windows), kind="stable")[:count])
         return tuple(self.nodes[place] for place in chosen.tolist())
+
+    def likeness(self, windows: Float32Array) -> Float32Array:
+        """float32 [labels]: the cosine of each label and the window that is nearest to it."""
+        return np.asarray((self.vectors @ windows.T).max(axis=1))
 
 
 class Shortlister:
@@ -115,10 +118,15 @@ class Shortlister:
         return {parent: self._index(schema, tuple(places)) for parent, places in stages.items()}
 
     def _index(self, schema: LabelSchema, places: tuple[int, ...]) -> LabelIndex:
-        words = (words_of(schema.tree.nodes[place].label) for place in places)
-        vectors = np.stack([vector_of(self._vectors, self._encode(text)) for text in words])
-        # What all labels of a stage share tells none of them from another.
-        return LabelIndex(places, _of_length_one(vectors - vectors.mean(axis=0)))
+        words = [words_of(schema.tree.nodes[place].label) for place in places]
+        return index_of(self._vectors, places, [self._encode(text) for text in words])
+
+
+def index_of(vectors: TokenVectors, nodes: tuple[int, ...], token_ids: Sequence[Int32Array]) -> LabelIndex:
+    """The labels of one stage, given the tokens of each one's words, at least one label."""
+    each = np.stack([vector_of(vectors, tokens) for tokens in token_ids])
+    # What all labels of a stage share tells none of them from another.
+    return LabelIndex(nodes, _of_length_one(each - each.mean(axis=0)))
 
 
 def words_of(label: Label) -> str:

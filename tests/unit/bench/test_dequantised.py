@@ -2,10 +2,13 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 
+from tests.support.tiny_openvino import write_tiny_model
 from worker.bench.dequantised import write_float32_copy
 from worker.engines.artifact import open_folder
 from worker.engines.source import BUNDLED_FOLDER
+from worker.errors import EngineError
 
 
 def read(file: Path) -> dict[str, np.ndarray]:
@@ -44,3 +47,10 @@ def test_the_copy_is_a_model_folder_that_transformers_can_read(tmp_path: Path) -
     assert folder.safetensors_files()
     assert "float32" == json.loads((folder.path / "config.json").read_text())["dtype"]
     assert folder.tokenizer_file.is_file()
+
+
+def test_another_graph_than_that_of_an_exported_bert_is_a_typed_error(tmp_path: Path) -> None:
+    model = open_folder(write_tiny_model(tmp_path / "model"))
+    with pytest.raises(EngineError, match="not that of an exported BERT"):
+        write_float32_copy(model, tmp_path / "float32")
+    assert not (tmp_path / "float32").exists()

@@ -49,6 +49,13 @@ def test_the_bundled_model_gives_the_same_logits_in_fewer_steps(model: openvino.
     assert np.abs(logits(model) - expected).max() < 2e-6
 
 
+def test_weights_stay_packed_where_that_is_asked_for_and_the_rest_is_rewritten(model: openvino.Model) -> None:
+    expected = logits(model)
+    assert ("attention", "first_token") == simplify(model, unpacks=False)
+    assert 8 * 6 <= sum("u8" == node.get_output_element_type(0).get_type_name() for node in model.get_ops())
+    assert np.abs(logits(model) - expected).max() < 2e-6
+
+
 def test_nothing_is_left_to_rewrite_the_second_time(model: openvino.Model) -> None:
     simplify(model)
     before = kinds(model)

@@ -12,6 +12,7 @@ from tests.support.tiny_openvino import write_tiny_model
 from worker.engines import ov
 from worker.engines.artifact import open_folder
 from worker.engines.ov import OpenVinoEngine, OpenVinoOptions, round_up, shares, usable_cores
+from worker.engines.source import BUNDLED_FOLDER
 from worker.errors import ConfigError, EngineError, EngineOutOfMemoryError
 
 
@@ -57,6 +58,19 @@ def test_results_of_an_earlier_call_are_not_overwritten_by_a_later_one(tmp_path:
     kept = first.tolist()
     engine.score(batch_of([9, 10], [11, 12]))
     assert first.tolist() == kept
+
+
+@pytest.mark.parametrize(("asked", "size", "is_unpacked"), [(None, "0", True), (64, "64", False)])
+def test_activations_are_quantised_only_for_a_bench_that_asks_and_also_after_a_failure(
+    asked: int | None, size: str, is_unpacked: bool
+) -> None:
+    """Of products with unpacked weights OpenVINO quantises nothing."""
+    options = OpenVinoOptions("float32", threads=1, activation_groups=asked)
+    engine = OpenVinoEngine(open_folder(BUNDLED_FOLDER), options)
+    assert is_unpacked == ("weights" in engine.info.details["rewrites"])
+    assert engine._requests is not None
+    for compiled in (engine._requests._compiled, engine._requests._compile_again()):
+        assert size == str(compiled.get_property("DYNAMIC_QUANTIZATION_GROUP_SIZE"))
 
 
 class FailingRequest:

@@ -11,7 +11,7 @@ from worker.labels.schema import LabelSchema, parse_schema
 from worker.pipeline.decision import audit
 from worker.pipeline.evidence import ModelView, ScoredStage, published
 from worker.pipeline.planning import plan_pairs, shortlisted
-from worker.pipeline.shortlist import LabelIndex, Shortlister
+from worker.pipeline.shortlist import LabelIndex, Shortlister, index_of, vector_of
 from worker.pipeline.tokenization import PairTokenizer
 from worker.types import Int32Array, JsonValue, NliHead, Request, Shortlist, TokenizedPairs, TokenVectors
 
@@ -75,6 +75,15 @@ def test_a_schema_without_a_shortlist_takes_no_memory() -> None:
 def test_a_text_that_says_nothing_gets_the_labels_listed_first() -> None:
     plan = plan_pairs(Request("id", "x"), schema_of(30), 1000)
     assert Shortlist((0, 1)) == shortlister().choose(plan, [np.array([], np.int32)], 1000)
+
+
+def test_the_labels_nearest_to_a_text_are_those_of_the_highest_likeness() -> None:
+    index = index_of(vectors(), tuple(range(10, 16)), [encode(text) for text in ("ab", "cd", "ef", "gh", "ij", "kl")])
+    window = vector_of(vectors(), encode("cdgh"))[np.newaxis]
+    likeness = index.likeness(window)
+    best = sorted(int(place) for place in np.argsort(-likeness)[:2])
+    assert tuple(10 + place for place in best) == index.nearest(window, 2)
+    assert 1.0 >= likeness.max() > likeness.min() >= -1.0
 
 
 def test_a_label_is_as_near_as_its_nearest_window() -> None:
