@@ -8,6 +8,7 @@ import numpy as np
 
 from worker.engines.artifact import CONFIG_FILE, ModelFolder, read_json_object
 from worker.engines.ov import OpenVinoOptions, compile_for_cpu
+from worker.engines.ov_precision import INT8
 
 _SIDES: Final = (512, 1024, 2048)
 _REPEATS: Final = 5
@@ -51,7 +52,8 @@ def measured_ceiling(options: OpenVinoOptions) -> dict[str, float]:
 
 def _tflops(side: int, options: OpenVinoOptions) -> float:
     draw = np.random.default_rng(0)
-    request = compile_for_cpu(_chain(side, draw), options).create_infer_request()
+    chain = _chain(side, draw, is_packed=options.precision == INT8)
+    request = compile_for_cpu(chain, options).create_infer_request()
     values = draw.standard_normal((side, side)).astype(np.float32)
     request.infer([values], share_inputs=True)
     seconds = []
@@ -62,13 +64,20 @@ def _tflops(side: int, options: OpenVinoOptions) -> float:
     return _CHAIN * 2 * side**3 / min(seconds) / 1e12
 
 
-def _chain(side: int, draw: np.random.Generator) -> Any:  # noqa: ANN401  the library is not typed for us
+def _chain(side: int, draw: np.random.Generator, *, is_packed: bool) -> Any:  # noqa: ANN401  the library is not typed for us
     import openvino  # noqa: PLC0415  takes a second
     from openvino import opset13 as ops  # noqa: PLC0415  as above
 
     given = ops.parameter([side, side], np.float32)
     node = given
     for _ in range(_CHAIN):
-        weights = draw.standard_normal((side, side)).astype(np.float32) / np.float32(side**0.5)
-        node = ops.matmul(node, ops.constant(weights), False, False)  # noqa: FBT003  the library's own flags
+        if is_packed:
+            # As models store them, an unsigned byte, a zero point and a scale per row.
+            packed = ops.convert(ops.constant(draw.integers(0, 256, (side, side)).astype(np.uint8)), "f32")
+            centred = ops.subtract(packed, ops.constant(np.full((side, 1), 128, np.float32)))
+            weights = ops.multiply(centred, ops.constant(np.full((side, 1), 1 / (74 * side**0.5), np.float32)))
+        else:
+            values = draw.standard_normal((side, side)).astype(np.float32) / np.float32(side**0.5)
+            weights = ops.constant(values)
+        node = ops.matmul(node, weights, False, True)  # noqa: FBT003  the library's own flags
     return openvino.Model([node], [given], "products")

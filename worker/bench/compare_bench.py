@@ -21,7 +21,7 @@ from worker.bench.tokenised import TEMPLATE
 from worker.bench.workloads import Recipe, Workload, marked, workload
 from worker.engines.artifact import open_folder
 from worker.engines.load import EngineChoice
-from worker.engines.ov import usable_cores
+from worker.engines.ov_machine import usable_cores
 from worker.engines.source import BUNDLED, BUNDLED_FOLDER
 from worker.errors import ConfigError, WorkerError
 from worker.kafka.embedded_jars import KAFKA_VERSION

@@ -26,7 +26,9 @@ from worker.bench.onnx_runtime import PRECISIONS, OnnxRuntimeEngine
 from worker.bench.tokenised import PairSet
 from worker.engines.artifact import ModelFolder, open_folder
 from worker.engines.base import Engine
-from worker.engines.ov import OpenVinoEngine, OpenVinoOptions, usable_cores
+from worker.engines.ov import OpenVinoEngine, OpenVinoOptions
+from worker.engines.ov_machine import usable_cores
+from worker.engines.ov_precision import INT8
 from worker.engines.pytorch import PyTorchEngine, PyTorchOptions
 from worker.engines.source import BUNDLED_FOLDER
 from worker.errors import WorkerError
@@ -97,8 +99,8 @@ class Report:
 def contestants(model: ModelFolder, scratch: Path, threads: int) -> list[Contestant]:
     """All ways, ours first; files that they need are written to `scratch`."""
 
-    def ours(precision: str, groups: int | None = None) -> Engine:
-        return OpenVinoEngine(model, OpenVinoOptions(precision, threads, activation_groups=groups))
+    def ours(precision: str, group: int | None = None, rest: str | None = None) -> Engine:
+        return OpenVinoEngine(model, OpenVinoOptions(precision, threads, group=group, rest=rest))
 
     def torch(precision: str) -> Engine:
         options = PyTorchOptions(precision, "cpu", threads, layout="transformers")
@@ -111,12 +113,11 @@ def contestants(model: ModelFolder, scratch: Path, threads: int) -> list[Contest
     return [
         Contestant(OURS, partial(ours, "auto")),
         Contestant(REFERENCE, partial(ours, "float32")),
+        Contestant("the same engine, bfloat16", partial(ours, "bfloat16")),
         *(
-            Contestant(
-                f"8-bit weights and activations, groups of {groups}, {precision}", partial(ours, precision, groups)
-            )
-            for precision in precisions
-            for groups in GROUPS
+            Contestant(f"int8 in groups of {group}, else {rest}", partial(ours, INT8, group, rest))
+            for rest in precisions
+            for group in GROUPS
         ),
         *(Contestant(f"torch, {precision}", partial(torch, precision)) for precision in precisions),
         *(Contestant(f"ONNX Runtime, {precision}", partial(onnx_runtime, precision)) for precision in PRECISIONS),

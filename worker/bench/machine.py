@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Final
 
-from worker.engines.ov import cpu_capabilities, usable_cores
+from worker.engines.ov_machine import cpu_capabilities, usable_cores
 
 _PACKAGES: Final = ("nli-stream-worker", "openvino", "confluent-kafka", "tokenizers", "numpy")
 _SAMPLE_SECONDS: Final = 0.5

@@ -56,7 +56,7 @@ def run(
 
 
 def _run_fleet(config: "Config", workers: str, options: list[str], place: "tuple[Path, Lifecycle]") -> None:
-    from worker.engines.ov import usable_cores
+    from worker.engines.ov_machine import usable_cores
     from worker.fleet import shares
     from worker.lifecycle import stop_on_signals
     from worker.supervisor import Supervisor, child_command, visible_gpus

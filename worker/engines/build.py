@@ -14,7 +14,7 @@ from worker.types import Batch, Float32Array
 
 LOGIT_BOUNDS: Final = {"float32": 1e-3, "float16": 2e-2, "bfloat16": 5e-2}
 """Largest difference of a logit from the float32 model's, by precision."""
-BATCH_BOUNDS: Final = {"float32": 1e-4, "float16": 2e-2, "bfloat16": 5e-2, "float8": 5e-2}
+BATCH_BOUNDS: Final = {"float32": 1e-4, "float16": 2e-2, "bfloat16": 5e-2, "float8": 5e-2, "int8": 5e-2}
 """Largest difference of a logit between a pair alone and the same pair in any batch."""
 _EXACT_UP_TO: Final = 10.0
 """Both bounds are meant for logits up to this size and grow with larger ones, as the steps between two numbers do."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from worker.engines import ov, pytorch, trt_api
+from worker.engines import ov, ov_precision, pytorch, trt_api
 from worker.engines.artifact import ModelFolder
 from worker.engines.cuda import cuda_absence
 from worker.engines.source import BUNDLED
@@ -12,6 +12,11 @@ from worker.engines.trt_order import PlanForm, precision_ladder
 from worker.errors import ConfigError
 
 ENGINES: Final = ("tensorrt", "pytorch", "openvino", "t5_rank", "gliclass", "fake")
+_ON_A_CPU: Final = {
+    "int8": "; 8-bit products are the fastest of this CPU",
+    "bfloat16": "; this CPU computes in bfloat16",
+    "float32": "",
+}
 PRECISIONS: Final = ("auto", "float32", "float16", "bfloat16", "int8", "float8")
 
 
@@ -68,9 +73,9 @@ def attempts(folder: ModelFolder, choice: EngineChoice) -> list[Attempt]:
     elif choice.engine == "pytorch":
         ways = _pytorch(folder, choice, "asked for")
     elif choice.engine == "openvino":
-        ways = _openvino(choice, "asked for")
+        ways = _openvino(folder, choice, "asked for")
     elif folder.openvino_file():
-        ways = _openvino(choice, "the model is stored for it")
+        ways = _openvino(folder, choice, "the model is stored for it")
     else:
         ways = _best(folder, choice)
     return ways[:1] if choice.strict else ways
@@ -94,7 +99,7 @@ def _best(folder: ModelFolder, choice: EngineChoice) -> list[Attempt]:
         why = f"there is a GPU; {absence}" if absence else "there is a GPU"
         ways += _pytorch(folder, choice, why)
     reason = "the GPU's engines were refused" if ways else f"the best engine for a CPU; none of a GPU: {_lack(absence)}"
-    return [*ways, *_openvino(choice, reason)]
+    return [*ways, *_openvino(folder, choice, reason)]
 
 
 def _lack(absence: str | None) -> str:
@@ -114,9 +119,8 @@ def _pytorch(folder: ModelFolder, choice: EngineChoice, why: str) -> list[Attemp
     return [Attempt("pytorch", precision, why) for precision in precisions]
 
 
-def _openvino(choice: EngineChoice, why: str) -> list[Attempt]:
-    ways: list[Attempt] = []
-    if choice.precision == "auto" and ov.has_fast_bfloat16():
-        ways.append(Attempt("openvino", "bfloat16", f"{why}; this CPU computes in bfloat16"))
-    precision = "float32" if choice.precision == "auto" else choice.precision
-    return [*ways, Attempt("openvino", precision, why)]
+def _openvino(folder: ModelFolder, choice: EngineChoice, why: str) -> list[Attempt]:
+    if choice.precision != "auto":
+        return [Attempt("openvino", choice.precision, why)]
+    names = ov_precision.ladder(has_8bit_weights=ov.stores_8bit_weights(folder))
+    return [Attempt("openvino", name, f"{why}{_ON_A_CPU[name]}") for name in names]

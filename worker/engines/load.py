@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import structlog
 
-from worker.engines import export, gliclass, gliclass_folder, ov, pytorch, t5_rank, trt_open
+from worker.engines import export, gliclass, gliclass_folder, ov, ov_machine, pytorch, t5_rank, trt_open
 from worker.engines.artifact import TOKENIZER_FILE, ModelFolder, file_sha256, open_folder
 from worker.engines.base import Engine
 from worker.engines.build import GateReport, verify, verify_singles
@@ -174,7 +174,7 @@ def _open_openvino(folder: ModelFolder, attempt: Attempt, choice: EngineChoice) 
     graph = folder.openvino_file()
     # The model's digest names the weights; the same weights in another graph are another model to the gate.
     graph_digest = "" if graph is None else file_sha256(graph)
-    environment = (ov.library_version(), *ov.cpu_capabilities(), graph_digest, f"rewrites {REWRITES}")
+    environment = (ov_machine.library_version(), *ov_machine.cpu_capabilities(), graph_digest, f"rewrites {REWRITES}")
     return _Opened(engine, folder, environment, engine.has_8bit_weights)
 
 
@@ -195,7 +195,7 @@ def _exported(folder: ModelFolder, cache_dir: Path) -> ModelFolder:
     weights = folder.safetensors_files()
     if not weights:
         raise EngineError(f"{folder.path}: no openvino_model.xml, model.onnx or model.safetensors: not a model folder")
-    key = verdict_key({"model": folder.digest(weights), "openvino": ov.library_version(), "weights": "float32"})
+    key = verdict_key({"model": folder.digest(weights), "openvino": ov_machine.library_version(), "weights": "float32"})
     target = cache_dir / "models" / key
     if not target.is_dir():
         try:

@@ -1,20 +1,21 @@
-"""The CPU engine: OpenVINO, with 16-bit compute where the CPU has it."""
+"""The CPU engine: OpenVINO, in the fastest arithmetic of the CPU that keeps the decisions."""
 
-import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
+from worker.engines import ov_machine
 from worker.engines.artifact import ModelFolder
 from worker.engines.graph import simplify
 from worker.engines.layout import PaddedBatch, checked_logits, pad, warm_up_batches
+from worker.engines.ov_machine import usable_cores
+from worker.engines.ov_precision import Arithmetic, arithmetic
 from worker.engines.ov_requests import Feed, InferRequests
-from worker.engines.telemetry import silence_telemetry
-from worker.errors import ConfigError, EngineError
+from worker.errors import EngineError
 from worker.types import Batch, EngineInfo, ModelStamp, PairScores
 
 STREAM_TOKENS: Final = 1024
@@ -26,9 +27,6 @@ take 90 MB more."""
 WIDTH_STEP: Final = 8
 ROWS_STEP: Final = 4
 """What a part of a batch is rounded up to: OpenVINO compiles kernels for every shape that it meets, and keeps them."""
-_HINTS: Final = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
-_CAPABILITIES: Final = {"bfloat16": "BF16", "float16": "FP16"}
-"""What `OPTIMIZATION_CAPABILITIES` calls the arithmetic that a precision needs."""
 _EIGHT_BITS: Final = frozenset({"u8", "i8"})
 _LEAST_WEIGHTS: Final = 1024
 """A constant of 8-bit values with fewer elements than this is no weight matrix."""
@@ -38,7 +36,6 @@ _INPUTS: Final[Mapping[str, str]] = {
     "token_type_ids": "type_ids",
 }
 """The graph's input names, and which field of a padded batch feeds each."""
-_CPU_QUOTA_FILE: Final = Path("/sys/fs/cgroup/cpu.max")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +43,16 @@ class OpenVinoOptions:
     """How to compute."""
 
     precision: str = "auto"
-    """`auto` (bfloat16 where the CPU has it), `float32`, `bfloat16` or `float16`."""
+    """`auto` (the fastest that `ov_precision.ladder` names), `float32`, `bfloat16`, `float16`, or `int8`: products of
+    8-bit weights with activations quantised in groups, everything else in bfloat16 where the CPU has it."""
     threads: int | None = None
     """None: every core this process may use."""
     streams: int | None = None
     """Parts of a batch that are scored at the same time; None: one per thread."""
-    activation_groups: int | None = None
-    """For benches: 8-bit weights stay packed, activations are quantised in groups of so many; None: neither."""
+    group: int | None = None
+    """For benches: with `int8`, groups of another size; None: the usual."""
+    rest: str | None = None
+    """For benches: with `int8`, what everything else is computed in; None: the fastest."""
 
 
 class OpenVinoEngine:
@@ -65,17 +65,17 @@ class OpenVinoEngine:
             ConfigError: this CPU does not compute in the precision asked for.
             EngineError: the folder's graph cannot be loaded.
         """
-        core = _core()
+        core = ov_machine.core()
         self._pad_id = folder.pad_token_id
         self._head = folder.head
-        precision = _choose_precision(options.precision, core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
         threads = options.threads or usable_cores()
         streams = min(threads, options.streams or threads)
         try:
             model = core.read_model(_graph(folder))
             self.has_8bit_weights = _has_8bit_weights(model)
-            rewrites = simplify(model, unpacks=options.activation_groups is None)
-            properties = _properties(precision, threads, streams, options.activation_groups)
+            how = _arithmetic(options, has_8bit_weights=self.has_8bit_weights)
+            rewrites = simplify(model, unpacks=not how.group)
+            properties = _properties(how, threads, streams)
             compiled = core.compile_model(model, "CPU", properties)
         except RuntimeError as error:
             message = f"{folder.path}: OpenVINO cannot load this model"
@@ -86,10 +86,10 @@ class OpenVinoEngine:
             raise EngineError(message)
         self._types = {name: _integer_type(compiled.input(name)) for name, _ in self._inputs}
         self._requests: InferRequests | None = InferRequests(
-            compiled, streams, lambda: core.compile_model(_simplified(core, folder, options), "CPU", properties)
+            compiled, streams, lambda: core.compile_model(_simplified(core, folder, how), "CPU", properties)
         )
         self._info = EngineInfo(
-            stamp=ModelStamp(folder.name, folder.digest(folder.openvino_weights()), "openvino", precision),
+            stamp=ModelStamp(folder.name, folder.digest(folder.openvino_weights()), "openvino", how.precision),
             head=folder.head,
             max_pair_tokens=folder.max_pair_tokens,
             token_budget=max(streams * STREAM_TOKENS, folder.max_pair_tokens),
@@ -99,6 +99,7 @@ class OpenVinoEngine:
                 "streams": str(streams),
                 "weights": "8-bit" if self.has_8bit_weights else "as exported",
                 "rewrites": ", ".join(rewrites) or "none",
+                "activations": f"8-bit in groups of {how.group}, else {how.rest}" if how.group else how.rest,
             },
         )
 
@@ -173,10 +174,19 @@ def round_up(number: int, step: int) -> int:
     return number if number < 2 * step else -(-number // step) * step
 
 
-def _simplified(core: Any, folder: ModelFolder, options: OpenVinoOptions) -> Any:  # noqa: ANN401  not typed for us
+def _simplified(core: Any, folder: ModelFolder, how: Arithmetic) -> Any:  # noqa: ANN401  not typed for us
     model = core.read_model(_graph(folder))
-    simplify(model, unpacks=options.activation_groups is None)
+    simplify(model, unpacks=not how.group)
     return model
+
+
+def _arithmetic(options: OpenVinoOptions, *, has_8bit_weights: bool) -> Arithmetic:
+    capabilities = ov_machine.capabilities()
+    how = arithmetic(options.precision, capabilities, has_8bit_weights=has_8bit_weights)
+    if not how.group:
+        return how
+    rest = arithmetic(options.rest or how.rest, capabilities, has_8bit_weights=has_8bit_weights)
+    return replace(how, group=options.group or how.group, rest=rest.precision)
 
 
 def shares(lengths: npt.NDArray[np.int32], most: int) -> list[npt.NDArray[np.intp]]:
@@ -194,47 +204,8 @@ def compile_for_cpu(model: Any, options: OpenVinoOptions) -> Any:  # noqa: ANN40
     Raises:
         ConfigError: this CPU does not compute in the precision asked for.
     """
-    core = _core()
-    precision = _choose_precision(options.precision, core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
-    return core.compile_model(model, "CPU", _properties(precision, options.threads or usable_cores(), 1))
-
-
-def usable_cores() -> int:
-    """How many cores this process may use: its affinity, and the quota of its container where that is less."""
-    # Only Linux knows the affinity of a process.
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-    try:
-        quota, period = _CPU_QUOTA_FILE.read_text().split()
-        return cores if quota == "max" else max(1, min(cores, round(int(quota) / int(period))))
-    except (OSError, ValueError):
-        return cores
-
-
-def has_fast_bfloat16() -> bool:
-    """Whether this CPU computes in bfloat16 rather than emulating it."""
-    return _CAPABILITIES["bfloat16"] in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-
-
-def cpu_capabilities() -> tuple[str, ...]:
-    """What arithmetic OpenVINO finds in this CPU, and the CPU's name: what a verdict on an engine depends on."""
-    core = _core()
-    capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    return (str(core.get_property("CPU", "FULL_DEVICE_NAME")), *sorted(str(name) for name in capabilities))
-
-
-def library_version() -> str:
-    """The version of the OpenVINO runtime."""
-    silence_telemetry()
-    import openvino  # noqa: PLC0415  # takes a second, and only this engine needs it
-
-    return str(openvino.get_version())
-
-
-def _core() -> Any:  # noqa: ANN401  # the library is not typed for us
-    silence_telemetry()
-    import openvino  # noqa: PLC0415  # as above
-
-    return openvino.Core()
+    how = _arithmetic(options, has_8bit_weights=_has_8bit_weights(model))
+    return ov_machine.core().compile_model(model, "CPU", _properties(how, options.threads or usable_cores(), 1))
 
 
 def _graph(folder: ModelFolder) -> Path:
@@ -245,30 +216,16 @@ def _graph(folder: ModelFolder) -> Path:
     return graph
 
 
-def _properties(precision: str, threads: int, streams: int, activation_groups: int | None = None) -> dict[str, object]:
+def _properties(how: Arithmetic, threads: int, streams: int) -> dict[str, object]:
     return {
         "INFERENCE_NUM_THREADS": threads,
         "NUM_STREAMS": streams,
         "CPU_RUNTIME_CACHE_CAPACITY": _KERNELS_KEPT,
         # Every process would pin its threads to the same first cores, and there are host threads beside them.
         "ENABLE_CPU_PINNING": False,
-        "INFERENCE_PRECISION_HINT": _HINTS[precision],
         "PERFORMANCE_HINT": "LATENCY",
-        # Quantised activations take their scale over neighbours, and change 5 to 13 % of MiniLM's decisions.
-        "DYNAMIC_QUANTIZATION_GROUP_SIZE": activation_groups or 0,
+        **how.properties,
     }
-
-
-def _choose_precision(wanted: str, capabilities: list[str]) -> str:
-    if wanted == "auto":
-        return "bfloat16" if _CAPABILITIES["bfloat16"] in capabilities else "float32"
-    if wanted not in _HINTS:
-        message = f"precision: the openvino engine computes in {', '.join(_HINTS)}; {wanted!r} is none of them"
-        raise ConfigError(message)
-    if wanted in _CAPABILITIES and _CAPABILITIES[wanted] not in capabilities:
-        message = f"precision: this CPU does not compute in {wanted}; use auto or float32"
-        raise ConfigError(message)
-    return wanted
 
 
 def _names(ports: Any) -> list[str]:  # noqa: ANN401  # the library is not typed for us
@@ -295,3 +252,12 @@ def _has_8bit_weights(model: Any) -> bool:  # noqa: ANN401  # the library is not
         and int(np.prod(list(node.get_output_shape(0)))) >= _LEAST_WEIGHTS
         for node in model.get_ops()
     )
+
+
+def stores_8bit_weights(folder: ModelFolder) -> bool:
+    """Whether the folder's graph is OpenVINO's own and names 8-bit weights; told from its text, without loading it."""
+    graph = folder.openvino_file()
+    if graph is None or graph.suffix != ".xml":
+        return False
+    text = graph.read_text(encoding="utf-8", errors="replace")
+    return any(f'element_type="{kind}"' in text for kind in _EIGHT_BITS)

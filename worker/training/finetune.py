@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from worker.clock import Clock
-from worker.engines.ov import usable_cores
+from worker.engines.ov_machine import usable_cores
 from worker.errors import EngineError
 from worker.training.journal import Journal
 from worker.training.place import chosen_place

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Final
 
-from worker.engines.ov import has_fast_bfloat16
+from worker.engines.ov_machine import has_fast_bfloat16
 from worker.errors import ConfigError
 
 DEVICES: Final = ("auto", "cpu", "cuda")

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.plans import write_folder
-from worker.engines import choice, ov, pytorch, trt_api
+from worker.engines import choice, ov_machine, pytorch, trt_api
 from worker.engines.artifact import ModelFolder
 from worker.engines.choice import EngineChoice, attempts, tensorrt_absence
 from worker.engines.trt_order import PlanForm
@@ -19,7 +19,8 @@ def folder(tmp_path: Path) -> ModelFolder:
 
 @pytest.fixture(autouse=True)
 def _plain_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ov, "has_fast_bfloat16", lambda: False)
+    monkeypatch.setattr(ov_machine, "has_fast_bfloat16", lambda: False)
+    monkeypatch.setattr(ov_machine, "has_fastest_int8", lambda: False)
 
 
 def _machine(monkeypatch: pytest.MonkeyPatch, *, gpu: bool, tensorrt: bool, torch: bool = True) -> None:

@@ -6,8 +6,10 @@ from structlog.testing import capture_logs
 
 from tests.support.batches import batch_of
 from tests.support.tiny_openvino import TinyModel, write_tiny_model
-from worker.engines import export, load, ov, pytorch, trt_api
+from worker.engines import export, load, ov, ov_machine, pytorch, trt_api
 from worker.engines.load import EngineChoice, load_engine
+from worker.engines.ov import OpenVinoOptions
+from worker.engines.ov_precision import Arithmetic
 from worker.engines.source import BUNDLED_FOLDER
 from worker.errors import ConfigError, EngineError
 
@@ -103,15 +105,15 @@ def test_8bit_weights_are_recognised_and_pass_by_their_labels(tmp_path: Path) ->
 
 
 def test_where_bfloat16_does_not_agree_float32_is_used_instead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ov, "has_fast_bfloat16", lambda: True)
-    choose = ov._choose_precision
+    monkeypatch.setattr(ov_machine, "has_fast_bfloat16", lambda: True)
+    choose = ov._arithmetic
 
-    def refuse_bfloat16(wanted: str, capabilities: list[str]) -> str:
-        if wanted == "bfloat16":
+    def refuse_bfloat16(options: OpenVinoOptions, *, has_8bit_weights: bool) -> Arithmetic:
+        if options.precision == "bfloat16":
             raise EngineError("refused for the test")
-        return choose(wanted, capabilities)
+        return choose(options, has_8bit_weights=has_8bit_weights)
 
-    monkeypatch.setattr(ov, "_choose_precision", refuse_bfloat16)
+    monkeypatch.setattr(ov, "_arithmetic", refuse_bfloat16)
     with capture_logs() as logs:
         loaded = load_engine(_choice(tmp_path))
     assert loaded.engine.info.stamp.precision == "float32"
@@ -159,7 +161,7 @@ def test_the_tensorrt_engine_without_its_library_names_the_extra(
     [
         (EngineChoice(engine="onnx"), "engine: "),
         (EngineChoice(precision="fp16"), "precision: "),
-        (EngineChoice(precision="int8"), "precision: "),
+        (EngineChoice(precision="float8"), "precision: "),
         (EngineChoice(engine="pytorch"), "engine: the bundled model"),
         (EngineChoice(engine="tensorrt"), "engine: the bundled model"),
         (EngineChoice(engine="gliclass"), "engine: the bundled model"),

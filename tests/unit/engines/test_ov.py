@@ -9,11 +9,12 @@ import pytest
 
 from tests.support.batches import batch_of
 from tests.support.tiny_openvino import write_tiny_model
-from worker.engines import ov
+from worker.engines import ov_machine
 from worker.engines.artifact import open_folder
-from worker.engines.ov import OpenVinoEngine, OpenVinoOptions, round_up, shares, usable_cores
+from worker.engines.ov import OpenVinoEngine, OpenVinoOptions, round_up, shares, stores_8bit_weights
+from worker.engines.ov_machine import usable_cores
 from worker.engines.source import BUNDLED_FOLDER
-from worker.errors import ConfigError, EngineError, EngineOutOfMemoryError
+from worker.errors import EngineError, EngineOutOfMemoryError
 
 
 @pytest.mark.parametrize(("quota", "cores"), [("max 100000", 8), ("200000 100000", 2), ("50000 100000", 1), ("odd", 8)])
@@ -21,23 +22,9 @@ def test_threads_are_bounded_by_the_quota_of_the_container(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quota: str, cores: int
 ) -> None:
     (tmp_path / "cpu.max").write_text(quota)
-    monkeypatch.setattr(ov, "_CPU_QUOTA_FILE", tmp_path / "cpu.max")
+    monkeypatch.setattr(ov_machine, "_CPU_QUOTA_FILE", tmp_path / "cpu.max")
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
     assert usable_cores() == cores
-
-
-@pytest.mark.parametrize(
-    ("wanted", "capabilities", "chosen"),
-    [("auto", ["FP32", "BF16"], "bfloat16"), ("auto", ["FP32"], "float32"), ("float32", ["FP32", "BF16"], "float32")],
-)
-def test_bfloat16_is_chosen_where_the_cpu_has_it(wanted: str, capabilities: list[str], chosen: str) -> None:
-    assert ov._choose_precision(wanted, capabilities) == chosen
-
-
-@pytest.mark.parametrize("wanted", ["bfloat16", "float16", "int8"])
-def test_a_precision_that_the_cpu_has_not_is_refused_by_key(wanted: str) -> None:
-    with pytest.raises(ConfigError, match="precision: "):
-        ov._choose_precision(wanted, ["FP32"])
 
 
 def test_a_graph_that_is_damaged_is_a_typed_error(tmp_path: Path) -> None:
@@ -60,14 +47,21 @@ def test_results_of_an_earlier_call_are_not_overwritten_by_a_later_one(tmp_path:
     assert first.tolist() == kept
 
 
-@pytest.mark.parametrize(("asked", "size", "is_unpacked"), [(None, "0", True), (64, "64", False)])
-def test_activations_are_quantised_only_for_a_bench_that_asks_and_also_after_a_failure(
-    asked: int | None, size: str, is_unpacked: bool
+@pytest.mark.parametrize(
+    ("options", "size", "is_unpacked"),
+    [
+        (OpenVinoOptions("float32", threads=1), "0", True),
+        (OpenVinoOptions("int8", threads=1), "32", False),
+        (OpenVinoOptions("int8", threads=1, group=64, rest="float32"), "64", False),
+    ],
+)
+def test_activations_are_quantised_only_in_int8_and_also_after_a_failure(
+    options: OpenVinoOptions, size: str, is_unpacked: bool
 ) -> None:
     """Of products with unpacked weights OpenVINO quantises nothing."""
-    options = OpenVinoOptions("float32", threads=1, activation_groups=asked)
     engine = OpenVinoEngine(open_folder(BUNDLED_FOLDER), options)
     assert is_unpacked == ("weights" in engine.info.details["rewrites"])
+    assert options.precision == engine.info.stamp.precision
     assert engine._requests is not None
     for compiled in (engine._requests._compiled, engine._requests._compile_again()):
         assert size == str(compiled.get_property("DYNAMIC_QUANTIZATION_GROUP_SIZE"))
@@ -153,3 +147,8 @@ def test_a_single_pair_is_a_single_part() -> None:
 @pytest.mark.parametrize(("number", "expected"), [(1, 1), (7, 7), (8, 8), (9, 12), (12, 12), (13, 16), (33, 36)])
 def test_what_is_not_small_is_rounded_up_so_that_shapes_come_again(number: int, expected: int) -> None:
     assert expected == round_up(number, 4)
+
+
+def test_8bit_weights_are_told_from_the_graph_without_loading_it(tmp_path: Path) -> None:
+    assert stores_8bit_weights(open_folder(BUNDLED_FOLDER))
+    assert not stores_8bit_weights(open_folder(write_tiny_model(tmp_path)))

@@ -4,8 +4,8 @@ import sys
 _SCRIPT = """
 import os, sys
 from worker.engines.load import EngineChoice, load_engine
-from worker.engines import ov
-ov.library_version()
+from worker.engines import ov_machine
+ov_machine.library_version()
 assert os.environ["HF_HUB_DISABLE_TELEMETRY"] == "1"
 from openvino.tools.ovc import telemetry_utils
 print(telemetry_utils.tm.__name__)
