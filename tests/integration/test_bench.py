@@ -20,15 +20,30 @@ def report(*arguments: str) -> dict[str, Any]:
 
 @pytest.mark.usefixtures("kafka")  # where there is no broker, this one cannot start either
 def test_the_pipeline_bench_tells_of_throughput_and_latency() -> None:
-    found = report("pipeline", *SMALL, "--topics", "2", "--repeated", "0.3")
+    found = report("pipeline", *SMALL, "--topics", "2", "--repeated", "0.3", "--workers", "2")
+    assert 2 == found["workers"]
     assert {"bench", "machine", "broker", "engine", "workload", "saturation", "latency"} <= set(found)
     saturation = found["saturation"]
     keys = ("messages_per_second", "pairs_per_second", "engine_only_pairs_per_second", "share_of_engine_only")
     assert all(saturation[key] > 0 for key in keys)
     assert 0 <= saturation["mean_padding_ratio"] < 1
+    # Of both processes together: no other than they scored the seven tenths of the texts that are new.
+    assert 0.5 < saturation["pairs_scored_share"] < 1
     assert {"labels": 8, "repeated": 0.3, "topics": 2}.items() <= found["workload"].items()
     [at_load] = found["latency"]
     assert 0 < at_load["p50_ms"] <= at_load["p99_ms"] <= at_load["max_ms"]
+
+
+@pytest.mark.usefixtures("kafka")
+def test_the_scale_out_bench_compares_one_process_with_two() -> None:
+    found = report(
+        "scale-out", "--engine", "fake", "--seconds", "0.2", "--rounds", "1", "--workload", "short", "--json"
+    )
+    one, two = found["processes"]
+    assert (1, 1.0, 2) == (one["processes"], one["median_ratio"], two["processes"])
+    assert two["median_ratio"] > 0
+    assert two["peak_rss_mib"] > one["peak_rss_mib"]  # a parent and two processes
+    assert [(1, 1), (2, 1)] == [(run["processes"], run["round"]) for run in found["runs"]]
 
 
 @pytest.mark.usefixtures("kafka")
