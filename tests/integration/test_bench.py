@@ -47,6 +47,17 @@ def test_the_scale_out_bench_compares_one_process_with_two() -> None:
 
 
 @pytest.mark.usefixtures("kafka")
+def test_the_memory_bench_tells_the_size_of_the_worker_over_the_time() -> None:
+    found = report("memory", "--engine", "fake", "--minutes", "0.05", "--workload", "short", "--json")
+    assert found["rate"] == pytest.approx(0.3 * found["saturation_messages_per_second"], rel=0.01)
+    assert 0 < found["rss_first_mib"] <= found["rss_max_mib"] >= found["rss_last_mib"] > 0
+    assert found["distinct_texts"] == pytest.approx(3 * found["rate"], rel=0.01, abs=1)
+    assert 0 < found["score_cache_mib"] <= found["score_cache_bound_mib"]
+    assert len(found["samples"]) >= 12
+    assert isinstance(found["rss_slope_mib_per_hour"], float)
+
+
+@pytest.mark.usefixtures("kafka")
 def test_the_label_changes_bench_tells_what_a_version_each_second_costs_a_fleet() -> None:
     found = report("label-changes", "--engine", "fake", "--workers", "2", "--seconds", "2", "--rounds", "1", "--json")
     assert found["median_ratio"] > 0

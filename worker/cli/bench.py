@@ -26,6 +26,7 @@ def register(app: typer.Typer) -> None:
     commands.command("pipeline")(pipeline)
     commands.command("compare")(compare)
     commands.command("scale-out")(scale_out)
+    commands.command("memory")(memory)
     commands.command("label-changes")(label_changes)
     commands.command("host")(host)
     app.add_typer(commands, name="bench")
@@ -107,6 +108,28 @@ def scale_out(
     bench = ScaleOutBench(EngineChoice(model, engine, precision), recipe, tuple(workers), seconds, rounds)
     bench = bench.quickly() if quick else bench
     _show(run_scale_out_bench(bench, _say(as_json=as_json)), ("processes",), as_json=as_json)
+
+
+def memory(
+    minutes: float = typer.Option(60.0, min=0.01, help="How long."),
+    rate: float | None = typer.Option(None, min=0.01, help="Messages a second; default: 30 % of what it can do."),
+    workload: WorkloadName = typer.Option("mixed", help="The length distribution of the texts."),
+    labels: int = LABELS,
+    model: str = MODEL,
+    engine: str = ENGINE,
+    precision: str = PRECISION,
+    quick: bool = QUICK,
+    as_json: bool = AS_JSON,
+) -> None:
+    """The size of the whole worker at a steady load of texts of which none comes twice, on an embedded Kafka."""
+    from worker.bench.memory_bench import MemoryBench, run_memory_bench, shown
+    from worker.bench.workloads import Recipe
+    from worker.engines.load import EngineChoice
+
+    _quiet()
+    bench = MemoryBench(EngineChoice(model, engine, precision), Recipe(workload, labels=labels), minutes, rate)
+    report = run_memory_bench(bench.quickly() if quick else bench, _say(as_json=as_json))
+    _show(report if as_json else shown(report), ("samples",), as_json=as_json)
 
 
 def label_changes(
