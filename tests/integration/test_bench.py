@@ -1,6 +1,8 @@
 """The benches run, and their reports have the shape that others read. No time is judged."""
 
+import gzip
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -55,6 +57,22 @@ def test_the_memory_bench_tells_the_size_of_the_worker_over_the_time() -> None:
     assert 0 < found["score_cache_mib"] <= found["score_cache_bound_mib"]
     assert len(found["samples"]) >= 12
     assert isinstance(found["rss_slope_mib_per_hour"], float)
+
+
+@pytest.mark.usefixtures("kafka")
+def test_the_shortlist_bench_compares_two_topics_of_one_worker(tmp_path: Path) -> None:
+    with gzip.open(tmp_path / "wants.test.jsonl.gz", "wt", encoding="utf-8") as stream:
+        for number in range(60):
+            stream.write(json.dumps({"text": f"text number {number}", "label": f"want_{number % 12}"}) + "\n")
+    small = ["--engine", "fake", "--labels", "12", "--top-k", "3", "--texts", "40", "--rounds", "2", "--json"]
+    found = report("shortlist", *small, "--data", str(tmp_path), "--set", "wants")
+    assert (12, 3, 40, "wants") == tuple(found[key] for key in ("labels", "top_k", "texts", "set"))
+    # An audit now and then scores all labels as well.
+    assert 12.0 == found["pairs_per_message_all_labels"]
+    assert 3.0 <= found["pairs_per_message_shortlist"] < 4.0
+    assert found["median_ratio"] > 0
+    assert 0 < found["same_top_label"] < 1  # scores of the fake engine: what is not scored often has the highest
+    assert all(0 <= found[f"macro_f1_{name}"] <= 1 for name in ("all_labels", "shortlist"))
 
 
 @pytest.mark.usefixtures("kafka")

@@ -27,6 +27,7 @@ def register(app: typer.Typer) -> None:
     commands.command("compare")(compare)
     commands.command("scale-out")(scale_out)
     commands.command("memory")(memory)
+    commands.command("shortlist")(shortlist)
     commands.command("label-changes")(label_changes)
     commands.command("host")(host)
     app.add_typer(commands, name="bench")
@@ -130,6 +131,30 @@ def memory(
     bench = MemoryBench(EngineChoice(model, engine, precision), Recipe(workload, labels=labels), minutes, rate)
     report = run_memory_bench(bench.quickly() if quick else bench, _say(as_json=as_json))
     _show(report if as_json else shown(report), ("samples",), as_json=as_json)
+
+
+def shortlist(
+    labels: int = typer.Option(150, min=2, help="How many labels; of a test set, how many of its classes."),
+    top_k: int = typer.Option(25, min=1, help="How many of them the shortlist has scored."),
+    texts: int = typer.Option(200, min=1, help="Messages of one run."),
+    rounds: int = typer.Option(5, min=1, help="Runs of each, alternating."),
+    data: Path | None = typer.Option(None, help="A folder of test sets, NAME.test.jsonl.gz. None: texts are made."),
+    set_name: str = typer.Option("clinc150", "--set", help="Which of them."),
+    model: str = MODEL,
+    engine: str = ENGINE,
+    precision: str = PRECISION,
+    quick: bool = QUICK,
+    as_json: bool = AS_JSON,
+) -> None:
+    """A topic whose schema has a shortlist next to one with all labels scored, on an embedded Kafka."""
+    from worker.bench.shortlist_bench import ShortlistBench, run_shortlist_bench
+    from worker.engines.load import EngineChoice
+
+    _quiet()
+    choice = EngineChoice(model, engine, precision)
+    bench = ShortlistBench(choice, labels, top_k, texts, rounds, data, set_name)
+    bench = bench.quickly() if quick else bench
+    _show(run_shortlist_bench(bench, _say(as_json=as_json)), (), as_json=as_json)
 
 
 def label_changes(
