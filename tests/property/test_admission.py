@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from tests.support.small_tokenizers import bert_style, deberta_style, roberta_style, save
+from tests.support.small_tokenizers import FAMILIES, save
 from worker.backlog import Backlog
 from worker.clock import ManualClock
 from worker.flow import Inbox, PairQueue
@@ -34,13 +34,13 @@ SCHEMAS = [
     for labels in (1, 3, 40)
     for long_text in LONG_TEXT
 ]
-KINDS = [bert_style, roberta_style, deberta_style]
+KINDS = [*FAMILIES.values()]
 words = st.sampled_from(["the bill", "good", "a", " ", "漢字", "ä", "ﷺ", "😀🏽", "½", "é", "한글", "\n", "x" * 30])
 texts = st.builds(
     lambda some, times: "".join(some) * times, st.lists(words, max_size=8), st.sampled_from([1, 1, 9, 60])
 )
 messages = st.tuples(texts, st.integers(0, len(SCHEMAS) - 1))
-kinds = pytest.mark.parametrize("kind", KINDS, ids=["bert", "roberta", "deberta"])
+kinds = pytest.mark.parametrize("kind", KINDS, ids=[*FAMILIES])
 
 
 @pytest.fixture(scope="module")

@@ -18,11 +18,6 @@ from worker.pipeline.tokenization import PairTokenizer
 from worker.types import JsonValue, Request, TokenizedPairs
 
 BUNDLED = Path(bundled.__path__[0]) / "model" / "tokenizer.json"
-STYLES = {
-    "bert": small_tokenizers.bert_style,
-    "roberta": small_tokenizers.roberta_style,
-    "deberta": small_tokenizers.deberta_style,
-}
 
 any_text = st.text(st.characters(codec="utf-8"), max_size=60)
 oddities = st.sampled_from(
@@ -43,6 +38,10 @@ oddities = st.sampled_from(
         "[SEP]",
         "[CLS] </s><s> [MASK]",
         "{0.__class__}",
+        "a <mask>  [MASK]b",
+        "the   bill\u3000is\u00a0 late",
+        "ﬁ½\uff21①…㌀",
+        "▁a▁ ▁",
     ]
 )
 texts = st.lists(any_text | oddities, max_size=6).map("".join)
@@ -84,11 +83,11 @@ class Subject:
         return most - self.own.num_special_tokens_to_add(is_pair=True) - self.count(hypothesis)
 
 
-@pytest.fixture(scope="module", params=["bundled", *STYLES])
+@pytest.fixture(scope="module", params=["bundled", *small_tokenizers.FAMILIES])
 def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Subject:
     file = BUNDLED
     if request.param != "bundled":
-        file = small_tokenizers.save(STYLES[request.param](), tmp_path_factory.mktemp(request.param))
+        file = small_tokenizers.save(small_tokenizers.FAMILIES[request.param](), tmp_path_factory.mktemp(request.param))
     own = Tokenizer.from_file(str(file))
     own.no_padding()
     return Subject(file, own)

@@ -44,8 +44,7 @@ TOKENIZERS = {
     "bundled": bundled_one,
     "cased": cased,
     "with words added": with_words_added,
-    "roberta": small_tokenizers.roberta_style,
-    "deberta": small_tokenizers.deberta_style,
+    **small_tokenizers.FAMILIES,
 }
 
 

@@ -1,7 +1,8 @@
 """A broker, and loads that are sent through whoever stands between an input and an output topic."""
 
+import math
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -32,6 +33,8 @@ class Route:
     """Topics that belong together: events go into the inputs in turn, and come back from the outputs."""
 
     inputs: tuple[str, ...]
+    partitions: int = PARTITIONS
+    """Of each topic."""
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -86,7 +89,7 @@ class Arena:
 
     def add(self, *routes: Route) -> None:
         """Create the topics of `routes`, and read their outputs from now on."""
-        self._create({topic: PARTITIONS for route in routes for topic in route.topics})
+        self._create({topic: route.partitions for route in routes for topic in route.topics})
         for route in routes:
             topics = (*route.outputs, *route.dead_letters)
             self._readers[route] = CommittedReader(self.bootstrap_servers, topics, self.clock)
@@ -137,6 +140,12 @@ class Arena:
                 raise FatalError(f"only {len(back)} of {sent} messages came back")
             check()
         return run_of([record for _, record in back], [seen for seen, _ in back], last_seen - began)
+
+
+def partitions_for(workers: Iterable[int]) -> int:
+    """How many partitions each of these numbers of processes can share evenly; at least `PARTITIONS`."""
+    step = math.lcm(*workers)
+    return step * math.ceil(PARTITIONS / step)
 
 
 def run_of(records: Sequence[Record], seen_ms: Sequence[float], seconds: float) -> Run:

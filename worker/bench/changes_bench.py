@@ -9,11 +9,12 @@ from typing import Final
 from worker.bench.arena import Arena, Route, Run, open_arena
 from worker.bench.engine_bench import Say
 from worker.bench.figures import alternating, median, median_ratio, report_of
+from worker.bench.first_look import all_run, first_look, lasting
 from worker.bench.machine import describe_machine
 from worker.bench.pipeline_bench import describe_workload
 from worker.bench.subject import Subject, routed, running_fleet
 from worker.bench.tokenised import schema_document
-from worker.bench.workloads import Recipe, Workload, marked, workload
+from worker.bench.workloads import Recipe, Workload, label_names, marked
 from worker.engines.load import EngineChoice
 from worker.kafka.embedded_jars import KAFKA_VERSION
 from worker.kafka.plain import EventProducer
@@ -25,8 +26,6 @@ BAD_EVERY: Final = 7
 """Every so many versions one is refused, each time for another reason."""
 _CHANGE_SECONDS: Final = 1.0
 _LABEL_TOPIC: Final = "label-schemas"
-_FIRST_LOOK: Final = (200, 900)
-"""How many messages show how fast it is, and the number that their texts are marked with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,17 +78,16 @@ def run_changes_bench(bench: ChangesBench, say: Say) -> dict[str, object]:
         WorkerError: the model, the broker or a worker cannot be used.
     """
     with open_arena(say) as arena:
-        first = workload(Recipe(texts=_FIRST_LOOK[0], labels=bench.labels))
-        route, bindings = routed("events", first.labels)
+        recipe = Recipe(labels=bench.labels)
+        labels = label_names(recipe.labels)
+        route, bindings = routed("events", labels)
         arena.add(route)
         arena.create(_LABEL_TOPIC, 1)
-        writer = LabelWriter(EventProducer(arena.bootstrap_servers), _LABEL_TOPIC, bindings[0].topic, first.labels)
+        writer = LabelWriter(EventProducer(arena.bootstrap_servers), _LABEL_TOPIC, bindings[0].topic, labels)
         writer.write()
         say(f"starting {bench.workers} workers")
         with running_fleet(arena, bindings, bench.choice, _LABEL_TOPIC, bench.workers) as fleet:
-            rate = arena.saturate(route, marked(first.texts, _FIRST_LOOK[1]), _check(fleet)).messages_per_second
-            count = max(_FIRST_LOOK[0], int(rate * bench.seconds))
-            made = workload(Recipe(texts=count, labels=bench.labels))
+            made = lasting(recipe, first_look(arena, route, recipe, all_run(fleet)), bench.seconds)
             found = _measured(bench, made, (arena, route, fleet), writer, say)
     return report_of({"machine": describe_machine(), **found})
 
@@ -103,7 +101,7 @@ def _measured(
         say(f"round {number + 1} of {bench.rounds}: {name} label changes")
         with _repeated(writer.write if name == "with" else None):
             texts = marked(made.texts, 2 * number + (name == "with"))
-            found[name].append(arena.saturate(route, texts, _check(fleet)))
+            found[name].append(arena.saturate(route, texts, all_run(fleet)))
     rates = {name: [run.messages_per_second for run in runs] for name, runs in found.items()}
     seen = {version for runs in found.values() for run in runs for version in run.label_versions}
     return {
@@ -132,14 +130,6 @@ def _spoilt(document: dict[str, JsonValue], turn: int) -> bytes:
         canonical_json({**document, "requires_model": "sha256:" + "0" * 64}),
     )
     return kinds[turn % len(kinds)]
-
-
-def _check(fleet: Sequence[Subject]) -> Callable[[], None]:
-    def check() -> None:
-        for subject in fleet:
-            subject.check()
-
-    return check
 
 
 @contextmanager

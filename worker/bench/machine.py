@@ -3,8 +3,9 @@
 import os
 import platform
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -39,24 +40,30 @@ class Usage:
     cpu_seconds: float = 0.0
     peak_rss_mib: float | None = None
     """None where the system does not tell."""
-    samples_mib: list[float] = field(default_factory=list)
+    samples: list[tuple[float, float]] = field(default_factory=list)
+    """Seconds since the block began, and MiB then; what processes share is counted for each of them."""
 
 
 @contextmanager
-def watched(pid: int) -> Iterator[Usage]:
-    """Watch the process `pid` and its children, from a thread, for as long as the block takes."""
+def watched(pid: int, every_seconds: float = _SAMPLE_SECONDS) -> Iterator[Usage]:
+    """Watch the process `pid` and all below it, from a thread, for as long as the block takes."""
     usage = Usage()
     is_over = threading.Event()
-    family = _family(pid)
-    before = sum(map(_cpu_seconds, family))
+    began = time.monotonic()
+    before = {each: _cpu_seconds(each) for each in _family(pid)}
+    latest = dict(before)
+
+    def look() -> None:
+        family = _family(pid)  # anew: who was started again has another number
+        latest.update((each, max(_cpu_seconds(each), latest.get(each, 0.0))) for each in family)
+        resident = sum(filter(None, map(_resident_mib, family)))
+        if resident:
+            usage.samples.append((time.monotonic() - began, resident))
 
     def sample() -> None:
-        while True:
-            resident = sum(filter(None, map(_resident_mib, family)))
-            if resident:
-                usage.samples_mib.append(resident)
-            if is_over.wait(_SAMPLE_SECONDS):
-                return
+        look()
+        while not is_over.wait(every_seconds):
+            look()
 
     thread = threading.Thread(target=sample, name="usage", daemon=True)
     thread.start()
@@ -65,16 +72,18 @@ def watched(pid: int) -> Iterator[Usage]:
     finally:
         is_over.set()
         thread.join()
-        usage.cpu_seconds = max(0.0, sum(map(_cpu_seconds, family)) - before)
-        usage.peak_rss_mib = max(usage.samples_mib, default=None)
+        look()
+        usage.cpu_seconds = sum(latest.values()) - sum(before.values())
+        usage.peak_rss_mib = max((resident for _, resident in usage.samples), default=None)
 
 
 def _family(pid: int) -> list[int]:
-    """The process and those it started, as they are now: `uv run` has the program as its child."""
+    """The process and all below it, as they are now: `uv run` has the program as its child, a fleet its processes."""
     found = [pid]
     for parent in found:
         for listed in Path(f"/proc/{parent}/task").glob("*/children"):
-            found += [int(child) for child in listed.read_text(encoding="utf-8").split()]
+            with suppress(OSError):  # it ended meanwhile
+                found += [int(child) for child in listed.read_text(encoding="utf-8").split()]
     return found
 
 

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass, replace
 from typing import Final
 
-from worker.bench.arena import Arena, Route, Run, open_arena
+from worker.bench.arena import Arena, Route, Run, open_arena, partitions_for
 from worker.bench.engine_bench import Say, cost_of, seconds_of
 from worker.bench.figures import alternating, median, median_ratio, report_of
 from worker.bench.machine import Usage, describe_machine, watched
@@ -33,6 +33,8 @@ class PipelineBench:
     choice: EngineChoice
     recipe: Recipe
     topics: int = 1
+    workers: int = 1
+    """Processes of the worker, under one parent."""
     seconds: float = 20.0
     """About how long a run takes."""
     rounds: int = 3
@@ -84,10 +86,10 @@ def run_pipeline_bench(bench: PipelineBench, say: Say) -> dict[str, object]:
         model.engine.warm_up()
         made, alone = _sized(bench, model, say)
         with open_arena(say) as arena:
-            route, bindings = routed("events", made.labels, bench.topics)
+            route, bindings = routed("events", made.labels, bench.topics, partitions_for((bench.workers,)))
             arena.add(route)
             say(f"{len(made.texts)} messages a run; starting the worker")
-            with running_worker(arena, bindings, bench.choice) as subject:
+            with running_worker(arena, bindings, bench.choice, bench.workers) as subject:
                 return report_of({"machine": machine, **_measured(bench, (made, alone), (arena, route, subject), say)})
     finally:
         model.engine.close()
@@ -98,16 +100,18 @@ def _measured(
 ) -> dict[str, object]:
     (made, alone), (arena, route, subject) = work, place
     # Nobody's first messages count.
-    arena.saturate(route, marked(made.texts[:_FIRST_LOOK_TEXTS], _WARM_UP), subject.check)
-    before = subject.metrics()
+    first = arena.saturate(route, marked(made.texts[:_FIRST_LOOK_TEXTS], _WARM_UP), subject.check)
+    before = subject.metrics_after(first.messages, arena)
     found = _saturated(bench, work, place, say)
-    scored = {name: value - before.get(name, 0.0) for name, value in subject.metrics().items()}
+    after = subject.metrics_after(first.messages + sum(run.messages for run in found.runs), arena)
+    scored = {name: value - before.get(name, 0.0) for name, value in after.items()}
     rate = median([run.messages_per_second for run in found.runs])
     interval_ms = Batching().latency_target_ms / 2
     return {
         "bench": "pipeline",
         "broker": f"Apache Kafka {KAFKA_VERSION}, on the same machine",
         "engine": {**asdict(alone.model.engine.info.stamp), **alone.model.engine.info.details},
+        "workers": bench.workers,
         "workload": {**describe_workload(made), "topics": bench.topics},
         "saturation": {
             **_throughput(made, alone, found),

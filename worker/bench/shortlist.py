@@ -23,6 +23,7 @@ from worker.bench.agreement import DEFAULT_TEMPLATE, SUFFIX, TEMPLATES
 from worker.bench.macro_f1 import Row, macro_f1
 from worker.classifier import Classifier, ClassifierParts
 from worker.engines.load import EngineChoice, LoadedModel, load_engine
+from worker.errors import ConfigError
 from worker.label_sets import pair_tokenizer
 from worker.labels.schema import LabelSchema, parse_schema
 from worker.messages.codec import decode
@@ -114,9 +115,19 @@ class Contest:
 
 
 def draw(options: Options) -> tuple[list[str], list[Row]]:
-    """The labels, and texts of their classes; the same for the same seed."""
-    with gzip.open(options.data / f"{options.set_name}{SUFFIX}", "rt", encoding="utf-8") as stream:
-        rows = [Row(each["text"], each["label"]) for each in map(json.loads, stream)]
+    """The labels, and texts of their classes; the same for the same seed.
+
+    Raises:
+        ConfigError: there is no such set, or it has other lines.
+    """
+    file = options.data / f"{options.set_name}{SUFFIX}"
+    try:
+        with gzip.open(file, "rt", encoding="utf-8") as stream:
+            rows = [Row(each["text"], each["label"]) for each in map(json.loads, stream)]
+    except (OSError, EOFError) as error:
+        raise ConfigError(f"--data, --set: {file}: there is no readable test set of that name") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"--set: {file}: expected lines of JSON objects with `text` and `label`") from error
     dice = random.Random(options.seed)  # noqa: S311  a draw that can be repeated
     classes = sorted({row.label for row in rows})
     chosen = sorted(dice.sample(classes, min(options.labels, len(classes))))
@@ -126,13 +137,18 @@ def draw(options: Options) -> tuple[list[str], list[Row]]:
 
 def schema_of(set_name: str, labels: Sequence[str], top_k: int | None) -> LabelSchema:
     """The labels as a schema, each put in plain words."""
+    return parse_schema(schema_document(set_name, labels, top_k), "bench")
+
+
+def schema_document(set_name: str, labels: Sequence[str], top_k: int | None) -> dict[str, JsonValue]:
+    """The document of `schema_of`."""
     template = next((template for part, template in TEMPLATES.items() if part in set_name), DEFAULT_TEMPLATE)
     each: list[JsonValue] = [{"name": label, "description": label.replace("_", " ")} for label in labels]
     document: dict[str, JsonValue] = {"name": "bench", "version": 1, "labels": each}
     document["hypothesis_templates"] = [template]
     if top_k is not None:
         document["shortlist"] = {"top_k": top_k}
-    return parse_schema(document, "bench")
+    return document
 
 
 def measure(options: Options) -> Report:

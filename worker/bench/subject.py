@@ -17,7 +17,7 @@ from urllib.error import URLError
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from worker.bench.arena import Arena, Route
+from worker.bench.arena import PARTITIONS, Arena, Route
 from worker.bench.tokenised import schema_document
 from worker.engines.load import EngineChoice
 from worker.errors import FatalError
@@ -28,6 +28,9 @@ START_SECONDS: Final = 180.0
 _STOP_SECONDS: Final = 60.0
 _LOOK_SECONDS: Final = 0.1
 _HTTP_SECONDS: Final = 10.0
+_SETTLED_SECONDS: Final = 15.0
+"""How long the metrics may stay behind what was read: a fleet asks its processes each second."""
+_DELIVERED: Final = "worker_predictions_delivered_total"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,13 @@ class Binding:
 
     topic: str
     labels: tuple[str, ...]
+    schema: Mapping[str, JsonValue] | None = None
+    """The schema itself, where it says more than its labels."""
+
+    @property
+    def document(self) -> Mapping[str, JsonValue]:
+        """The schema, by the name of its topic."""
+        return schema_document(self.topic, self.labels) if self.schema is None else {**self.schema, "name": self.topic}
 
 
 class Subject:
@@ -77,6 +87,20 @@ class Subject:
                 found[sample.name] = found.get(sample.name, 0.0) + sample.value
         return found
 
+    def metrics_after(self, delivered: int, arena: Arena) -> dict[str, float]:
+        """`metrics`, once they count this many predictions: they may lag behind what a subscriber has.
+
+        Raises:
+            FatalError: they never do.
+        """
+        deadline = arena.clock.monotonic() + _SETTLED_SECONDS
+        while (found := self.metrics()).get(_DELIVERED, 0.0) < delivered:
+            self.check()
+            if arena.clock.monotonic() > deadline:
+                raise FatalError(f"the metrics count {found.get(_DELIVERED, 0.0):.0f} of {delivered} predictions")
+            arena.wait(_LOOK_SECONDS)
+        return found
+
     def _get(self, path: str) -> tuple[int, bytes]:
         url = f"http://127.0.0.1:{self._http_port}{path}"
         with urllib.request.urlopen(url, timeout=_HTTP_SECONDS) as response:
@@ -84,8 +108,16 @@ class Subject:
 
 
 @contextmanager
-def running_worker(arena: Arena, bindings: Sequence[Binding], choice: EngineChoice) -> Iterator[Subject]:
+def running_worker(
+    arena: Arena,
+    bindings: Sequence[Binding],
+    choice: EngineChoice,
+    workers: int = 1,
+    batching: Mapping[str, JsonValue] | None = None,
+) -> Iterator[Subject]:
     """A worker on the arena's broker that follows a folder of label schemas, ready; stopped at the end.
+
+    It is as many processes under one parent; `batching` is that section of its configuration.
 
     Raises:
         FatalError: it does not get ready.
@@ -94,9 +126,9 @@ def running_worker(arena: Arena, bindings: Sequence[Binding], choice: EngineChoi
         folder = home / "label-schemas"
         folder.mkdir()
         for each in bindings:
-            (folder / f"{each.topic}.yaml").write_text(json.dumps(schema_document(each.topic, each.labels)))
+            (folder / f"{each.topic}.yaml").write_text(json.dumps(each.document))
         document = _document(arena, bindings, choice, f"bench-{home.name}", {"directory": str(folder)})
-        with _started(arena, home, document) as subject:
+        with _started(arena, home, {**document, "batching": dict(batching or {})}, workers) as subject:
             yield subject
 
 
@@ -138,11 +170,12 @@ def _document(
 
 
 @contextmanager
-def _started(arena: Arena, home: Path, document: Mapping[str, JsonValue]) -> Iterator[Subject]:
+def _started(arena: Arena, home: Path, document: Mapping[str, JsonValue], workers: int = 1) -> Iterator[Subject]:
     port = free_port()
     config, log = home / "worker.yaml", home / "worker.log"
     config.write_text(json.dumps({**document, "http": {"port": port}}), encoding="utf-8")  # JSON is YAML
     command = [sys.executable, "-m", "worker", "run", "-c", str(config), "--log-format", "json"]
+    command += ["--workers", str(workers)]
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, env=dict(os.environ))
     subject = Subject(process, port, log)
@@ -153,11 +186,13 @@ def _started(arena: Arena, home: Path, document: Mapping[str, JsonValue]) -> Ite
         _stop(process)
 
 
-def routed(name: str, labels: Sequence[str], topics: int = 1) -> tuple[Route, list[Binding]]:
+def routed(
+    name: str, labels: Sequence[str], topics: int = 1, partitions: int = PARTITIONS
+) -> tuple[Route, list[Binding]]:
     """A route over `topics` inputs, each with a schema of its own: the same labels in another order."""
     inputs = tuple(f"{name}-{number + 1}" for number in range(topics))
     turned = [(*labels[n % len(labels) :], *labels[: n % len(labels)]) for n in range(topics)]
-    return Route(inputs), [Binding(topic, names) for topic, names in zip(inputs, turned, strict=True)]
+    return Route(inputs, partitions), [Binding(topic, names) for topic, names in zip(inputs, turned, strict=True)]
 
 
 def _await_ready(arena: Arena, subject: Subject) -> None:

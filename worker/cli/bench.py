@@ -25,6 +25,9 @@ def register(app: typer.Typer) -> None:
     commands.command("engine")(engine)
     commands.command("pipeline")(pipeline)
     commands.command("compare")(compare)
+    commands.command("scale-out")(scale_out)
+    commands.command("memory")(memory)
+    commands.command("shortlist")(shortlist)
     commands.command("label-changes")(label_changes)
     commands.command("host")(host)
     app.add_typer(commands, name="bench")
@@ -59,6 +62,7 @@ def pipeline(
     labels: int = LABELS,
     repeated: float = typer.Option(0.0, min=0.0, max=0.95, help="Share of texts that came before."),
     topics: int = typer.Option(1, min=1, help="Input topics, each with a label schema of its own."),
+    workers: int = typer.Option(1, min=1, help="Processes of the worker: its own --workers."),
     seconds: float | None = typer.Option(None, min=0.1, help="About how long one run takes."),
     rounds: int | None = typer.Option(None, min=1, help="Runs, alternating with the engine by itself."),
     model: str = MODEL,
@@ -76,10 +80,81 @@ def pipeline(
 
     _quiet()
     recipe = Recipe(workload, labels=labels, repeated=repeated, source=texts)
-    bench = PipelineBench(EngineChoice(model, engine, precision), recipe, topics)
+    bench = PipelineBench(EngineChoice(model, engine, precision), recipe, topics, workers)
     bench = bench.quickly() if quick else bench
     bench = replace(bench, seconds=seconds or bench.seconds, rounds=rounds or bench.rounds)
     _show(run_pipeline_bench(bench, _say(as_json=as_json)), ("latency",), as_json=as_json)
+
+
+def scale_out(
+    workers: list[int] = typer.Option([1, 2], min=1, help="Numbers of processes to compare, each its own --workers N."),
+    workload: WorkloadName = typer.Option("mixed", help="The length distribution of the texts."),
+    texts: Path | None = TEXTS,
+    labels: int = LABELS,
+    seconds: float = typer.Option(20.0, min=0.1, help="About how long one run takes."),
+    rounds: int = typer.Option(5, min=1, help="Runs of each, alternating."),
+    model: str = MODEL,
+    engine: str = ENGINE,
+    precision: str = PRECISION,
+    quick: bool = QUICK,
+    as_json: bool = AS_JSON,
+) -> None:
+    """One process and two under one parent, in turn on the same texts, on an embedded Kafka."""
+    from worker.bench.scale_out import ScaleOutBench, run_scale_out_bench
+    from worker.bench.workloads import Recipe
+    from worker.engines.load import EngineChoice
+
+    _quiet()
+    recipe = Recipe(workload, labels=labels, source=texts)
+    bench = ScaleOutBench(EngineChoice(model, engine, precision), recipe, tuple(workers), seconds, rounds)
+    bench = bench.quickly() if quick else bench
+    _show(run_scale_out_bench(bench, _say(as_json=as_json)), ("processes",), as_json=as_json)
+
+
+def memory(
+    minutes: float = typer.Option(60.0, min=0.01, help="How long."),
+    rate: float | None = typer.Option(None, min=0.01, help="Messages a second; default: 30 % of what it can do."),
+    workload: WorkloadName = typer.Option("mixed", help="The length distribution of the texts."),
+    labels: int = LABELS,
+    model: str = MODEL,
+    engine: str = ENGINE,
+    precision: str = PRECISION,
+    quick: bool = QUICK,
+    as_json: bool = AS_JSON,
+) -> None:
+    """The size of the whole worker at a steady load of texts of which none comes twice, on an embedded Kafka."""
+    from worker.bench.memory_bench import MemoryBench, run_memory_bench, shown
+    from worker.bench.workloads import Recipe
+    from worker.engines.load import EngineChoice
+
+    _quiet()
+    bench = MemoryBench(EngineChoice(model, engine, precision), Recipe(workload, labels=labels), minutes, rate)
+    report = run_memory_bench(bench.quickly() if quick else bench, _say(as_json=as_json))
+    _show(report if as_json else shown(report), ("samples",), as_json=as_json)
+
+
+def shortlist(
+    labels: int = typer.Option(150, min=2, help="How many labels; of a test set, how many of its classes."),
+    top_k: int = typer.Option(25, min=1, help="How many of them the shortlist has scored."),
+    texts: int = typer.Option(200, min=1, help="Messages of one run."),
+    rounds: int = typer.Option(5, min=1, help="Runs of each, alternating."),
+    data: Path | None = typer.Option(None, help="A folder of test sets, NAME.test.jsonl.gz. None: texts are made."),
+    set_name: str = typer.Option("clinc150", "--set", help="Which of them."),
+    model: str = MODEL,
+    engine: str = ENGINE,
+    precision: str = PRECISION,
+    quick: bool = QUICK,
+    as_json: bool = AS_JSON,
+) -> None:
+    """A topic whose schema has a shortlist next to one with all labels scored, on an embedded Kafka."""
+    from worker.bench.shortlist_bench import ShortlistBench, run_shortlist_bench
+    from worker.engines.load import EngineChoice
+
+    _quiet()
+    choice = EngineChoice(model, engine, precision)
+    bench = ShortlistBench(choice, labels, top_k, texts, rounds, data, set_name)
+    bench = bench.quickly() if quick else bench
+    _show(run_shortlist_bench(bench, _say(as_json=as_json)), (), as_json=as_json)
 
 
 def label_changes(

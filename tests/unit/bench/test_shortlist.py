@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from worker.bench.shortlist import Options, draw, main, measure, schema_of
+from worker.errors import ConfigError
 
 CLASSES = ["an_invoice", "a_parcel", "a_password", "a_refund", "an_app"]
 
@@ -30,6 +31,13 @@ def test_the_same_seed_draws_the_same_labels_and_texts(data: Path) -> None:
     assert (labels, rows) == draw(options(data, labels=3))
     assert 3 == len(set(labels))
     assert {row.label for row in rows} <= set(labels)
+
+
+@pytest.mark.parametrize("content", [b"no archive", gzip.compress(b"no JSON"), gzip.compress(b'{"text": "a"}\n')])
+def test_a_set_that_cannot_be_read_is_refused_by_name(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "wants.test.jsonl.gz").write_bytes(content)
+    with pytest.raises(ConfigError, match=r"--set: .*wants\.test\.jsonl\.gz"):
+        draw(options(tmp_path))
 
 
 def test_labels_are_put_in_plain_words() -> None:
