@@ -12,6 +12,8 @@ class Begun:
     def __init__(self, wait: Callable[[], PairScores]) -> None:
         """`wait` blocks until the engine is done, and gives the scores or raises; it is called once."""
         self._wait: Callable[[], PairScores] | None = wait
+        self.was_alone = True
+        """Whether the engine had nothing else meanwhile: only then is a failure this batch's own."""
         self._scores: PairScores | None = None
         self._error: Exception | None = None
 
@@ -39,7 +41,10 @@ class Begun:
         self.settle()
         error, self._error = self._error, None
         if error is not None:
-            raise error
+            try:
+                raise error
+            finally:
+                del error  # its frames hold this one
         if self._scores is None:
             raise RuntimeError("the scores of this batch were asked for before")
         scores, self._scores = self._scores, None
@@ -72,30 +77,35 @@ class EngineLine:
         """Give the engine `batch`, behind what it has. Where it cannot wait in line it is scored when asked for."""
         engine = self._engine
         if isinstance(engine, OverlappingEngine) and engine.can_overlap:
+            before = [each for each in self._begun if not each.is_settled]
             begun = Begun(_begun(engine, batch))
-            self._begun = [*(each for each in self._begun if not each.is_settled), begun]
+            self._begun = [*before, begun]
+            if before:
+                for each in self._begun:
+                    each.was_alone = False
             return begun
         return Begun(lambda: self.score(batch))
 
+    def settle(self) -> None:
+        """Wait until the engine is idle. Blocks."""
+        for begun in self._begun:
+            begun.settle()
+        self._begun = []
+
     def score(self, batch: Batch) -> PairScores:
         """As the engine's own, once it is idle."""
-        self._settle()
+        self.settle()
         return self._engine.score(batch)
 
     def warm_up(self) -> None:
         """As the engine's own, once it is idle."""
-        self._settle()
+        self.settle()
         self._engine.warm_up()
 
     def close(self) -> None:
         """As the engine's own, once it is idle."""
-        self._settle()
+        self.settle()
         self._engine.close()
-
-    def _settle(self) -> None:
-        for begun in self._begun:
-            begun.settle()
-        self._begun = []
 
 
 def _begun(engine: OverlappingEngine, batch: Batch) -> Callable[[], PairScores]:

@@ -52,10 +52,21 @@ class EngineLoop:
             self._heartbeats.beat("engine")
             following = self._next(running)
             if running is not None:
-                with running.span:
-                    self._scorer.finish(running.started)
-                self._batches += 1
+                self._finish(running, following)
             running = following
+            if running is not None and self._lifecycle.is_abandoned:
+                running.span.close()
+                break
+
+    def _finish(self, running: _Running, following: _Running | None) -> None:
+        try:
+            with running.span:
+                self._scorer.finish(running.started)
+        except BaseException:
+            if following is not None:
+                following.span.close()  # the thread ends, and nobody waits for it any more
+            raise
+        self._batches += 1
 
     def _is_done(self) -> bool:
         return self._lifecycle.is_abandoned or (self._pairs.is_closed and not self._pairs.pairs)
@@ -63,8 +74,8 @@ class EngineLoop:
     def _next(self, running: _Running | None) -> _Running | None:
         """The next batch, on its way; None where there is none, or it has to wait for the one that is `running`.
 
-        A busy engine gets a batch only when there is enough for a full one: what comes with few pairs is scored as soon
-        as the engine is free, together with what came meanwhile.
+        A busy engine gets a batch only while much waits: what comes alone is scored as soon as the engine is free,
+        together with what came meanwhile.
         """
         if running is None:
             batch = self._pairs.pop(IDLE_SECONDS)

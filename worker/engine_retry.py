@@ -124,33 +124,36 @@ class RetryingScorer:
 
     def _score(self, batch: Batch, recall: Recall | None, started: Started | None) -> None:
         begun = started.begun if started is not None else None
-        wait = begun.result if begun is not None else None
-        work = BatchWork(self._engine, batch, self._allowance, self._note_failure, wait)
-        # What was begun behind another batch had the engine for itself only when that was done.
-        since = max(started.at_seconds, self._busy_until_seconds) if started is not None else None
-        while not self._attempt(work, recall, batch, since):
+        work = BatchWork(self._engine, batch, self._allowance, self._note_failure, begun)
+        # Where another batch's failure had this one waited for, nobody knows how long it took.
+        is_timed = begun is None or not begun.is_settled
+        while not self._attempt(work, recall, batch, self._since(started), is_timed=is_timed):
             # Only here is the error gone whose frames may hold the memory that the engine needs.
-            seconds, since = BACK_OFF_SECONDS[min(self._attempts, len(BACK_OFF_SECONDS) - 1)], None
+            seconds, started = BACK_OFF_SECONDS[min(self._attempts, len(BACK_OFF_SECONDS) - 1)], None
             self._attempts += 1
             if self._parts.wait_for_stop(seconds):
                 raise EngineError(f"{self._reason}; the worker was to stop meanwhile")
         self._observe(batch)
 
-    def _attempt(self, work: BatchWork, recall: Recall | None, batch: Batch, since: float | None) -> bool:
-        """Score what is left of `work`, on `batch`; false when the engine is broken and may be tried again.
+    def _since(self, started: Started | None) -> float:
+        """From when on the engine has had nothing but what was `started`, or what is asked now."""
+        if started is not None and started.begun is not None:
+            return max(started.at_seconds, self._busy_until_seconds)
+        with self._parts.heartbeats.busy("score"):
+            self._engine.settle()
+        return self._parts.clock.monotonic()
 
-        The engine has been at it since the second `since`, or is asked now.
-        """
+    def _attempt(self, work: BatchWork, recall: Recall | None, batch: Batch, began: float, *, is_timed: bool) -> bool:
+        """Score what is left of `work`, on `batch`; false when the engine is broken and may be tried again."""
         parts = self._parts
-        began = parts.clock.monotonic() if since is None else since
         try:
             with parts.heartbeats.busy("score"):
                 for event in work.events():
-                    now = parts.clock.monotonic()
-                    self._busy_until_seconds = now
-                    parts.metrics.stage_duration_seconds.labels(stage="score").observe(now - began)
-                    if isinstance(event, BatchScored) and event.batch is batch:
-                        parts.note_scored(batch, now - began)
+                    seconds, self._busy_until_seconds = parts.clock.monotonic() - began, parts.clock.monotonic()
+                    # What a whole batch takes that succeeds at once is learned from.
+                    if is_timed and not work.has_failed and isinstance(event, BatchScored) and event.batch is batch:
+                        parts.metrics.stage_duration_seconds.labels(stage="score").observe(seconds)
+                        parts.note_scored(batch, seconds)
                     self._note_recovery()
                     parts.heartbeats.beat(HEARTBEAT)
                     parts.emit(event)

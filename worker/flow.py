@@ -77,6 +77,9 @@ class Finish:
     """Nothing more will come: publish what is finished and end."""
 
 
+FULL_BATCHES = 2
+"""How much must wait, in batches, before a busy engine gets the next one."""
+
 Event = Admitted | NotAdmitted | TakenIn | BatchScored | BatchFailed | Flush | PartitionsGone | Finish
 
 
@@ -160,10 +163,13 @@ class PairQueue:
             return batch
 
     def pop_ahead(self) -> Batch | None:
-        """The next batch, for an engine that is still busy; None where what waits would not fill it: more may come."""
+        """The next batch, for an engine that is still busy; None where too little waits to fill it well: more may come.
+
+        Pairs of all lengths wait, and a batch holds those of one: twice its limit of tokens is enough for most.
+        """
         with self._condition:
             limit = self._limit()
-            batch = self._batcher.pop(limit) if self._batcher.tokens >= limit.tokens else None
+            batch = self._batcher.pop(limit) if self._batcher.tokens >= FULL_BATCHES * limit.tokens else None
             self._note_tokens(self._batcher.tokens)
             return batch
 

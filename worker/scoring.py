@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import structlog
 
+from worker.engine_line import Begun
 from worker.engines.base import Engine
 from worker.engines.layout import filler_batch
 from worker.errors import EngineError, EngineOutOfMemoryError, ErrorCode, Stage
@@ -67,16 +68,19 @@ class BatchWork:
         batch: Batch,
         allowance: TokenAllowance,
         note_failure: Callable[[str], None] = lambda _kind: None,
-        begun: Callable[[], PairScores] | None = None,
+        begun: Begun | None = None,
     ) -> None:
         """`note_failure` is told of every call that failed: OUT_OF_MEMORY, FAILED or BROKEN.
 
-        `begun` waits for the scores of the whole batch, where the engine has it already.
+        `begun` has the scores of the whole batch, where the engine was given it already. Where that fails, and the
+        engine had another batch as well, nobody can tell whose fault it is: then the batch is scored alone.
         """
         self._engine = engine
         self._allowance = allowance
         self._note_failure = note_failure
         self._begun = begun
+        self.has_failed = False
+        """Whether anything was asked for more than once."""
         self._left = [batch]
         self._suspect: Batch | None = None
 
@@ -97,12 +101,16 @@ class BatchWork:
 
     def _try(self, part: Batch) -> BatchScored | BatchFailed | None:
         """One call of the engine; None when `part` has been halved, or is to be tried again."""
+        begun, self._begun = self._begun, None
+        is_doubtful = begun is not None and not begun.was_alone  # whose failure one would be
         try:
-            begun, self._begun = self._begun, None
-            scores = _checked((begun or (lambda: self._engine.score(part)))(), self._engine, part)
+            scores = _checked(begun.result() if begun else self._engine.score(part), self._engine, part)
         except EngineError:
-            self._note_failure(BROKEN)
-            raise
+            self.has_failed = True
+            if not is_doubtful:
+                self._note_failure(BROKEN)
+                raise
+            name = BROKEN
         except _NO_MEMORY:
             name = OUT_OF_MEMORY
         except Exception as error:  # noqa: BLE001  an engine may raise anything
@@ -111,6 +119,10 @@ class BatchWork:
             self._allowance.succeeded(padded_tokens(part))
             return BatchScored(part, scores)
         # Only here, where the error and the arrays that its frames hold are gone.
+        self.has_failed = True
+        if is_doubtful:
+            log.info("batch.asked_again", pairs=len(part.refs), error=name)
+            return None
         if name == OUT_OF_MEMORY:
             return self._with_less_memory(part)
         self._note_failure(FAILED)

@@ -11,7 +11,7 @@ import pytest
 from tests.support.batches import batch_of, random_pairs
 from tests.support.tiny_gliclass import write_tiny_gliclass
 from worker.engines.artifact import open_folder
-from worker.engines.base import Engine
+from worker.engines.base import Engine, OverlappingEngine
 from worker.engines.build import BATCH_BOUNDS
 from worker.engines.fake import FakeEngine
 from worker.engines.generic_torch import TorchOptions
@@ -51,6 +51,7 @@ _ENGINES: dict[str, Callable[[Path], Engine]] = {
     "fake-3-class": lambda _: FakeEngine(head=NliHead(3, 2, 0)),
     "openvino-auto": lambda _: _bundled("auto"),
     "openvino-float32": lambda _: _bundled("float32"),
+    "openvino-int8": lambda _: _bundled("int8"),
     "pytorch": _pytorch,
     "gliclass": _gliclass,
 }
@@ -107,6 +108,22 @@ def test_rows_come_back_in_the_order_of_the_batch(engine: Engine) -> None:
     straight = score(engine, batch_of(*pairs)).logits
     shuffled = score(engine, batch_of(*[pairs[index] for index in order])).logits
     assert np.abs(shuffled - straight[order]).max() <= _bound(engine)
+
+
+def test_a_batch_that_is_begun_behind_another_is_scored_as_it_is_alone(engine: Engine) -> None:
+    if not (isinstance(engine, OverlappingEngine) and engine.can_overlap):
+        pytest.skip("this engine has one batch at a time")
+    batches = [batch_of(*random_pairs(pairs, 60, _VOCABULARY, seed=pairs)) for pairs in (1, 7, 3, 9)]
+    alone = [engine.score(batch).logits for batch in batches]
+    running, found = engine.begin(batches[0]), list[PairScores]()
+    for batch in batches[1:]:
+        following = engine.begin(batch)
+        found.append(running())
+        running = following
+    found.append(running())
+    for one, other in zip(alone, found, strict=True):
+        assert np.abs(one - other.logits).max() <= _bound(engine)
+    assert 0 == len(engine.begin(batch_of())().logits)
 
 
 def test_different_pairs_get_different_logits(engine: Engine) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from itertools import count
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -27,6 +28,8 @@ class LineOfTwo(FaultyEngine):
     def __init__(self, script: list[str], poison: frozenset[int] = frozenset(), most_tokens: int = 10**9) -> None:
         super().__init__(script, poison, most_tokens)
         self._on_their_way: list[int] = []
+        self.violations: list[str] = []
+        """Not raised: whatever an engine raises is taken for a failure of its own."""
         self._numbers = count()
 
     def begin(self, batch: Batch) -> Callable[[], PairScores]:
@@ -37,26 +40,45 @@ class LineOfTwo(FaultyEngine):
         self.most_at_once = max(self.most_at_once, len(self._on_their_way))
 
         def wait() -> PairScores:
-            assert number == self._on_their_way.pop(0), "in the order in which they were begun"
+            if number != self._on_their_way.pop(0):
+                self.violations.append("not in the order in which they were begun")
             return FaultyEngine.score(self, batch)
 
         return wait
 
     def score(self, batch: Batch) -> PairScores:
-        assert not self._on_their_way, "nothing else is on its way"
+        self._note_company()
         return super().score(batch)
 
     def warm_up(self) -> None:
-        assert not self._on_their_way, "nothing else is on its way"
+        self._note_company()
         super().warm_up()
 
+    def _note_company(self) -> None:
+        if self._on_their_way:
+            self.violations.append("something else is on its way")
 
-def scorer_of(engine: LineOfTwo, cache: ScoreCache | None) -> tuple[RetryingScorer, list[BatchScored | BatchFailed]]:
-    clock, emitted = ManualClock(), list[BatchScored | BatchFailed]()
+
+def scorer_of(
+    engine: LineOfTwo,
+    cache: ScoreCache | None,
+    clock: ManualClock | None = None,
+    note_scored: Callable[[Batch, float], None] = lambda _batch, _seconds: None,
+) -> tuple[RetryingScorer, list[BatchScored | BatchFailed]]:
+    clock, emitted = clock or ManualClock(), list[BatchScored | BatchFailed]()
     heartbeats = Heartbeats(clock)
     heartbeats.register("engine", 60.0)
     parts = ScorerParts(
-        engine, emitted.append, lambda _seconds: False, Metrics(), heartbeats, Readiness(), clock, 60.0, cache
+        engine,
+        emitted.append,
+        lambda _seconds: False,
+        Metrics(),
+        heartbeats,
+        Readiness(),
+        clock,
+        60.0,
+        cache,
+        note_scored,
     )
     return RetryingScorer(parts), emitted
 
@@ -108,6 +130,7 @@ def test_every_pair_comes_out_once_with_its_own_logits_whatever_fails(
             for ref, row in zip(event.batch.refs, event.scores.logits.tolist(), strict=True):
                 assert expected[ref] == row
     assert engine.most_at_once <= 2
+    assert [] == engine.violations
 
 
 @given(streams())
@@ -142,3 +165,36 @@ def test_after_memory_ran_out_batches_go_one_by_one() -> None:
     scorer, _ = scorer_of(engine, None)
     scorer.score(batch_of([3, 3], [1, 2]))
     assert not scorer.can_overlap
+
+
+def test_a_batch_that_fails_beside_another_is_scored_alone_before_anything_is_held_against_it() -> None:
+    """What the first one does to the engine is not the second one's fault: nothing is halved, waited for or counted."""
+    engine = LineOfTwo(["memory", "memory"])  # both fail when they are waited for; alone both fit
+    scorer, emitted = scorer_of(engine, None)
+    score_all(scorer, [batch_of([3, 3], [1, 2]), batch_of([4, 4], [3, 4])])
+    assert [2, 2] == [len(event.batch.refs) for event in emitted]
+    assert scorer.can_overlap
+    assert 4 == engine.calls
+
+
+class TimedLine(LineOfTwo):
+    """Takes a second for each batch, one after the other, on the scorer's own clock."""
+
+    def __init__(self, clock: ManualClock, script: list[str]) -> None:
+        super().__init__(script)
+        self._clock = clock
+
+    def _misbehave(self) -> str:
+        self._clock.advance(1.0)
+        return super()._misbehave()
+
+
+@pytest.mark.parametrize("script", [[], ["memory"], ["raise"]])
+def test_what_a_batch_is_said_to_take_is_its_own_time(script: list[str]) -> None:
+    """Of a batch that was waited for because another one failed nothing is said."""
+    clock, told = ManualClock(), list[float]()
+    engine = TimedLine(clock, script)
+    scorer, _ = scorer_of(engine, None, clock, lambda _batch, seconds: told.append(seconds))
+    score_all(scorer, [batch_of([3], [number]) for number in range(1, 5)])
+    assert len(told) >= 2
+    assert {1.0} == set(told)

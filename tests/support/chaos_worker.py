@@ -233,7 +233,7 @@ class ChaosEngine:
 
     @property
     def can_overlap(self) -> bool:
-        """As that of the real engines: the next batch is begun before this one is waited for."""
+        """The next batch is begun before this one is waited for; it is scored when it is."""
         return True
 
     def begin(self, batch: Batch) -> Callable[[], PairScores]:

@@ -56,8 +56,8 @@ class Scene:
         return sum(len(event.batch.refs) for event in self.emitted if isinstance(event, kind))
 
 
-@pytest.mark.parametrize(("messages", "at_once"), [(4, 1), (9, 1), (10, 2), (50, 2)])
-def test_the_next_batch_is_begun_early_where_enough_waits_to_fill_it(messages: int, at_once: int) -> None:
+@pytest.mark.parametrize(("messages", "at_once"), [(4, 1), (14, 1), (15, 2), (50, 2)])
+def test_the_next_batch_is_begun_early_where_enough_waits(messages: int, at_once: int) -> None:
     scene = Scene(LineOfTwo([]), messages)
     scene.loop.run()
     assert (at_once, 2 * messages) == (scene.engine.most_at_once, scene.refs(BatchScored))

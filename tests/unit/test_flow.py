@@ -53,14 +53,14 @@ def test_batches_get_smaller_when_the_engine_turns_out_too_slow_for_the_latency_
     assert [*[100] * FIT_EVERY, 10] == sizes
 
 
-def test_a_busy_engine_gets_the_next_batch_only_when_enough_waits_for_a_full_one() -> None:
+def test_a_busy_engine_gets_the_next_batch_only_when_enough_waits_for_two() -> None:
     queue = PairQueue(Batcher(100), lambda _tokens: None)
-    queue.add(1, pairs_of([10] * 9))
+    queue.add(1, pairs_of([10] * 19))
     assert queue.pop_ahead() is None
     queue.add(2, pairs_of([10] * 3))
     batch = queue.pop_ahead()
     assert batch is not None
-    assert (10, 2) == (len(batch.refs), queue.pairs)
+    assert (10, 12) == (len(batch.refs), queue.pairs)
     assert queue.pop_ahead() is None
 
 

@@ -5,7 +5,7 @@ from typing import Final
 
 from worker.bench.arena import Arena, Route, Run, open_arena, partitions_for
 from worker.bench.engine_bench import Say, cost_of, seconds_of
-from worker.bench.figures import alternating, median, median_ratio, report_of
+from worker.bench.figures import alternating, median, median_ratio, percentile, report_of, seconds_in_line
 from worker.bench.machine import Usage, describe_machine, watched
 from worker.bench.subject import Subject, routed, running_worker
 from worker.bench.tokenised import PairSet, pair_set, schema_of
@@ -55,7 +55,13 @@ class _Alone:
     model: LoadedModel
     batches: list[Batch]
     pairs: int
+    message_tokens: list[int]
     token_budget: int
+
+    def message_seconds(self, pairs_per_second: float) -> list[float]:
+        """What each message takes at that speed, told by its tokens."""
+        per_token = self.pairs / pairs_per_second / sum(self.message_tokens)
+        return [per_token * tokens for tokens in self.message_tokens]
 
     def speeds(self) -> tuple[float, float]:
         """Pairs a second, and pairs a second of CPU."""
@@ -106,6 +112,7 @@ def _measured(
     after = subject.metrics_after(first.messages + sum(run.messages for run in found.runs), arena)
     scored = {name: value - before.get(name, 0.0) for name, value in after.items()}
     rate = median([run.messages_per_second for run in found.runs])
+    costs = alone.message_seconds(median([speed for speed, _ in found.alone]))
     interval_ms = Batching().latency_target_ms / 2
     return {
         "bench": "pipeline",
@@ -121,7 +128,7 @@ def _measured(
             / max(1.0, scored["worker_batch_padding_ratio_count"]),
         },
         "p99_bound_ms": 3 * (1000 * _full_batch_seconds(alone.model) + interval_ms),
-        "latency": [_at_load(bench, made, place, (share, rate), say) for share in bench.loads],
+        "latency": [_at_load(bench, (made, costs), place, (share, rate), say) for share in bench.loads],
     }
 
 
@@ -158,7 +165,7 @@ def _sized(bench: PipelineBench, model: LoadedModel, say: Say) -> tuple[Workload
     count = max(_LEAST_MESSAGES, int(min(speeds[best], _MOST_PER_SECOND) * bench.seconds))
     made = workload(replace(bench.recipe, texts=count))
     all_pairs = _pairs(model, made)
-    return made, _Alone(model, all_pairs.batches(best), len(all_pairs.singles), best)
+    return made, _Alone(model, all_pairs.batches(best), len(all_pairs.singles), all_pairs.tokens_of_messages(), best)
 
 
 def _pairs(model: LoadedModel, made: Workload) -> PairSet:
@@ -212,12 +219,12 @@ def _full_batch_seconds(model: LoadedModel) -> float:
 
 def _at_load(
     bench: PipelineBench,
-    made: Workload,
+    work: tuple[Workload, list[float]],
     place: tuple[Arena, Route, Subject],
     load: tuple[float, float],
     say: Say,
 ) -> dict[str, object]:
-    (arena, route, subject), (share, saturation) = place, load
+    (made, costs), (arena, route, subject), (share, saturation) = work, place, load
     say(f"latency at {share:.0%} of saturation")
     rate = share * saturation
     count = min(len(made.texts), max(_LEAST_MESSAGES // 2, int(rate * bench.seconds)))
@@ -231,5 +238,6 @@ def _at_load(
         "p90_ms": run.latency_ms(0.9),
         "p99_ms": run.latency_ms(_TAIL),
         "max_ms": max(run.latencies_ms),
+        "queue_p99_ms": 1000 * percentile(seconds_in_line(costs[:count], rate), _TAIL),
         **usage_of(run, usage),
     }

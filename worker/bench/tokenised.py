@@ -41,6 +41,14 @@ class PairSet:
         """Tokens without padding."""
         return sum(int(single.lengths[0]) for single in self.singles)
 
+    def tokens_of_messages(self) -> list[int]:
+        """Tokens of all pairs of each message, in the order of the messages."""
+        found: dict[int, int] = {}
+        for single in self.singles:
+            message = single.refs[0].message
+            found[message] = found.get(message, 0) + int(single.lengths[0])
+        return [found[message] for message in sorted(found)]
+
     def batches(self, token_budget: int) -> list[Batch]:
         """Neighbours in length together, each batch at most `token_budget` padded tokens or one pair."""
         result: list[Batch] = []

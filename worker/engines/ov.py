@@ -119,11 +119,12 @@ class OpenVinoEngine:
         return True
 
     def begin(self, batch: Batch) -> Callable[[], PairScores]:
-        """Start on `batch`; what is returned waits for it, as `score` does. Blocks for the first batch of a shape.
+        """Start on `batch`; what is returned waits for it, as `score` does.
 
         Raises:
             EngineOutOfMemoryError: there is no memory for this batch; a smaller one may fit.
             EngineError: the engine is closed.
+            RuntimeError: of what is returned, also where a batch that was on its way meanwhile has failed.
         """
         if self._requests is None:
             message = "the openvino engine is closed"

@@ -62,13 +62,14 @@ class InferRequests:
         is_done = False
         try:
             _await([each.request for each in running])
+            if self._compiled is not compiled:
+                raise RuntimeError("another batch has failed in this compiled model: what it gives now may be wrong")
             found = [_result(each.request, each.unwritten, each.rows) for each in running]
             is_done = True
         finally:
             if not is_done:
                 self._give_up(compiled)
-        if self._compiled is compiled:
-            self._idle += [each.request for each in running]
+        self._idle += [each.request for each in running]
         return found
 
     def _give_up(self, compiled: Any) -> None:  # noqa: ANN401
@@ -90,14 +91,17 @@ class _Running:
 
 def _await(requests: list[Any], *, is_told: bool = True) -> None:
     """Wait for all of them, also where one has failed: none is left running."""
-    failures = []
+    failure: RuntimeError | None = None
     for request in requests:
         try:
             request.wait()
         except RuntimeError as error:
-            failures.append(error)
-    if failures and is_told:
-        raise failures[0]
+            failure = failure or error
+    if failure is not None and is_told:
+        try:
+            raise failure
+        finally:
+            del failure  # its frames hold this one, and with it requests and feeds
 
 
 def _mark_output(request: Any) -> float:  # noqa: ANN401

@@ -31,7 +31,7 @@ class Tracing(Protocol):
         ...
 
     def scoring(self, batch: Batch) -> AbstractContextManager[None]:
-        """To be open for as long as the engine works on `batch`."""
+        """To be open for as long as the engine has `batch`; that of the next one may be open, too."""
         ...
 
     def settled(self, records: Sequence[Record], committed: Sequence[Finished] = ()) -> None:

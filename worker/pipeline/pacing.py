@@ -2,6 +2,7 @@
 
 An engine takes a + b · tokens seconds for a batch, tokens counted with padding. A record that arrives waits for the
 batch that is running, for its own, then for its transaction: a quarter, a quarter and a half of the latency target.
+(Where so much waits that the next batch is begun early, a record may wait for that one, too: the queue decides there.)
 Where the queue alone takes longer than that, its time is what is shared out: small batches would make nothing sooner
 there, only everything dearer. A batch is never held back to fill up: what an idle engine scores at once takes nothing
 from what comes later.

@@ -31,6 +31,12 @@ def test_batches_keep_the_budget_and_lose_nothing(tokenizer: PairTokenizer, budg
     assert [single.refs[0] for single in pairs.singles] == [ref for batch in batches for ref in batch.refs]
 
 
+def test_the_tokens_of_a_message_are_those_of_all_its_pairs(tokenizer: PairTokenizer) -> None:
+    pairs = pair_set(tokenizer, TEXTS, schema_of("s", ("good", "bad")))
+    each = [pair_set(tokenizer, [text], schema_of("s", ("good", "bad"))).tokens for text in TEXTS]
+    assert each == pairs.tokens_of_messages()
+
+
 def test_padding_is_the_share_of_the_rectangle_that_is_no_token(tokenizer: PairTokenizer) -> None:
     pairs = pair_set(tokenizer, TEXTS, schema_of("s", ("good",)))
     assert 0.0 == padding_ratio(pairs.batches(1))
