@@ -13,7 +13,7 @@ from worker.errors import ConfigError
 
 ENGINES: Final = ("tensorrt", "pytorch", "openvino", "t5_rank", "gliclass", "fake")
 _ON_A_CPU: Final = {
-    "int8": "; 8-bit products are the fastest of this CPU",
+    "int8": "; this CPU has no bfloat16, but 8-bit products",
     "bfloat16": "; this CPU computes in bfloat16",
     "float32": "",
 }

@@ -43,7 +43,7 @@ class OpenVinoOptions:
     """How to compute."""
 
     precision: str = "auto"
-    """`auto` (the fastest that `ov_precision.ladder` names), `float32`, `bfloat16`, `float16`, or `int8`: products of
+    """`auto` (the first that `ov_precision.ladder` names), `float32`, `bfloat16`, `float16`, or `int8`: products of
     8-bit weights with activations quantised in groups, everything else in bfloat16 where the CPU has it."""
     threads: int | None = None
     """None: every core this process may use."""

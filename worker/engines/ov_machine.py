@@ -11,7 +11,6 @@ BFLOAT16: Final = "BF16"
 _CPU_QUOTA_FILE: Final = Path("/sys/fs/cgroup/cpu.max")
 _CPU_FILE: Final = Path("/proc/cpuinfo")
 _PRODUCTS_OF_BYTES: Final = frozenset({"avx512_vnni", "avx_vnni"})
-_TILES: Final = frozenset({"amx_tile", "amx_bf16", "amx_int8"})
 
 
 def core() -> Any:  # noqa: ANN401  # the library is not typed for us
@@ -37,7 +36,7 @@ def capabilities() -> tuple[str, ...]:
 
 def cpu_capabilities() -> tuple[str, ...]:
     """The CPU's name, and what arithmetic it has: what a verdict on an engine depends on."""
-    flags = sorted(cpu_flags() & (_PRODUCTS_OF_BYTES | _TILES))
+    flags = sorted(cpu_flags() & _PRODUCTS_OF_BYTES)
     return (str(core().get_property("CPU", "FULL_DEVICE_NAME")), *capabilities(), *flags)
 
 
@@ -46,13 +45,9 @@ def has_fast_bfloat16() -> bool:
     return BFLOAT16 in capabilities()
 
 
-def has_fastest_int8() -> bool:
-    """Whether 8-bit products are the fastest that this CPU has: VNNI, without the tiles of AMX.
-
-    On a Zen 4 they are twice as fast as bfloat16 (docs/benchmarks.md); with AMX it was not measured.
-    """
-    flags = cpu_flags()
-    return bool(flags & _PRODUCTS_OF_BYTES) and not flags & _TILES
+def has_8bit_products() -> bool:
+    """Whether this CPU multiplies 8-bit numbers faster than others: it has VNNI."""
+    return bool(cpu_flags() & _PRODUCTS_OF_BYTES)
 
 
 def cpu_flags() -> frozenset[str]:

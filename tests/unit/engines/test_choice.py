@@ -20,7 +20,7 @@ def folder(tmp_path: Path) -> ModelFolder:
 @pytest.fixture(autouse=True)
 def _plain_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ov_machine, "has_fast_bfloat16", lambda: False)
-    monkeypatch.setattr(ov_machine, "has_fastest_int8", lambda: False)
+    monkeypatch.setattr(ov_machine, "has_8bit_products", lambda: False)
 
 
 def _machine(monkeypatch: pytest.MonkeyPatch, *, gpu: bool, tensorrt: bool, torch: bool = True) -> None:

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -7,41 +8,50 @@ from worker.engines.ov_precision import GROUP, Arithmetic, arithmetic, ladder
 from worker.errors import ConfigError
 
 BOTH = ("BF16", "FP32")
+BF16, PLAIN = True, False
 
 
 @pytest.fixture
-def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A CPU with VNNI and bfloat16, whose flags may be written anew."""
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, bool], None]:
+    """Makes it one with these flags, and with bfloat16 or not."""
     monkeypatch.setattr(ov_machine, "_CPU_FILE", tmp_path / "cpuinfo")
-    monkeypatch.setattr(ov_machine, "has_fast_bfloat16", lambda: True)
-    (tmp_path / "cpuinfo").write_text("processor\t: 0\nflags\t\t: fpu avx512_vnni avx512_bf16\n\nprocessor\t: 1\n")
-    return tmp_path / "cpuinfo"
+
+    def become(flags: str, has_bfloat16: bool) -> None:  # told by name above
+        monkeypatch.setattr(ov_machine, "has_fast_bfloat16", lambda: has_bfloat16)
+        (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nflags\t\t: {flags}\n\nprocessor\t: 1\n")
+
+    become("fpu", PLAIN)
+    return become
 
 
-def test_8bit_products_come_first_where_they_are_the_fastest_and_the_weights_are_such(machine: Path) -> None:
-    assert ("int8", "bfloat16", "float32") == ladder(has_8bit_weights=True)
-    assert ("bfloat16", "float32") == ladder(has_8bit_weights=False)
-    machine.write_text("flags\t\t: fpu avx_vnni\n")
-    assert "int8" == ladder(has_8bit_weights=True)[0]
+@pytest.mark.parametrize(
+    ("flags", "has_bfloat16", "is_8bit", "expected"),
+    [
+        ("fpu avx512_vnni", PLAIN, True, ("int8", "float32")),
+        ("fpu avx_vnni", PLAIN, True, ("int8", "float32")),
+        ("fpu avx512_vnni", PLAIN, False, ("float32",)),
+        ("fpu avx512f", PLAIN, True, ("float32",)),
+        ("fpu avx512_vnni avx512_bf16", BF16, True, ("bfloat16", "float32")),
+    ],
+)
+def test_8bit_products_are_for_a_cpu_without_bfloat16_and_weights_that_are_such(
+    machine: Callable[[str, bool], None], flags: str, has_bfloat16: bool, is_8bit: bool, expected: tuple[str, ...]
+) -> None:
+    machine(flags, has_bfloat16)
+    assert expected == ladder(has_8bit_weights=is_8bit)
 
 
-@pytest.mark.parametrize("flags", ["fpu avx512f", "fpu avx512_vnni amx_tile amx_int8", ""])
-def test_8bit_products_are_not_chosen_where_they_were_not_found_faster(machine: Path, flags: str) -> None:
-    machine.write_text(f"flags\t\t: {flags}\n")
-    assert ("bfloat16", "float32") == ladder(has_8bit_weights=True)
-
-
-def test_a_machine_that_says_nothing_of_its_cpu_has_no_flags(machine: Path) -> None:
-    machine.unlink()
-    assert ("bfloat16", "float32") == ladder(has_8bit_weights=True)
+def test_a_machine_that_says_nothing_of_its_cpu_has_no_flags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ov_machine, "_CPU_FILE", tmp_path / "missing")
+    assert frozenset() == ov_machine.cpu_flags()
 
 
 @pytest.mark.usefixtures("machine")
 @pytest.mark.parametrize(
     ("wanted", "capabilities", "is_8bit", "expected"),
     [
-        ("auto", BOTH, True, Arithmetic("int8", "bfloat16", GROUP)),
-        ("auto", BOTH, False, Arithmetic("bfloat16", "bfloat16")),
+        ("auto", ("FP32",), True, Arithmetic("float32", "float32")),
+        ("int8", BOTH, True, Arithmetic("int8", "bfloat16", GROUP)),
         ("int8", ("FP32",), True, Arithmetic("int8", "float32", GROUP)),
         ("float32", BOTH, True, Arithmetic("float32", "float32")),
     ],
