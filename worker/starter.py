@@ -34,7 +34,7 @@ kafka:
 _CONFIG = """\
 
 # delivery: exactly_once    # or at_least_once: lower latency, and events may be published twice after a crash
-# model: bundled    # small, for development; or a folder, or a Hugging Face id@revision
+# model: bundled    # small, English; or a folder, or a Hugging Face id@revision
 
 schemas:
   directory: schemas    # beside this file, watched: edit a label schema, raise its version, save

@@ -137,7 +137,7 @@ def test_an_evaluation_prints_json_and_writes_its_report(world: Path) -> None:
 
     found = json.loads(printed)
     assert ["reviews", "films", "tickets"] == [task["task"] for task in found["tasks"]]
-    assert {"as it is"} == set(found["means"])
+    assert {"set held out"} == set(found["means"])
     assert [("pairs", 20)] == [(each["name"], each["pairs"]) for each in found["nli"]]
     assert "## NLI, accuracy in two classes" in (world / "report" / "report.md").read_text()
     assert found == json.loads((world / "report" / "report.json").read_text())
