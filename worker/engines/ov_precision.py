@@ -10,8 +10,8 @@ from worker.errors import ConfigError
 INT8: Final = "int8"
 GROUP: Final = 32
 """Values of a token that are quantised on one scale. Over a whole token 8 bits change 5 to 13 % of MiniLM's decisions;
-with one scale for so many the logits are off by twice what bfloat16 makes of them, and no sure decision changes
-(docs/benchmarks.md)."""
+with one scale for so many the logits are off by two to three times what bfloat16 makes of them (docs/benchmarks.md),
+and the gate says of each model whether that is little enough."""
 _HINTS: Final = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 _CAPABILITIES: Final = {"bfloat16": ov_machine.BFLOAT16, "float16": "FP16"}
 """What `OPTIMIZATION_CAPABILITIES` calls the arithmetic that a precision needs."""
@@ -38,7 +38,7 @@ class Arithmetic:
 def ladder(*, has_8bit_weights: bool) -> tuple[str, ...]:
     """What to try on this CPU; the last one always works.
 
-    bfloat16 before int8, which is a tenth faster on a CPU that has both and twice as far from float32; where there is
+    bfloat16 before int8, which is hardly faster on a CPU that has both and further from float32; where there is
     no bfloat16, int8 is nearly twice as fast as float32 (docs/benchmarks.md).
     """
     if ov_machine.has_fast_bfloat16():
