@@ -33,7 +33,11 @@ def test_the_same_seed_draws_the_same_labels_and_texts(data: Path) -> None:
     assert {row.label for row in rows} <= set(labels)
 
 
-@pytest.mark.parametrize("content", [b"no archive", gzip.compress(b"no JSON", mtime=0), gzip.compress(b'{"text": "a"}\n', mtime=0)])
+@pytest.mark.parametrize(
+    "content",
+    [b"no archive", gzip.compress(b"no JSON"), gzip.compress(b'{"text": "a"}\n')],
+    ids=["no archive", "no JSON", "no label"],
+)
 def test_a_set_that_cannot_be_read_is_refused_by_name(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "wants.test.jsonl.gz").write_bytes(content)
     with pytest.raises(ConfigError, match=r"--set: .*wants\.test\.jsonl\.gz"):
