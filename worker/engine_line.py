@@ -71,20 +71,19 @@ class EngineLine:
     @property
     def can_overlap(self) -> bool:
         """Whether the engine may take a batch before it has given back the last one."""
-        return isinstance(self._engine, OverlappingEngine) and self._engine.can_overlap
+        return self._overlapping() is not None
 
     def begin(self, batch: Batch) -> Begun:
         """Give the engine `batch`, behind what it has. Where it cannot wait in line it is scored when asked for."""
-        engine = self._engine
-        if isinstance(engine, OverlappingEngine) and engine.can_overlap:
-            before = [each for each in self._begun if not each.is_settled]
-            begun = Begun(_begun(engine, batch))
-            self._begun = [*before, begun]
-            if before:
-                for each in self._begun:
-                    each.was_alone = False
-            return begun
-        return Begun(lambda: self.score(batch))
+        if (engine := self._overlapping()) is None:
+            return Begun(lambda: self.score(batch))
+        before = [each for each in self._begun if not each.is_settled]
+        begun = Begun(_begun(engine, batch))
+        self._begun = [*before, begun]
+        if before:
+            for each in self._begun:
+                each.was_alone = False
+        return begun
 
     def settle(self) -> None:
         """Wait until the engine is idle. Blocks."""
@@ -106,6 +105,10 @@ class EngineLine:
         """As the engine's own, once it is idle."""
         self.settle()
         self._engine.close()
+
+    def _overlapping(self) -> OverlappingEngine | None:
+        engine = self._engine
+        return engine if isinstance(engine, OverlappingEngine) and engine.can_overlap else None
 
 
 def _begun(engine: OverlappingEngine, batch: Batch) -> Callable[[], PairScores]:

@@ -112,10 +112,10 @@ class RetryingScorer:
             self._emit_recalled(recall.learnt())
         if unknown is not None:
             self._score(unknown, recall, started)
-        if recall is not None:
-            if (left := recall.left()) is not None:
-                self._score(left, None, None)
-            self._parts.metrics.score_cache_bytes.set(recall.held_bytes)
+        if recall is not None and (left := recall.left()) is not None:
+            self._score(left, None, None)
+        if self._parts.cache is not None:
+            self._parts.metrics.score_cache_bytes.set(self._parts.cache.held_bytes)
 
     def _emit_recalled(self, answer: tuple[Batch, PairScores] | None) -> None:
         if answer is not None:

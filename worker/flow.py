@@ -13,6 +13,9 @@ from worker.pipeline.pair_keys import PairHasher
 from worker.pipeline.planning import PairPlan
 from worker.types import Batch, PairScores, Record, Refusal, TokenizedPairs, TopicPartition
 
+FULL_BATCHES = 2
+"""How much must wait, in batches, before a busy engine gets the next one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
@@ -76,9 +79,6 @@ class PartitionsGone:
 class Finish:
     """Nothing more will come: publish what is finished and end."""
 
-
-FULL_BATCHES = 2
-"""How much must wait, in batches, before a busy engine gets the next one."""
 
 Event = Admitted | NotAdmitted | TakenIn | BatchScored | BatchFailed | Flush | PartitionsGone | Finish
 

@@ -8,79 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.property.test_scoring import FAULTS, FaultyEngine, batch_of
+from tests.support.faulty_engine import FAULTS, LineOfTwo, batch_of, scorer_of
 from worker.clock import ManualClock
-from worker.engine_retry import RetryingScorer, ScorerParts, Started
+from worker.engine_retry import RetryingScorer, Started
 from worker.engines.fake import FakeEngine
-from worker.flow import BatchFailed, BatchScored
-from worker.observability.health import Heartbeats, Readiness
-from worker.observability.metrics import Metrics
+from worker.flow import BatchScored
 from worker.pipeline.score_cache import ScoreCache
 from worker.types import Batch, PairScores
-
-
-class LineOfTwo(FaultyEngine):
-    """Computes when it is waited for; fails at once too, and says how many batches it had at most."""
-
-    can_overlap = True
-    most_at_once = 0
-
-    def __init__(self, script: list[str], poison: frozenset[int] = frozenset(), most_tokens: int = 10**9) -> None:
-        super().__init__(script, poison, most_tokens)
-        self._on_their_way: list[int] = []
-        self.violations: list[str] = []
-        """Not raised: whatever an engine raises is taken for a failure of its own."""
-        self._numbers = count()
-
-    def begin(self, batch: Batch) -> Callable[[], PairScores]:
-        number = next(self._numbers)
-        if number % 5 == 4:  # some faults are found when a batch is begun
-            self._misbehave()
-        self._on_their_way.append(number)
-        self.most_at_once = max(self.most_at_once, len(self._on_their_way))
-
-        def wait() -> PairScores:
-            if number != self._on_their_way.pop(0):
-                self.violations.append("not in the order in which they were begun")
-            return FaultyEngine.score(self, batch)
-
-        return wait
-
-    def score(self, batch: Batch) -> PairScores:
-        self._note_company()
-        return super().score(batch)
-
-    def warm_up(self) -> None:
-        self._note_company()
-        super().warm_up()
-
-    def _note_company(self) -> None:
-        if self._on_their_way:
-            self.violations.append("something else is on its way")
-
-
-def scorer_of(
-    engine: LineOfTwo,
-    cache: ScoreCache | None,
-    clock: ManualClock | None = None,
-    note_scored: Callable[[Batch, float], None] = lambda _batch, _seconds: None,
-) -> tuple[RetryingScorer, list[BatchScored | BatchFailed]]:
-    clock, emitted = clock or ManualClock(), list[BatchScored | BatchFailed]()
-    heartbeats = Heartbeats(clock)
-    heartbeats.register("engine", 60.0)
-    parts = ScorerParts(
-        engine,
-        emitted.append,
-        lambda _seconds: False,
-        Metrics(),
-        heartbeats,
-        Readiness(),
-        clock,
-        60.0,
-        cache,
-        note_scored,
-    )
-    return RetryingScorer(parts), emitted
 
 
 def score_all(scorer: RetryingScorer, batches: list[Batch]) -> None:

@@ -1,31 +1,15 @@
 """Whatever an engine does, every pair comes out once; no good message pays for an engine that was down for a while."""
 
-from collections import Counter
-
-import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.faulty_engine import FAULTS, FaultyEngine, batch_of
 from worker.engines.fake import FakeEngine
-from worker.errors import EngineError, EngineOutOfMemoryError
+from worker.errors import EngineError
 from worker.flow import BatchFailed, BatchScored
 from worker.scoring import BatchWork
 from worker.token_allowance import TokenAllowance
-from worker.types import Batch, EngineInfo, PairRef, PairScores
-
-FAULTS = ("fine", "fine", "fine", "raise", "memory", "nan", "shape", "broken")
-MOST_CALLS = 2000
-
-
-def batch_of(lengths: list[int], messages: list[int]) -> Batch:
-    counts: Counter[int] = Counter()
-    refs = []
-    for message in messages:
-        refs.append(PairRef(message, counts[message]))
-        counts[message] += 1
-    ids = np.concatenate([np.full(length, message) for length, message in zip(lengths, messages, strict=True)])
-    ids = ids.astype(np.int32)
-    return Batch(tuple(refs), ids, np.zeros_like(ids), np.array(lengths, np.int32))
+from worker.types import Batch
 
 
 @st.composite
@@ -33,48 +17,6 @@ def batches(draw: st.DrawFn) -> Batch:
     lengths = draw(st.lists(st.integers(1, 40), min_size=1, max_size=40))
     messages = draw(st.lists(st.integers(1, 12), min_size=len(lengths), max_size=len(lengths)))
     return batch_of(lengths, messages)
-
-
-class FaultyEngine:
-    """Does what `fault` says of a call, given its number; `poison` messages break it and `most_tokens` fill it."""
-
-    def __init__(self, script: list[str], poison: frozenset[int] = frozenset(), most_tokens: int = 10**9) -> None:
-        self._inner, self._script, self._poison, self._most_tokens = FakeEngine(), script, poison, most_tokens
-        self.calls = 0
-
-    @property
-    def info(self) -> EngineInfo:
-        return self._inner.info
-
-    def warm_up(self) -> None:
-        self._misbehave()
-
-    def score(self, batch: Batch) -> PairScores:
-        fault = self._misbehave()
-        if int(batch.lengths.max()) * len(batch.refs) > self._most_tokens:
-            raise EngineOutOfMemoryError("full")
-        if self._poison & {ref.message for ref in batch.refs}:
-            raise ValueError("poison")
-        scores = self._inner.score(batch)
-        if fault == "nan":
-            return PairScores(np.full_like(scores.logits, np.nan))
-        return PairScores(scores.logits[:-1]) if fault == "shape" else scores
-
-    def close(self) -> None:
-        self._inner.close()
-
-    def _misbehave(self) -> str:
-        fault = self._script[self.calls] if self.calls < len(self._script) else "fine"
-        self.calls += 1
-        if self.calls > MOST_CALLS:
-            raise KeyboardInterrupt  # nothing that an engine may raise: it is called for ever
-        if fault == "raise":
-            raise RuntimeError("as scripted")
-        if fault == "memory":
-            raise EngineOutOfMemoryError("as scripted")
-        if fault == "broken":
-            raise EngineError("as scripted")
-        return fault
 
 
 def score_to_the_end(engine: FaultyEngine, batch: Batch) -> list[BatchScored | BatchFailed]:

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.property.test_engine_line import LineOfTwo, scorer_of
+from tests.support.faulty_engine import LineOfTwo, scorer_of
 from tests.support.strategies import pairs_of
 from worker.clock import ManualClock
 from worker.engine_loop import EngineLoop

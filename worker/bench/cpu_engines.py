@@ -113,7 +113,6 @@ def contestants(model: ModelFolder, scratch: Path, threads: int) -> list[Contest
     return [
         Contestant(OURS, partial(ours, "auto")),
         Contestant(REFERENCE, partial(ours, "float32")),
-        Contestant("the same engine, bfloat16", partial(ours, "bfloat16")),
         *(
             Contestant(f"int8 in groups of {group}, else {rest}", partial(ours, INT8, group, rest))
             for rest in precisions

@@ -125,11 +125,6 @@ class Recall:
         self.unknown = self._part(list(self.scored.values()))
         """Each different pair that has to be scored; None where all were known."""
 
-    @property
-    def held_bytes(self) -> int:
-        """What is kept of all batches."""
-        return self._cache.held_bytes
-
     def learn(self, batch: Batch, scores: PairScores) -> tuple[Batch, PairScores] | None:
         """Keep the scores of a part of `unknown`; gives the pairs that waited for them, and theirs."""
         answers = _by_row(batch, scores)
